@@ -1,0 +1,124 @@
+"""Pre-training: masked language modelling and image-text matching (paper sections 3.3 and 4.1).
+
+    python -m pixelbert_jax.main --config=configs/pretrain.py             # small, on scenes
+    python -m pixelbert_jax.main --config=configs/pretrain.py:r50 --config.init_from=scratch
+
+Variants: none (about 10 minutes on 2 CPU cores), `test` (seconds), `nlvr` (the NLVR corpus), and
+the paper's `r50`, `x152`, with `x101` in between. They differ in numbers and names only.
+"""
+
+import pathlib
+
+from ml_collections import ConfigDict
+
+SCENES_VOCABULARY = str(pathlib.Path(__file__).parents[1] / 'data/scenes/vocab.txt')
+VARIANTS = ('', 'test', 'nlvr', 'r50', 'x101', 'x152')
+
+
+def get_config(variant: str = '') -> ConfigDict:
+  """The configuration of a variant; ValueError if there is none of that name."""
+  if variant not in VARIANTS:
+    raise ValueError(f'pretrain.py has no variant {variant!r}: {", ".join(filter(None, VARIANTS))}')
+  config = paper() if variant in ('r50', 'x101', 'x152') else small()
+  {
+    '': lambda c: None,
+    'test': tiny,
+    'nlvr': nlvr,
+    'r50': lambda c: None,
+    'x101': lambda c: c.cnn.update(stages=(3, 4, 23, 3), groups=32, group_width=8),
+    'x152': x152,
+  }[variant](config)
+  config.name, config.variant = 'pretrain', variant
+  return config
+
+
+def paper() -> ConfigDict:
+  """Pixel-BERT with ResNet-50. What the paper leaves open is marked so."""
+  c = ConfigDict()
+  c.seed = 0
+  c.init_from = ''  # a checkpoint, or 'scratch'
+  c.dtype = 'bfloat16'  # of the computation; parameters, statistics, softmax and losses: float32
+  c.sampled_pixels = 100  # section 3.3
+  c.mask_share = 0.15
+  c.texts_per_image = 1
+  c.batch_size = 4096  # image-text pairs
+  c.epochs = 40.0
+  c.log_every, c.eval_every, c.save_every, c.keep = 50, 5000, 1000, 2
+  c.threads = 8  # that decode images
+  c.data = ConfigDict()
+  c.data.name, c.data.data_dir = 'coco_karpathy', ''  # '' is $TFDS_DATA_DIR, then TFDS's default
+  c.data.train, c.data.validation, c.data.test = 'train', 'val', 'test'
+  c.image = ConfigDict()
+  c.image.shorter, c.image.longer = 800, 1333
+  c.image.canvases = ((832, 832), (832, 1088), (832, 1344), (1088, 832), (1344, 832))
+  c.text = ConfigDict()
+  c.text.vocabulary = ''  # BERT's vocab.txt
+  c.text.length = 40  # open
+  c.cnn = ConfigDict()
+  c.cnn.stages, c.cnn.width, c.cnn.groups, c.cnn.group_width = (3, 4, 6, 3), 64, 1, 0
+  c.cnn.stem, c.cnn.total_stride = '7x7', 64
+  c.cnn.batch_norm = 'frozen'  # open; 'batch' from scratch
+  c.cnn.remat = True
+  c.transformer = ConfigDict()
+  c.transformer.layers, c.transformer.width, c.transformer.heads = 12, 768, 12
+  c.transformer.mlp_width, c.transformer.max_positions = 3072, 512
+  c.transformer.dropout, c.transformer.remat, c.transformer.unroll = 0.1, False, 1
+  c.optimizer = ConfigDict()
+  c.optimizer.cnn_rate, c.optimizer.cnn_decay = 1e-2, 5e-4
+  c.optimizer.cnn_momentum = 0.9  # open
+  c.optimizer.transformer_rate, c.optimizer.transformer_decay = 1e-4, 1e-2
+  c.optimizer.betas, c.optimizer.epsilon = (0.9, 0.999), 1e-8  # open
+  c.optimizer.warmup_steps, c.optimizer.clip_norm = 1000, 10.0  # open
+  c.optimizer.decay_epochs, c.optimizer.decay_factor = (25.0, 35.0), 0.1
+  return c
+
+
+def x152(c: ConfigDict) -> None:
+  """The paper's larger model: ResNeXt-152 (its group width is open: 32x8d), smaller images."""
+  c.cnn.update(stages=(3, 8, 36, 3), groups=32, group_width=8)
+  c.image.shorter, c.image.longer = 600, 1000
+  c.image.canvases = ((640, 640), (640, 832), (640, 1024), (832, 640), (1024, 640))
+
+
+def small() -> ConfigDict:
+  """A small Pixel-BERT that learns on scenes, from scratch."""
+  c = paper()
+  c.init_from = 'scratch'
+  c.dtype = 'float32'
+  c.sampled_pixels = 12  # of 16
+  c.mask_share = 0.25
+  c.texts_per_image, c.batch_size = 4, 128
+  c.epochs = 2.5
+  c.log_every, c.eval_every, c.save_every = 20, 250, 250
+  c.threads = 2
+  c.data.name = 'scenes'
+  c.image.shorter = c.image.longer = 64
+  c.image.canvases = ((64, 64),)
+  c.text.vocabulary, c.text.length = SCENES_VOCABULARY, 12
+  c.cnn.update(stages=(1, 1), width=32, stem='space_to_depth', total_stride=16)
+  c.cnn.batch_norm, c.cnn.remat = 'batch', False
+  c.transformer.update(layers=3, width=128, heads=4, mlp_width=512, max_positions=64)
+  c.transformer.dropout, c.transformer.unroll = 0.0, 3
+  c.optimizer.transformer_rate, c.optimizer.warmup_steps = 1e-3, 50
+  c.optimizer.decay_epochs = (2.0,)
+  c.optimizer.clip_norm = 1.0
+  return c
+
+
+def tiny(c: ConfigDict) -> None:
+  """What tests run: seconds, with everything on, logging each step and saving often."""
+  c.epochs = 0.005
+  c.batch_size, c.texts_per_image = 16, 4
+  c.log_every, c.eval_every, c.save_every = 1, 10, 5
+  c.sampled_pixels = 8
+  c.cnn.width = 8
+  c.transformer.update(layers=2, width=32, heads=2, mlp_width=64, dropout=0.1, unroll=1)
+
+
+def nlvr(c: ConfigDict) -> None:
+  """The NLVR corpus (Suhr et al. 2017): rendered images, sentences by people, their own labels."""
+  c.data.name, c.data.train, c.data.validation, c.data.test = 'nlvr', 'test', 'dev', 'dev'
+  c.image.shorter, c.image.longer, c.image.canvases = 64, 256, ((64, 256),)
+  c.text.vocabulary, c.text.length = '', 24
+  c.texts_per_image, c.batch_size = 1, 32
+  c.sampled_pixels = 48

@@ -1,0 +1,101 @@
+"""TFDS builder of the embedded dataset: rendered scenes, captions, questions, statements."""
+
+import contextlib
+import io
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from data.scenes import record, world
+from pixelbert_jax.input import sidecar
+
+# Fewer images are made sooner here than worker processes start.
+_WORTH_WORKERS = 1_000
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+  """Scenes of coloured shapes at three difficulties; see README.md."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS's own form)
+    tfds.core.BuilderConfig(name=name, description=f'{name.capitalize()} scenes.')
+    for name in world.DIFFICULTIES
+  ]
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    text = tfds.features.Text()
+    looks = dict.fromkeys(('shape', 'colour', 'size', 'pattern'), text)
+    box = tfds.features.Tensor(shape=(4,), dtype=np.int32)
+    answered = ('question', 'question_type', 'answer_type', 'multiple_choice_answer', 'answers')
+    stated = ('identifier', 'sentence', 'label', 'left', 'right')
+    features = {
+      'image': tfds.features.Image(shape=(None, None, 3), encoding_format='jpeg'),
+      'image_id': text,
+      'height': np.int32,
+      'width': np.int32,
+      'objects': tfds.features.Sequence(looks | {'bbox': box}),
+      'captions': tfds.features.Sequence(
+        {'text': text, 'id': np.int64, 'claim': text, 'kinds': text, 'rivals': text}
+      ),
+      'claims': tfds.features.Sequence(text),
+      'questions': tfds.features.Sequence(
+        dict.fromkeys(answered, text) | {'question_id': np.int64}
+      ),
+      'statements': tfds.features.Sequence(dict.fromkeys(stated, text)),
+    }
+    # Scenes are drawn independently: in the order of their numbers they are shuffled already.
+    return self.dataset_info_from_configs(
+      features=tfds.features.FeaturesDict(features), disable_shuffling=True
+    )
+
+  def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+    del dl_manager  # Nothing is downloaded.
+    return {split: self._generate_examples(split) for split in record.SPLITS}
+
+  def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    difficulty, images = self.builder_config.name, record.SPLITS[split]
+    places = [record.Place(difficulty, split, i) for i in range(images)]
+    with _mapper(images) as mapper:
+      examples = mapper(record.example, places)
+      statements = record.pairs(difficulty, split, images)
+      for i, example in enumerate(examples):
+        image = io.BytesIO(example['image'])
+        yield i, example | {'image': image, 'statements': statements[i]}
+
+  @staticmethod
+  def sidecar_row(example: dict[str, Any]) -> sidecar.Row:
+    """What the sidecar keeps of a record as read back, its texts in bytes."""
+    said = example['captions']
+    columns = (said[name] for name in ('text', 'id', 'claim', 'kinds', 'rivals'))
+    return sidecar.Row(
+      image_id=example['image_id'].decode(),
+      height=int(example['height']),
+      width=int(example['width']),
+      captions=[
+        sidecar.Caption(
+          text=text.decode(),
+          id=int(number),
+          claim=claim.decode(),
+          kinds=kinds.decode(),
+          rivals=tuple(int(mask) for mask in rivals.decode().split(',') if mask),
+        )
+        for text, number, claim, kinds, rivals in zip(*columns, strict=True)
+      ],
+      claims=[claim.decode() for claim in example['claims']],
+    )
+
+
+@contextlib.contextmanager
+def _mapper(images: int) -> Iterator[Callable]:
+  """A map() that keeps the order, in worker processes where there is enough to do."""
+  if images < _WORTH_WORKERS:
+    yield map
+    return
+  # Forking a process that holds JAX's threads may hang.
+  context = multiprocessing.get_context('spawn')
+  with context.Pool(len(os.sched_getaffinity(0))) as pool:
+    yield lambda function, items: pool.imap(function, items, chunksize=50)

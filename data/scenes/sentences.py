@@ -1,0 +1,116 @@
+"""The wordings of a claim, and what kind each word is of.
+
+A slot for a colour, size, pattern, number or place can be filled by no word of another
+kind, so a hidden word is in doubt only where the image itself leaves it in doubt: a size
+stands before a colour, a pattern behind the shape, and a colour is never left out.
+Nothing but the word itself tells it: no plural goes with one number only, no article with
+one colour only, no preposition with one side only.
+"""
+
+import functools
+
+from data.scenes import world
+
+NUMBERS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten')
+PLURAL = {shape: 'crosses' if shape == 'cross' else shape + 's' for shape in world.OUTLINES}
+WHERE = {'left': 'on the left', 'right': 'on the right'}
+WHERE |= {'top': 'at the top', 'bottom': 'at the bottom'}
+
+EXISTS = ('there is {} here', 'here we see {}', 'the image shows {}', 'the picture contains {}')
+PLACE = ('there is {thing} {where}', '{where} we see {thing}', '{thing} lies {where}')
+RELATION = {
+  'left-of': (
+    '{a} is left of {b}',
+    '{b} is right of {a}',
+    'we see {a} left of {b}',
+    'we see {b} right of {a}',
+  ),
+  'above': (
+    '{a} is above {b}',
+    '{b} is below {a}',
+    'we see {a} above {b}',
+    'we see {b} below {a}',
+  ),
+}
+AND = ('there is {} and {}', 'the image shows {} and {}', '{} and {} are here')
+COUNT = {
+  'all': (
+    'the total number of objects is {number}',
+    'the total count of objects is {number}',
+    'counting every object we get {number}',
+  ),
+  'colour': (
+    'the number of {it} objects is {number}',
+    'the count of {it} objects is {number}',
+    'counting {it} objects only we get {number}',
+  ),
+  'shape': (
+    'the number of {it} is {number}',
+    'the count of {it} is {number}',
+    'counting {it} only we get {number}',
+  ),
+}
+
+# The letters are those of pixelbert_jax.input.sidecar.VISUAL_KINDS.
+KINDS = {
+  **dict.fromkeys(world.COLOURS, 'c'),
+  **dict.fromkeys((*PLURAL, *PLURAL.values()), 's'),
+  **dict.fromkeys(world.SIZES, 'z'),
+  **dict.fromkeys(NUMBERS, 'n'),
+  **dict.fromkeys((*world.PLACES, 'above', 'below'), 'l'),
+  **dict.fromkeys(world.PATTERNS, 'p'),
+}
+
+
+def kinds(text: str) -> str:
+  """One letter a word, '.' for a word that speaks of nothing one sees."""
+  return ''.join(KINDS.get(word, '.') for word in text.split())
+
+
+def phrase(description: str) -> str:
+  """'small red circle' -> 'a small red circle', 'red circle dots' -> '... with dots'."""
+  words = description.split()
+  if words[-1] in world.PATTERNS:
+    words.insert(-1, 'with')
+  return ' '.join(['a', *words])
+
+
+@functools.cache
+def wordings(claim: str) -> tuple[str, ...]:
+  """All sentences of the grammar that say the claim and nothing else."""
+  kind, rest = claim.split(' ', 1)
+  return {
+    'exists': _exists,
+    'place': _place,
+    'relation': _relation,
+    'and': _and,
+    'count': _count,
+  }[kind](rest)
+
+
+def _exists(description: str) -> tuple[str, ...]:
+  return tuple(frame.format(phrase(description)) for frame in EXISTS)
+
+
+def _place(rest: str) -> tuple[str, ...]:
+  description, place = rest.rsplit(' ', 1)
+  thing = phrase(description)
+  return tuple(frame.format(thing=thing, where=WHERE[place]) for frame in PLACE)
+
+
+def _relation(rest: str) -> tuple[str, ...]:
+  relation, a, b = rest.split('|')
+  return tuple(frame.format(a=phrase(a), b=phrase(b)) for frame in RELATION[relation])
+
+
+def _and(rest: str) -> tuple[str, ...]:
+  a, b = map(phrase, rest.split('|'))
+  orders = ((a, b), (b, a)) if a != b else ((a, b),)
+  return tuple(frame.format(*order) for frame in AND for order in orders)
+
+
+def _count(rest: str) -> tuple[str, ...]:
+  subject, number = rest.split()
+  subjects = 'all' if subject == 'all' else 'shape' if subject in PLURAL else 'colour'
+  it = PLURAL.get(subject, subject)
+  return tuple(frame.format(it=it, number=NUMBERS[int(number)]) for frame in COUNT[subjects])

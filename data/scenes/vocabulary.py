@@ -1,0 +1,43 @@
+"""The WordPiece vocabulary of the scenes: `python -m data.scenes.vocabulary` writes it."""
+
+import itertools
+import pathlib
+import re
+import string
+from collections.abc import Iterator
+
+from data.scenes import sentences, statements
+
+FILE = pathlib.Path(__file__).with_name('vocab.txt')
+SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
+
+# The questions are put together in code; these are their words.
+_QUESTIONS = (
+  'what colour is the object',
+  'what shape is the object',
+  'what size is the object',
+  'is the or',
+  'how many objects are there',
+  'is there a',
+  'is a',
+)
+
+
+def tokens() -> list[str]:
+  """Special tokens, every word of every difficulty, and pieces that spell anything else."""
+  words = sorted({word for text in _texts() for word in re.sub(r'\{\w*\}', ' ', text).split()})
+  letters = string.ascii_lowercase + string.digits
+  pieces = [*letters, *(f'##{letter}' for letter in letters), *string.punctuation]
+  return list(dict.fromkeys([*SPECIAL, *words, *pieces]))
+
+
+def _texts() -> Iterator[str]:
+  """Texts, with {slots}, that hold every word of the grammar."""
+  yield from (*sentences.KINDS, 'a with', *_QUESTIONS, *sentences.WHERE.values())
+  yield from (*sentences.EXISTS, *sentences.PLACE, *sentences.AND)
+  yield from itertools.chain(*sentences.RELATION.values(), *sentences.COUNT.values())
+  yield from (*statements.CONTAINS, *statements.COMPARE, statements.TOTAL)
+
+
+if __name__ == '__main__':
+  FILE.write_text('\n'.join(tokens()) + '\n')

@@ -1,0 +1,239 @@
+"""What a scene is, and how one is drawn from a seed.
+
+All attributes of all things are drawn independently and uniformly, so that no word
+about one of them can be guessed from the other words. Lengths are in pixels.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+COLOURS = {
+  'red': (220, 40, 35),
+  'green': (40, 170, 60),
+  'blue': (45, 85, 235),
+  'yellow': (240, 215, 40),
+  'purple': (155, 45, 190),
+  'white': (240, 240, 240),
+  'pink': (255, 145, 190),
+  'cyan': (60, 215, 225),
+  'black': (14, 14, 14),
+}
+SIZES = ('small', 'large')
+PATTERNS = ('stripes', 'dots')
+PLAIN = 'plain'
+PLACES = ('left', 'right', 'top', 'bottom')
+OPPOSITE = {'left': 'right', 'right': 'left', 'top': 'bottom', 'bottom': 'top'}
+
+# Shares of the image's width or height. Nearer than this and no sentence speaks of it.
+PLACE_MARGIN = 0.08
+RELATION_MARGIN = 0.12
+
+
+def _ring(points: int, radii: tuple[float, ...] = (1.0,)) -> tuple[tuple[float, float], ...]:
+  """Points around the unit circle from the top, their radii taken in turn."""
+  angles = [2 * math.pi * i / points for i in range(points)]
+  radius = [radii[i % len(radii)] for i in range(points)]
+  return tuple((r * math.sin(a), -r * math.cos(a)) for a, r in zip(angles, radius, strict=True))
+
+
+# Polygons about the centre, in radii, y downwards.
+OUTLINES = {
+  'circle': _ring(48),
+  'square': ((-0.76, -0.76), (0.76, -0.76), (0.76, 0.76), (-0.76, 0.76)),
+  'triangle': ((0, -1), (0.92, 0.62), (-0.92, 0.62)),
+  'cross': (
+    *((-0.3, -1), (0.3, -1), (0.3, -0.3), (1, -0.3), (1, 0.3), (0.3, 0.3)),
+    *((0.3, 1), (-0.3, 1), (-0.3, 0.3), (-1, 0.3), (-1, -0.3), (-0.3, -0.3)),
+  ),
+  'star': _ring(10, (1.0, 0.42)),
+  'ring': _ring(48),
+}
+HOLES = {'ring': 0.58}
+
+
+@dataclasses.dataclass(frozen=True)
+class Difficulty:
+  """How rich the scenes are.
+
+  Attributes:
+    name: also the name of the TFDS configuration.
+    canvases: (width, height) of the images, drawn uniformly.
+    most: a scene has 1 to `most` things, drawn uniformly.
+    shapes: names out of OUTLINES.
+    colours: names out of COLOURS.
+    radius: for each of SIZES, the range of a thing's radius.
+    clutter: number of faint strokes on the background.
+  """
+
+  name: str
+  canvases: tuple[tuple[int, int], ...]
+  most: int
+  shapes: tuple[str, ...]
+  colours: tuple[str, ...]
+  radius: tuple[tuple[float, float], ...]
+  clutter: int
+
+
+DIFFICULTIES = {
+  d.name: d
+  for d in (
+    Difficulty(
+      name='easy',
+      canvases=((64, 64), (64, 48), (48, 64), (64, 56), (56, 64)),
+      most=2,
+      shapes=tuple(OUTLINES)[:4],
+      colours=tuple(COLOURS)[:6],
+      radius=((7.0, 8.0), (13.0, 14.5)),
+      clutter=0,
+    ),
+    Difficulty(
+      name='medium',
+      canvases=((96, 96), (96, 72), (72, 96), (96, 84), (84, 96)),
+      most=3,
+      shapes=tuple(OUTLINES)[:5],
+      colours=tuple(COLOURS)[:8],
+      radius=((8.0, 9.5), (15.0, 17.0)),
+      clutter=4,
+    ),
+    Difficulty(
+      name='hard',
+      canvases=((128, 128), (128, 112), (112, 128), (128, 120), (120, 128)),
+      most=5,
+      shapes=tuple(OUTLINES),
+      colours=tuple(COLOURS),
+      radius=((8.5, 10.0), (16.0, 18.0)),
+      clutter=10,
+    ),
+  )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Thing:
+  """One coloured shape; (x, y) is its centre, `rgb` its colour as painted."""
+
+  shape: str
+  colour: str
+  size: str
+  pattern: str
+  x: float
+  y: float
+  radius: float
+  rgb: tuple[int, int, int]
+
+  @property
+  def box(self) -> tuple[int, int, int, int]:
+    """(x0, y0, x1, y1) in whole pixels around the outline; x1 and y1 are exclusive."""
+    across, down = zip(*OUTLINES[self.shape], strict=True)
+    return (
+      math.floor(self.x + self.radius * min(across)),
+      math.floor(self.y + self.radius * min(down)),
+      math.ceil(self.x + self.radius * max(across)),
+      math.ceil(self.y + self.radius * max(down)),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Background:
+  """A gradient of two muted colours along `angle` (radians), with noise and strokes.
+
+  `seed` draws the noise of standard deviation `noise` (of 255) and the `clutter` strokes.
+  """
+
+  start: tuple[int, int, int]
+  end: tuple[int, int, int]
+  angle: float
+  noise: float
+  clutter: int
+  seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+  """All that an image shows. Positions and colours are continuous or nearly so, so equal
+  scenes are not met by chance: scenes of different seeds differ."""
+
+  width: int
+  height: int
+  background: Background
+  things: tuple[Thing, ...]
+
+  def places(self, thing: Thing) -> tuple[str, ...]:
+    """Those of PLACES where the thing clearly is."""
+    across, down = thing.x / self.width - 0.5, thing.y / self.height - 0.5
+    values = {'left': -across, 'right': across, 'top': -down, 'bottom': down}
+    return tuple(place for place, value in values.items() if value > PLACE_MARGIN)
+
+  def left_of(self, a: Thing, b: Thing) -> bool:
+    """Whether a is clearly left of b."""
+    return b.x - a.x > RELATION_MARGIN * self.width
+
+  def above(self, a: Thing, b: Thing) -> bool:
+    """Whether a is clearly above b."""
+    return b.y - a.y > RELATION_MARGIN * self.height
+
+
+def sample(rng: np.random.Generator, difficulty: Difficulty) -> Scene:
+  """Draws a scene."""
+  width, height = difficulty.canvases[rng.integers(len(difficulty.canvases))]
+  looks = _looks(rng, difficulty)
+  radii = np.array([rng.uniform(*difficulty.radius[SIZES.index(size)]) for _, _, size, _ in looks])
+  centres = _layout(rng, radii, width, height)
+  things = tuple(
+    Thing(*look, x=float(x), y=float(y), radius=float(radius), rgb=_paint(rng, look[1]))
+    for look, (x, y), radius in zip(looks, centres, radii, strict=True)
+  )
+  return Scene(width, height, _background(rng, difficulty), things)
+
+
+def _looks(rng: np.random.Generator, difficulty: Difficulty) -> list[tuple[str, ...]]:
+  """(shape, colour, size, pattern) of each thing; no two things look the same."""
+  number = rng.integers(1, difficulty.most + 1)
+  # Plain things are three in five, whatever else they are.
+  attributes = (difficulty.shapes, difficulty.colours, SIZES, (PLAIN,) * 6 + PATTERNS * 2)
+  while True:
+    looks = [tuple(a[rng.integers(len(a))] for a in attributes) for _ in range(number)]
+    if len(set(looks)) == number:
+      return looks
+
+
+def _layout(rng: np.random.Generator, radii: np.ndarray, width: int, height: int) -> np.ndarray:
+  """[K, 2] centres of discs that lie inside the image and apart, uniform over all such."""
+  low = radii[:, None] + 1
+  high = np.array([width, height]) - low
+  apart = radii[:, None] + radii + 3
+  np.fill_diagonal(apart, 0)
+  # Only positions are drawn again: drawing sizes again would favour small things.
+  while True:
+    centres = rng.uniform(low, high, (16, len(radii), 2))
+    distance = np.hypot(*np.moveaxis(centres[:, :, None] - centres[:, None], -1, 0))
+    fits = (distance >= apart).all((1, 2))
+    if fits.any():
+      return centres[fits.argmax()]
+
+
+def _paint(rng: np.random.Generator, colour: str) -> tuple[int, int, int]:
+  """The colour's RGB with a little jitter of brightness and hue."""
+  rgb = np.array(COLOURS[colour]) * rng.uniform(0.92, 1.05) + rng.uniform(-10, 10, 3)
+  return tuple(int(v) for v in rgb.clip(0, 255))
+
+
+def _background(rng: np.random.Generator, difficulty: Difficulty) -> Background:
+  """Grey to brown and of middle brightness, which no thing's colour is."""
+
+  def muted() -> tuple[int, int, int]:
+    brownness = rng.uniform(0, 0.22)
+    rgb = rng.uniform(65, 115) * np.array([1 + brownness, 1, 1 - brownness])
+    return tuple(int(v) for v in rgb)
+
+  start = muted()
+  return Background(
+    start=start,
+    end=muted() if rng.random() < 0.5 else start,
+    angle=float(rng.uniform(0, 2 * math.pi)),
+    noise=float(rng.uniform(0, 6)),
+    clutter=difficulty.clutter,
+    seed=int(rng.integers(2**32)),
+  )

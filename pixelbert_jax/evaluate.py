@@ -1,0 +1,64 @@
+"""Evaluation on held-out pairs, with their own images and with every image swapped."""
+
+import dataclasses
+
+import jax
+from jax.sharding import Mesh
+
+from pixelbert_jax.input import pipeline
+from pixelbert_jax.input.pipeline import PairBatches
+from pixelbert_jax.input.visual import KINDS
+from pixelbert_jax.metrics import Metrics, table
+from pixelbert_jax.models.heads import PretrainingModel
+from pixelbert_jax.sharding import global_batch
+from pixelbert_jax.tasks import pretraining
+
+
+class Evaluator:
+  """Runs a model over a split; compiled once for each shape of batch."""
+
+  def __init__(self, model: PretrainingModel, mesh: Mesh, threads: int):
+    self._mesh, self._threads = mesh, threads
+
+    @jax.jit
+    def step(variables, batch):
+      outputs = pretraining.forward(model, variables, batch, train=False)
+      return pretraining.losses(outputs, batch) | pretraining.accuracies(outputs, batch)
+
+    self._step = step
+
+  def __call__(self, variables: dict, batches: PairBatches) -> Metrics:
+    """Means over all pairs of an epoch; what never occurs is not a number."""
+    total = None
+    for batch in pipeline.read(batches, 0, len(batches), self._threads):
+      sums = self._step(variables, global_batch(self._mesh, batch))
+      total = sums if total is None else jax.tree.map(lambda a, b: a + b, total, sums)
+    return finish(jax.device_get(total))
+
+  def with_swapped(self, variables: dict, batches: PairBatches) -> Metrics:
+    """The same, and again (`..._swapped`) with every image swapped for another."""
+    swapped = self(variables, dataclasses.replace(batches, swapped=True))
+    return self(variables, batches) | {f'{name}_swapped': x for name, x in swapped.items()}
+
+
+def finish(sums: pretraining.Sums) -> dict[str, float]:
+  """Divides totals [sum, weight] by their weights, once, and adds the whole `loss`."""
+  means = {k: float(s / w) if w else float('nan') for k, (s, w) in sums.items()}
+  return means | {'loss': means['mlm_loss'] + means['itm_loss']}
+
+
+def result_table(split: str, metrics: Metrics) -> str:
+  """Accuracies on a split beside those with swapped images and a guess from the text alone."""
+  rows = {'image-text matching': 'itm_accuracy', 'hidden words': 'mlm_accuracy'}
+  rows |= {'visual words, determined': 'mlm_visual_accuracy'}
+  rows |= {f'  {kind}': f'mlm_{kind}_accuracy' for kind in KINDS}
+  missing = float('nan')
+  return table(
+    f'accuracy on {split}',
+    ['own image', 'swapped image', 'text alone'],
+    [
+      (title, [metrics.get(name + end, missing) for end in ('', '_swapped', '_text_only')])
+      for title, name in rows.items()
+      if name in metrics
+    ],
+  )

@@ -1,0 +1,218 @@
+"""The plan of an epoch: which images and texts make up each global batch, before any is read.
+
+A plan is a function of (sidecar, seed, epoch, batch size) alone. Every process computes the whole
+and takes its slice of each batch; that no pair comes twice in an epoch, that resuming needs only
+the step, and that the number of processes changes nothing all follow from it.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from pixelbert_jax import UserError
+from pixelbert_jax.input import image
+from pixelbert_jax.input.sidecar import Sidecar
+
+
+@dataclasses.dataclass(frozen=True)
+class Canvases:
+  """How images are resized, and the static shapes they are put on.
+
+  Attributes:
+    shorter: pixels of the shorter side after resizing.
+    longer: limit of the longer side.
+    shapes: (height, width) of each canvas.
+  """
+
+  shorter: int
+  longer: int
+  shapes: tuple[tuple[int, int], ...]
+
+  def target(self, size: np.ndarray) -> np.ndarray:
+    """Sizes [..., 2] after resizing."""
+    return image.target_size(size, self.shorter, self.longer)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """Batches of an epoch. S batches of B images with K texts each.
+
+  Attributes:
+    canvas: [S] number of the canvas of each batch.
+    image: [S, B] int64, image numbers.
+    text: [S, B, K] int64, caption numbers.
+    matched: [S, B, K] bool: whether the text is true of the image.
+    weight: [S, B, K] float32, 0 for places that are only filled up.
+  """
+
+  canvas: np.ndarray
+  image: np.ndarray
+  text: np.ndarray
+  matched: np.ndarray
+  weight: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.canvas)
+
+
+def plan_epoch(
+  sidecar: Sidecar,
+  canvases: Canvases,
+  seed: int,
+  epoch: int,
+  images_per_batch: int,
+  texts_per_image: int,
+  training: bool,
+) -> Plan:
+  """Plans an epoch of image-text pairs.
+
+  Training visits images in an order of each epoch's own and drops what does not fill a batch (or,
+  for images with enough texts, a group of `texts_per_image`); evaluation keeps every caption once,
+  in a fixed order, with weight 0 where a group or batch is filled up.
+
+  Half of the texts are matched. The others are given to images of which they are not true by
+  permuting them among each other, so true and false pairs have the same texts. Where the corpus
+  labels its texts itself, those labels are taken and nothing is permuted.
+  """
+  rng = np.random.default_rng([seed, epoch])
+  image_of, text, weight = group_texts(sidecar, texts_per_image, rng, training)
+  if sidecar.label.all():
+    text, matched = mismatch_half(sidecar, image_of, text, weight, rng)
+  else:
+    matched = sidecar.label[text]
+  canvas = image.choose_canvas(canvases.target(sidecar.size), canvases.shapes)[image_of]
+  return batch_groups(canvas, image_of, text, matched, weight, images_per_batch, rng, training)
+
+
+def group_texts(
+  sidecar: Sidecar, texts_per_image: int, rng: np.random.Generator, training: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Deals each image's captions into groups of K = `texts_per_image`.
+
+  Returns:
+    image [G], text [G, K] and weight [G, K] float32. Captions that fill no group are left out in
+    training (others in each epoch), unless their image would then have none.
+  """
+  count = np.diff(sidecar.captions.start)
+  # Captions in a random order within their image.
+  order = np.lexsort((rng.random(count.sum()), np.repeat(np.arange(len(count)), count)))
+  groups = -(-count // texts_per_image)
+  if training:
+    groups = np.maximum(count // texts_per_image, np.minimum(groups, 1))
+  image_of = np.repeat(np.arange(len(count)), groups)
+  number = np.arange(len(image_of)) - np.repeat(np.cumsum(groups) - groups, groups)
+  place = number[:, None] * texts_per_image + np.arange(texts_per_image)
+  real = place < count[image_of][:, None]
+  start = sidecar.captions.start[image_of][:, None]
+  return image_of, order[start + np.where(real, place, 0)], real.astype(np.float32)
+
+
+def mismatch_half(
+  sidecar: Sidecar,
+  image_of: np.ndarray,
+  text: np.ndarray,
+  weight: np.ndarray,
+  rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Makes half of each group's pairs untrue, by permuting their texts among all such places.
+
+  Returns:
+    text [G, K] and matched [G, K] bool.
+
+  Raises:
+    UserError: some text is true of so many images that no place is left for it.
+  """
+  g, k = text.shape
+  # Half of each group; where K is odd, half of the groups have one more.
+  rank = np.argsort(np.argsort(rng.random((g, k)), axis=1), axis=1)
+  matched = rank >= (k + (rng.permutation(g) % 2)[:, None]) // 2
+  i, j = np.nonzero(~matched & (weight > 0))
+  images, texts = image_of[i], rng.permutation(text[i, j])
+  truth = Truth(sidecar)
+  for _ in range(200):
+    wrong = np.flatnonzero(truth(images, texts))
+    if not len(wrong):
+      text = text.copy()
+      text[i, j] = texts
+      return text, matched
+    # Swap each with a random partner; disjoint pairs, so that swaps do not interfere.
+    partner = rng.integers(len(texts), size=len(wrong))
+    keep = np.unique(partner, return_index=True)[1]
+    keep = keep[~np.isin(partner[keep], wrong)]
+    a, b = wrong[keep], partner[keep]
+    good = ~truth(images[a], texts[b]) & ~truth(images[b], texts[a])
+    a, b = a[good], b[good]
+    texts[a], texts[b] = texts[b], texts[a]
+  raise UserError(
+    f'{len(wrong)} of {len(texts)} texts are true of nearly every image, for example '
+    f'{sidecar.caption(texts[wrong[0]])!r}: there is no image to mismatch them with'
+  )
+
+
+class Truth:
+  """Whether texts are true of images, by their claims; without claims, by being listed there."""
+
+  def __init__(self, sidecar: Sidecar):
+    if len(sidecar.claim):
+      self._claim, self._claims = sidecar.claim, sidecar.claims
+    else:
+      # Each text claims itself, and images make true just what is listed with them.
+      self._claim = np.arange(len(sidecar.text))
+      self._claims = dataclasses.replace(sidecar.captions, values=self._claim)
+    self._base = int(max(self._claim.max(initial=0), self._claims.values.max(initial=0))) + 1
+    rows = np.repeat(np.arange(len(self._claims)), np.diff(self._claims.start))
+    self._true = np.sort(rows * self._base + self._claims.values)
+
+  def __call__(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
+    """Image numbers [N] and caption numbers [N] to [N] bool."""
+    key = images * self._base + self._claim[texts]
+    found = np.searchsorted(self._true, key).clip(max=len(self._true) - 1)
+    return self._true[found] == key
+
+
+def batch_groups(
+  canvas: np.ndarray,
+  image_of: np.ndarray,
+  text: np.ndarray,
+  matched: np.ndarray,
+  weight: np.ndarray,
+  images_per_batch: int,
+  rng: np.random.Generator,
+  training: bool,
+) -> Plan:
+  """Batches groups of one canvas each; the arguments are by group, as `group_texts` gives them."""
+  batches, filled = [], []
+  for number in np.unique(canvas):
+    members = np.flatnonzero(canvas == number)
+    if training:
+      members = rng.permutation(members)[: len(members) // images_per_batch * images_per_batch]
+    short = -len(members) % images_per_batch
+    batches.append(np.append(members, np.repeat(members[:1], short)).reshape(-1, images_per_batch))
+    filled.append(np.append(np.ones(len(members)), np.zeros(short)).reshape(batches[-1].shape))
+  groups, real = np.concatenate(batches), np.concatenate(filled).astype(np.float32)
+  if training:
+    order = rng.permutation(len(groups))
+    groups, real = groups[order], real[order]
+  return Plan(
+    canvas[groups[:, 0]] if len(groups) else np.zeros(0, int),
+    image_of[groups],
+    text[groups],
+    matched[groups],
+    weight[groups] * real[..., None],
+  )
+
+
+def swap_images(plan: Plan) -> Plan:
+  """The same plan with every image swapped for the next one of its canvas (labels stay)."""
+  swapped = plan.image.copy()
+  for canvas in np.unique(plan.canvas):
+    here = plan.image[plan.canvas == canvas]
+    images = np.unique(here)
+    swapped[plan.canvas == canvas] = np.roll(images, -1)[np.searchsorted(images, here)]
+  return dataclasses.replace(plan, image=swapped)
+
+
+def pairs(plans: Sequence[Plan]) -> int:
+  """Image-text pairs that count in the plans."""
+  return int(sum(p.weight.sum() for p in plans))

@@ -1,0 +1,131 @@
+"""BERT's embeddings and encoder (Devlin et al. 2018), with its fine print.
+
+Post-LayerNorm, LayerNorm epsilon 1e-12, erf GELU, softmax and LayerNorm in float32. Weights of
+Hugging Face's `BertModel` map one to one (query, key and value lie side by side in `qkv`).
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+Array = jax.Array
+normal = nn.initializers.normal(0.02)
+
+
+def gelu(x: Array) -> Array:
+  """The exact, erf GELU of BERT."""
+  return jax.nn.gelu(x, approximate=False)
+
+
+class LayerNorm(nn.Module):
+  """LayerNorm in float32, given back in `dtype`."""
+
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    x = nn.LayerNorm(epsilon=1e-12, dtype=jnp.float32, use_fast_variance=False, name='norm')(x)
+    return x.astype(self.dtype)
+
+
+def dense(features: int, dtype: jnp.dtype, name: str) -> nn.Dense:
+  """A linear layer with BERT's initialisation."""
+  return nn.Dense(features, dtype=dtype, kernel_init=normal, name=name)
+
+
+class TextEmbedding(nn.Module):
+  """LayerNorm(word + position); the paper leaves the semantic vector of words out (section 3.2)."""
+
+  vocab_size: int
+  width: int
+  max_positions: int
+  dropout: float
+  dtype: jnp.dtype
+
+  def setup(self) -> None:
+    self.word = nn.Embed(self.vocab_size, self.width, embedding_init=normal)
+    self.position = nn.Embed(self.max_positions, self.width, embedding_init=normal)
+    self.norm = LayerNorm(self.dtype)
+    self.drop = nn.Dropout(self.dropout)
+
+  def __call__(self, token_ids: Array, deterministic: bool) -> Array:
+    """[N, T] int to [N, T, D]."""
+    positions = self.position(jnp.arange(token_ids.shape[-1]))
+    return self.drop(self.norm(self.word(token_ids) + positions), deterministic=deterministic)
+
+  def attend(self, x: Array) -> Array:
+    """[..., D] to float32 logits [..., V]: the tied output projection of MLM."""
+    word = self.word.embedding.astype(self.dtype)
+    return jnp.einsum('...d,vd->...v', x, word, preferred_element_type=jnp.float32)
+
+
+class Attention(nn.Module):
+  """Multi-head self-attention up to the output projection."""
+
+  heads: int
+  dropout: float
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: Array, mask: Array, deterministic: bool) -> Array:
+    """x [N, S, D], mask [N, S] bool of the positions that may be attended to, to [N, S, D]."""
+    n, s, d = x.shape
+    qkv = dense(3 * d, self.dtype, 'qkv')(x).reshape(n, s, 3, self.heads, d // self.heads)
+    query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+    scores = jnp.einsum('nqhd,nkhd->nhqk', query, key, preferred_element_type=jnp.float32)
+    scores = scores / jnp.sqrt(jnp.float32(d // self.heads))
+    scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
+    weights = nn.softmax(scores).astype(self.dtype)
+    weights = nn.Dropout(self.dropout)(weights, deterministic=deterministic)
+    out = jnp.einsum('nhqk,nkhd->nqhd', weights, value).reshape(n, s, d)
+    return dense(d, self.dtype, 'output')(out)
+
+
+class Layer(nn.Module):
+  """One Transformer layer: attention and MLP, each followed by dropout, residual, LayerNorm."""
+
+  heads: int
+  mlp_width: int
+  dropout: float
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: Array, mask: Array, deterministic: bool) -> Array:
+    """x [N, S, D] and mask [N, S] bool to [N, S, D]."""
+    drop = nn.Dropout(self.dropout)
+    y = Attention(self.heads, self.dropout, self.dtype, name='attention')(x, mask, deterministic)
+    x = LayerNorm(self.dtype, name='attention_norm')(x + drop(y, deterministic=deterministic))
+    y = gelu(dense(self.mlp_width, self.dtype, 'mlp_in')(x))
+    y = dense(x.shape[-1], self.dtype, 'mlp_out')(y)
+    return LayerNorm(self.dtype, name='mlp_norm')(x + drop(y, deterministic=deterministic))
+
+
+class Encoder(nn.Module):
+  """A stack of layers, scanned: parameters have the layer as their leading axis.
+
+  Attributes:
+    unroll: layers written out in each turn of the loop; all of them suits CPUs.
+    remat: recompute each layer's activations in the backward pass.
+  """
+
+  layers: int
+  heads: int
+  mlp_width: int
+  dropout: float
+  dtype: jnp.dtype
+  remat: bool = False
+  unroll: int = 1
+
+  @nn.compact
+  def __call__(self, x: Array, mask: Array, deterministic: bool) -> Array:
+    """x [N, S, D] and mask [N, S] bool to [N, S, D]."""
+    layer = nn.remat(Layer, static_argnums=(3,), prevent_cse=False) if self.remat else Layer
+    scan = nn.scan(
+      lambda layer, x, _: (layer(x, mask, deterministic), None),
+      variable_axes={'params': 0},
+      split_rngs={'params': True, 'dropout': True},
+      length=self.layers,
+      unroll=self.unroll,
+    )
+    x, _ = scan(layer(self.heads, self.mlp_width, self.dropout, self.dtype, name='layer'), x, None)
+    return x

@@ -1,0 +1,91 @@
+"""Two optimisers, one schedule each: SGD for the CNN, AdamW for all else (paper section 4.1)."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import optax
+
+Tree = Any
+
+# Exactly one of each group must match every parameter's path.
+OPTIMISERS = {'cnn': r'(backbone/)?cnn/.*', 'transformer': r'(?!(backbone/)?cnn/).*'}
+DECAYED = {True: r'.*/(kernel|embedding)', False: r'(.*/)?(bias|scale|semantic|mlm_bias)'}
+
+
+def match_once(patterns: dict[Any, str], params: Tree) -> Tree:
+  """Labels every parameter with the key of the one pattern that matches its whole path.
+
+  Args:
+    patterns: label to regular expression over paths such as 'cnn/layer1/first/conv1/kernel'.
+    params: a tree of dicts.
+
+  Raises:
+    ValueError: a parameter is matched by no pattern or by several; it is named.
+  """
+
+  def label(path: tuple, _) -> Any:
+    name = '/'.join(key.key for key in path)
+    found = [key for key, pattern in patterns.items() if re.fullmatch(pattern, name)]
+    if len(found) != 1:
+      raise ValueError(f'parameter {name} is matched by {len(found)} of {list(patterns.values())}')
+    return found[0]
+
+  return jax.tree_util.tree_map_with_path(label, params)
+
+
+def stepped_schedule(
+  peak: float, warmup_steps: int, boundaries: Sequence[int], factor: float
+) -> optax.Schedule:
+  """A linear warm-up from 0, then `peak`, multiplied by `factor` at each boundary step."""
+
+  def schedule(step):
+    warmup = optax.linear_schedule(0.0, peak, warmup_steps) if warmup_steps else lambda _: peak
+    decay = optax.piecewise_constant_schedule(1.0, {int(b): factor for b in boundaries})
+    return warmup(step) * decay(step)
+
+  return schedule
+
+
+def optimizer(
+  params: Tree,
+  cnn_rate: optax.Schedule,
+  cnn_momentum: float,
+  cnn_decay: float,
+  transformer_rate: optax.Schedule,
+  transformer_betas: tuple[float, float],
+  transformer_epsilon: float,
+  transformer_decay: float,
+  clip_norm: float,
+) -> optax.GradientTransformation:
+  """Clips by the global norm over everything, then updates each part by its own rule.
+
+  SGD adds its decay to the gradient before the momentum, as PyTorch does; AdamW's is decoupled.
+  Biases, norms and the shared semantic vector are not decayed. Raises ValueError where a parameter
+  is not of exactly one kind.
+  """
+  decayed = match_once(DECAYED, params)
+
+  def decay_mask(tree: Tree) -> Tree:
+    # `partition` hides the other part's leaves; a mask must have the same holes.
+    return jax.tree.map(
+      lambda leaf, flag: leaf if isinstance(leaf, optax.MaskedNode) else flag,
+      tree,
+      decayed,
+      is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode),
+    )
+
+  sgd = optax.chain(
+    optax.add_decayed_weights(cnn_decay, decay_mask), optax.sgd(cnn_rate, cnn_momentum)
+  )
+  adamw = optax.adamw(
+    transformer_rate,
+    *transformer_betas,
+    eps=transformer_epsilon,
+    weight_decay=transformer_decay,
+    mask=decay_mask,
+  )
+  rules = {'cnn': sgd, 'transformer': adamw}
+  clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+  return optax.chain(clip, optax.partition(rules, match_once(OPTIMISERS, params)))
