@@ -40,6 +40,7 @@ def paper() -> ConfigDict:
   c.dtype = 'bfloat16'  # of the computation; parameters, statistics, softmax and losses: float32
   c.sampled_pixels = 100  # section 3.3
   c.mask_share = 0.15
+  c.whole_share = 0.0  # open: pairs whose text is left whole, so that ITM sees whole texts too
   c.texts_per_image = 1
   c.batch_size = 4096  # image-text pairs
   c.epochs = 40.0
@@ -63,6 +64,7 @@ def paper() -> ConfigDict:
   c.transformer.layers, c.transformer.width, c.transformer.heads = 12, 768, 12
   c.transformer.mlp_width, c.transformer.max_positions = 3072, 512
   c.transformer.dropout, c.transformer.remat, c.transformer.unroll = 0.1, False, 1
+  c.transformer.init_std = 0.02  # of weights; smaller widths want more, about width ** -0.5
   c.optimizer = ConfigDict()
   c.optimizer.cnn_rate, c.optimizer.cnn_decay = 1e-2, 5e-4
   c.optimizer.cnn_momentum = 0.9  # open
@@ -86,7 +88,7 @@ def small() -> ConfigDict:
   c.init_from = 'scratch'
   c.dtype = 'float32'
   c.sampled_pixels = 12  # of 16
-  c.mask_share = 0.25
+  c.mask_share, c.whole_share = 0.25, 0.5
   c.texts_per_image, c.batch_size = 4, 128
   c.epochs = 2.5
   c.log_every, c.eval_every, c.save_every = 20, 250, 250
@@ -99,6 +101,7 @@ def small() -> ConfigDict:
   c.cnn.batch_norm, c.cnn.remat = 'batch', False
   c.transformer.update(layers=3, width=128, heads=4, mlp_width=512, max_positions=64)
   c.transformer.dropout, c.transformer.unroll = 0.0, 3
+  c.transformer.init_std = 0.08
   c.optimizer.transformer_rate, c.optimizer.warmup_steps = 1e-3, 50
   c.optimizer.decay_epochs = (2.0,)
   c.optimizer.clip_norm = 1.0

@@ -28,12 +28,20 @@ class Evaluator:
     self._step = step
 
   def __call__(self, variables: dict, batches: PairBatches) -> Metrics:
-    """Means over all pairs of an epoch; what never occurs is not a number."""
+    """Means over all pairs of an epoch; what never occurs is not a number.
+
+    Every text is seen twice: whole for matching, with words hidden for the rest.
+    """
+    whole = self._run(variables, dataclasses.replace(batches, whole_share=1.0))
+    hidden = self._run(variables, dataclasses.replace(batches, whole_share=0.0))
+    return finish({k: (whole if k.startswith('itm') else hidden)[k] for k in hidden})
+
+  def _run(self, variables: dict, batches: PairBatches) -> pretraining.Sums:
     total = None
     for batch in pipeline.read(batches, 0, len(batches), self._threads):
       sums = self._step(variables, global_batch(self._mesh, batch))
       total = sums if total is None else jax.tree.map(lambda a, b: a + b, total, sums)
-    return finish(jax.device_get(total))
+    return jax.device_get(total)
 
   def with_swapped(self, variables: dict, batches: PairBatches) -> Metrics:
     """The same, and again (`..._swapped`) with every image swapped for another."""

@@ -100,8 +100,8 @@ def make_model(config: ConfigDict, vocab_size: int) -> PretrainingModel:
     remat=c.remat,
     dtype=dtype,
   )
-  text = TextEmbedding(vocab_size, t.width, t.max_positions, t.dropout, dtype)
-  encoder = Encoder(t.layers, t.heads, t.mlp_width, t.dropout, dtype, t.remat, t.unroll)
+  text = TextEmbedding(vocab_size, t.width, t.max_positions, t.dropout, t.init_std, dtype)
+  encoder = Encoder(t.layers, t.heads, t.mlp_width, t.dropout, t.init_std, dtype, t.remat, t.unroll)
   return PretrainingModel(PixelBert(cnn, text, encoder, config.sampled_pixels))
 
 
@@ -149,6 +149,7 @@ def make_batches(config: ConfigDict, dataset: Dataset) -> dict[str, PairBatches]
       images=config.batch_size // config.texts_per_image,
       texts_per_image=config.texts_per_image,
       mask_share=config.mask_share,
+      whole_share=config.whole_share,
       training=role == 'train',
       guess=None if role == 'train' else guess,
       process=(jax.process_index(), jax.process_count()),

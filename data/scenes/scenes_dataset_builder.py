@@ -14,7 +14,9 @@ from data.scenes import record, world
 from pixelbert_jax.input import sidecar
 
 # Fewer images are made sooner here than worker processes start.
-_WORTH_WORKERS = 1_000
+WORTH_WORKERS = 1_000
+# More would wait for this process, which writes the records.
+MOST_WORKERS = 4
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -59,8 +61,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
     difficulty, images = self.builder_config.name, record.SPLITS[split]
     places = [record.Place(difficulty, split, i) for i in range(images)]
-    with _mapper(images) as mapper:
-      examples = mapper(record.example, places)
+    with workers(images) as ordered_map:
+      examples = ordered_map(record.example, places)
       statements = record.pairs(difficulty, split, images)
       for i, example in enumerate(examples):
         image = io.BytesIO(example['image'])
@@ -90,12 +92,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 @contextlib.contextmanager
-def _mapper(images: int) -> Iterator[Callable]:
+def workers(images: int) -> Iterator[Callable]:
   """A map() that keeps the order, in worker processes where there is enough to do."""
-  if images < _WORTH_WORKERS:
+  if images < WORTH_WORKERS:
     yield map
     return
   # Forking a process that holds JAX's threads may hang.
   context = multiprocessing.get_context('spawn')
-  with context.Pool(len(os.sched_getaffinity(0))) as pool:
+  with context.Pool(min(os.cpu_count() or 1, MOST_WORKERS)) as pool:
     yield lambda function, items: pool.imap(function, items, chunksize=50)

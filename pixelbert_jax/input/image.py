@@ -25,7 +25,10 @@ class ImageError(UserError):
 
 def decode(data: bytes, name: str = 'image') -> np.ndarray:
   """Decodes JPEG or PNG to [h, w, 3] uint8 RGB; transparency is dropped, EXIF rotation applied."""
-  pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+  try:
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+  except cv2.error:  # It refuses some headers, such as those of huge images, by raising.
+    pixels = None
   if pixels is None:
     raise ImageError(f'{name}: {len(data)} bytes that are not an image OpenCV can decode')
   return pixels

@@ -28,6 +28,7 @@ class PairBatches:
     images: B, images in a global batch.
     texts_per_image: K.
     mask_share: of the tokens to hide.
+    whole_share: of the texts in which nothing is hidden.
     training: shuffled epochs without end, or each caption once.
     swapped: show the wrong image with every text.
     guess: guesses visual words from text; with it, batches say which places are visual.
@@ -41,6 +42,7 @@ class PairBatches:
   images: int
   texts_per_image: int
   mask_share: float
+  whole_share: float
   training: bool
   swapped: bool = False
   guess: TextGuess | None = None
@@ -100,9 +102,10 @@ class PairBatches:
     flat = texts.reshape(-1)
     ids, word = self.tokenizer([self.split.sidecar.caption(i) for i in flat])
     # Drawn for the whole batch and sliced, so that nothing depends on the number of processes.
-    draws = np.random.default_rng([self.seed, step]).random((self.images, k, 2 * ids.shape[1] + 1))
+    draws = np.random.default_rng([self.seed, step]).random((self.images, k, 2 * ids.shape[1] + 2))
     draws = draws[mine].reshape(b * k, -1)
-    masked = hide_words(ids, word, draws, self.mask_share, self.tokenizer)
+    hideable = (word >= 0) & (draws[:, :1] >= self.whole_share)
+    masked = hide_words(ids, hideable, draws[:, 1:], self.mask_share, self.tokenizer)
     batch = {
       'token_ids': masked.ids,
       'token_mask': (word >= 0) | self.tokenizer.special[ids] & (ids != self.tokenizer.pad_id),

@@ -137,10 +137,10 @@ def mismatch_half(
       text[i, j] = texts
       return text, matched
     # Swap each with a random partner; disjoint pairs, so that swaps do not interfere.
-    partner = rng.integers(len(texts), size=len(wrong))
-    keep = np.unique(partner, return_index=True)[1]
-    keep = keep[~np.isin(partner[keep], wrong)]
-    a, b = wrong[keep], partner[keep]
+    swap = np.stack([wrong, rng.integers(len(texts), size=len(wrong))], axis=1)
+    first = np.zeros(swap.size, bool)
+    first[np.unique(swap, return_index=True)[1]] = True
+    a, b = swap[first.reshape(-1, 2).all(1)].T
     good = ~truth(images[a], texts[b]) & ~truth(images[b], texts[a])
     a, b = a[good], b[good]
     texts[a], texts[b] = texts[b], texts[a]
@@ -157,8 +157,11 @@ class Truth:
     if len(sidecar.claim):
       self._claim, self._claims = sidecar.claim, sidecar.claims
     else:
-      # Each text claims itself, and images make true just what is listed with them.
-      self._claim = np.arange(len(sidecar.text))
+      # Each text claims itself, and images make true just what is listed with them. Corpora list
+      # some texts with several images.
+      texts = (sidecar.text[i].tobytes() for i in range(len(sidecar.text)))
+      number: dict[bytes, int] = {}
+      self._claim = np.array([number.setdefault(t, len(number)) for t in texts], int)
       self._claims = dataclasses.replace(sidecar.captions, values=self._claim)
     self._base = int(max(self._claim.max(initial=0), self._claims.values.max(initial=0))) + 1
     rows = np.repeat(np.arange(len(self._claims)), np.diff(self._claims.start))

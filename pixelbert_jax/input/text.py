@@ -25,7 +25,9 @@ class Tokenizer:
     path = pathlib.Path(vocabulary)
     if not path.is_file():
       raise UserError(f'text.vocabulary: no file {str(vocabulary)!r}; give the path of a vocab.txt')
-    self.words = path.read_text(encoding='utf-8').splitlines()
+    # Not `splitlines`: an entry may be one of Unicode's line separators.
+    text = path.read_text(encoding='utf-8', errors='replace')
+    self.words = text.removesuffix('\n').split('\n')
     missing = [t for t in SPECIAL if t not in self.words]
     if missing:
       raise UserError(f'text.vocabulary: {path} has no {", ".join(missing)}: not a BERT vocabulary')
@@ -46,8 +48,9 @@ class Tokenizer:
     """
     encodings = self._tokenizer.encode_batch(list(texts))
     ids = np.array([e.ids for e in encodings], np.int32)
-    word = [[-1 if w is None else w for w in e.word_ids] for e in encodings]
-    return ids, np.array(word, np.int32)
+    word = np.array([[-1 if w is None else w for w in e.word_ids] for e in encodings], np.int32)
+    # [UNK] is a word to the library, but nothing to hide or predict.
+    return ids, np.where(self.special[ids], -1, word)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Masked:
 
 
 def hide_words(
-  ids: np.ndarray, word: np.ndarray, draws: np.ndarray, share: float, tokenizer: Tokenizer
+  ids: np.ndarray, hideable: np.ndarray, draws: np.ndarray, share: float, tokenizer: Tokenizer
 ) -> Masked:
   """Hides tokens as BERT does (section 3.3): 80% [MASK], 10% another token, 10% unchanged.
 
@@ -77,14 +80,13 @@ def hide_words(
 
   Args:
     ids: [N, T] int32.
-    word: [N, T] int32, -1 where nothing may be hidden.
+    hideable: [N, T] bool, False for special tokens, padding and what shall stay.
     draws: [N, 2 T + 1] float64, uniform in [0, 1): the only source of chance.
     share: of the tokens to hide.
     tokenizer: whose vocabulary other tokens come from.
   """
   n, t = ids.shape
   order, fate, rounding = draws[:, :t], draws[:, t : 2 * t], draws[:, -1]
-  hideable = word >= 0
   count = np.floor(share * hideable.sum(1) + rounding).astype(int)
   slots = int(np.ceil(share * (t - 2)))
   position = np.argsort(np.where(hideable, order, 2.0), axis=1)[:, :slots].astype(np.int32)

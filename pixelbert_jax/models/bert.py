@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 Array = jax.Array
-normal = nn.initializers.normal(0.02)
 
 
 def gelu(x: Array) -> Array:
@@ -28,9 +27,9 @@ class LayerNorm(nn.Module):
     return x.astype(self.dtype)
 
 
-def dense(features: int, dtype: jnp.dtype, name: str) -> nn.Dense:
-  """A linear layer with BERT's initialisation."""
-  return nn.Dense(features, dtype=dtype, kernel_init=normal, name=name)
+def dense(features: int, std: float, dtype: jnp.dtype, name: str | None = None) -> nn.Dense:
+  """A linear layer with normal weights of deviation `std` (BERT's is 0.02) and zero bias."""
+  return nn.Dense(features, dtype=dtype, kernel_init=nn.initializers.normal(std), name=name)
 
 
 class TextEmbedding(nn.Module):
@@ -40,9 +39,11 @@ class TextEmbedding(nn.Module):
   width: int
   max_positions: int
   dropout: float
+  init_std: float
   dtype: jnp.dtype
 
   def setup(self) -> None:
+    normal = nn.initializers.normal(self.init_std)
     self.word = nn.Embed(self.vocab_size, self.width, embedding_init=normal)
     self.position = nn.Embed(self.max_positions, self.width, embedding_init=normal)
     self.norm = LayerNorm(self.dtype)
@@ -64,13 +65,16 @@ class Attention(nn.Module):
 
   heads: int
   dropout: float
+  init_std: float
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, x: Array, mask: Array, deterministic: bool) -> Array:
     """x [N, S, D], mask [N, S] bool of the positions that may be attended to, to [N, S, D]."""
     n, s, d = x.shape
-    qkv = dense(3 * d, self.dtype, 'qkv')(x).reshape(n, s, 3, self.heads, d // self.heads)
+    qkv = dense(3 * d, self.init_std, self.dtype, 'qkv')(x).reshape(
+      n, s, 3, self.heads, d // self.heads
+    )
     query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
     scores = jnp.einsum('nqhd,nkhd->nhqk', query, key, preferred_element_type=jnp.float32)
     scores = scores / jnp.sqrt(jnp.float32(d // self.heads))
@@ -78,7 +82,7 @@ class Attention(nn.Module):
     weights = nn.softmax(scores).astype(self.dtype)
     weights = nn.Dropout(self.dropout)(weights, deterministic=deterministic)
     out = jnp.einsum('nhqk,nkhd->nqhd', weights, value).reshape(n, s, d)
-    return dense(d, self.dtype, 'output')(out)
+    return dense(d, self.init_std, self.dtype, 'output')(out)
 
 
 class Layer(nn.Module):
@@ -87,16 +91,18 @@ class Layer(nn.Module):
   heads: int
   mlp_width: int
   dropout: float
+  init_std: float
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, x: Array, mask: Array, deterministic: bool) -> Array:
     """x [N, S, D] and mask [N, S] bool to [N, S, D]."""
     drop = nn.Dropout(self.dropout)
-    y = Attention(self.heads, self.dropout, self.dtype, name='attention')(x, mask, deterministic)
+    attention = Attention(self.heads, self.dropout, self.init_std, self.dtype, name='attention')
+    y = attention(x, mask, deterministic)
     x = LayerNorm(self.dtype, name='attention_norm')(x + drop(y, deterministic=deterministic))
-    y = gelu(dense(self.mlp_width, self.dtype, 'mlp_in')(x))
-    y = dense(x.shape[-1], self.dtype, 'mlp_out')(y)
+    y = gelu(dense(self.mlp_width, self.init_std, self.dtype, 'mlp_in')(x))
+    y = dense(x.shape[-1], self.init_std, self.dtype, 'mlp_out')(y)
     return LayerNorm(self.dtype, name='mlp_norm')(x + drop(y, deterministic=deterministic))
 
 
@@ -112,6 +118,7 @@ class Encoder(nn.Module):
   heads: int
   mlp_width: int
   dropout: float
+  init_std: float
   dtype: jnp.dtype
   remat: bool = False
   unroll: int = 1
@@ -127,5 +134,8 @@ class Encoder(nn.Module):
       length=self.layers,
       unroll=self.unroll,
     )
-    x, _ = scan(layer(self.heads, self.mlp_width, self.dropout, self.dtype, name='layer'), x, None)
+    shared = layer(
+      self.heads, self.mlp_width, self.dropout, self.init_std, self.dtype, name='layer'
+    )
+    x, _ = scan(shared, x, None)
     return x

@@ -13,21 +13,24 @@ Array = jax.Array
 class Pooler(nn.Module):
   """BERT's tanh pooler: tokens [..., T, D] to [..., D], from [CLS]."""
 
+  init_std: float
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, tokens: Array) -> Array:
-    return nn.tanh(dense(tokens.shape[-1], self.dtype, 'dense')(tokens[..., 0, :]))
+    cls = tokens[..., 0, :]
+    return nn.tanh(dense(cls.shape[-1], self.init_std, self.dtype, 'dense')(cls))
 
 
 class MlmTransform(nn.Module):
   """BERT's transform before the tied output projection."""
 
+  init_std: float
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    x = gelu(dense(x.shape[-1], self.dtype, 'dense')(x))
+    x = gelu(dense(x.shape[-1], self.init_std, self.dtype, 'dense')(x))
     return LayerNorm(self.dtype, name='norm')(x)
 
 
@@ -37,11 +40,11 @@ class PretrainingModel(nn.Module):
   backbone: PixelBert
 
   def setup(self) -> None:
-    dtype, vocab_size = self.backbone.text.dtype, self.backbone.text.vocab_size
-    self.pooler = Pooler(dtype)
-    self.itm = dense(1, jnp.float32, None)
-    self.mlm_transform = MlmTransform(dtype)
-    self.mlm_bias = self.param('mlm_bias', nn.initializers.zeros, (vocab_size,), jnp.float32)
+    text = self.backbone.text
+    self.pooler = Pooler(text.init_std, text.dtype)
+    self.itm = dense(1, text.init_std, jnp.float32)
+    self.mlm_transform = MlmTransform(text.init_std, text.dtype)
+    self.mlm_bias = self.param('mlm_bias', nn.initializers.zeros, (text.vocab_size,), jnp.float32)
 
   def __call__(
     self,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from pixelbert_jax.models.bert import Encoder, TextEmbedding, dense, normal
+from pixelbert_jax.models.bert import Encoder, TextEmbedding, dense
 from pixelbert_jax.models.resnet import ResNet
 
 Array = jax.Array
@@ -52,9 +52,9 @@ class PixelBert(nn.Module):
   sampled_pixels: int = 0
 
   def setup(self) -> None:
-    width, dtype = self.text.width, self.text.dtype
-    self.projection = dense(width, dtype, None)
-    self.semantic = self.param('semantic', normal, (width,), jnp.float32)
+    width, std = self.text.width, self.text.init_std
+    self.projection = dense(width, std, self.text.dtype)
+    self.semantic = self.param('semantic', nn.initializers.normal(std), (width,), jnp.float32)
 
   def embed_pixels(self, image: Array, size: Array, train: bool) -> tuple[Array, Array]:
     """Pixel tokens of images.
