@@ -43,7 +43,7 @@ class Checkpoints:
       self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
 
   def restore(self, like: Tree, step: int | None = None) -> Tree:
-    """The state of `step` (the newest by default), placed as `like`, a tree of shapes with shardings."""
+    """The state of `step`, or the newest, with the shapes and shardings of `like`."""
     step = self.latest if step is None else step
     try:
       return self._manager.restore(step, args=ocp.args.StandardRestore(like))

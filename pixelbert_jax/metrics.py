@@ -3,7 +3,6 @@
 import json
 import math
 import pathlib
-import sys
 import time
 from collections.abc import Mapping
 
@@ -57,26 +56,28 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-  """One line a report with step, metrics, speed and time left."""
+  """One line a report with step, metrics, and time left by the speed since the first report."""
 
   def __init__(self, start: int, stop: int):
-    self._start, self._stop = start, stop
-    self._began = self._last = time.perf_counter()
-    self._last_step = start
+    self._stop = stop
+    self._first = None
+    self._last = (time.perf_counter(), start)
 
   def examples_per_second(self, step: int, batch_size: int) -> float:
-    """Pairs a second since the last call."""
-    now = time.perf_counter()
-    rate = (step - self._last_step) * batch_size / max(now - self._last, 1e-9)
-    self._last, self._last_step = now, step
-    return rate
+    """Pairs a second since the last call, evaluation and compilation included."""
+    (then, last_step), self._last = self._last, (time.perf_counter(), step)
+    # The first report is late by the compilation, which no later one is.
+    self._first = self._first or self._last
+    return (step - last_step) * batch_size / max(self._last[0] - then, 1e-9)
 
   def show(self, step: int, metrics: Metrics) -> None:
-    """Prints the line; time left is from the mean speed of this session, evaluations included."""
-    spent = time.perf_counter() - self._began
-    left = spent / max(step - self._start, 1) * (self._stop - step)
-    shown = '  '.join(f'{name} {_short(value)}' for name, value in metrics.items())
-    print(f'step {step}/{self._stop}  {shown}  left {duration(left)}', flush=True)
+    """Prints the line."""
+    first, first_step = self._first or self._last
+    shown = [f'step {step}/{self._stop}', *(f'{k} {_short(v)}' for k, v in metrics.items())]
+    if step > first_step:
+      seconds = (time.perf_counter() - first) / (step - first_step) * (self._stop - step)
+      shown.append(f'left {duration(seconds)}')
+    print('  '.join(shown), flush=True)
 
 
 def _short(value: float) -> str:
@@ -91,8 +92,3 @@ def table(title: str, columns: list[str], rows: list[tuple[str, list[float]]]) -
     cells = (f'{v:.3f}' if math.isfinite(v) else '-' for v in values)
     lines.append(f'{name:<{wide}}' + ''.join(f'{cell:>16}' for cell in cells))
   return '\n'.join(lines)
-
-
-def warn(message: str) -> None:
-  """Prints a line to stderr."""
-  print(f'warning: {message}', file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Training: set-up, the step, the loop. The only place where a configuration is unpacked."""
+"""Training: the state, the step, the loop and what happens around it."""
 
 import contextlib
 import dataclasses
@@ -7,6 +7,7 @@ import json
 import pathlib
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,19 +18,13 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from data.build import Dataset, build, open_dataset
-from pixelbert_jax import UserError, checkpoint, optim, sharding
+from pixelbert_jax import UserError, checkpoint, sharding
 from pixelbert_jax.evaluate import Evaluator, finish, result_table
+from pixelbert_jax.experiment import make_batches, make_model, make_optimizer, prepare_data
 from pixelbert_jax.input import pipeline
 from pixelbert_jax.input.pipeline import PairBatches
-from pixelbert_jax.input.plan import Canvases
-from pixelbert_jax.input.text import Tokenizer
-from pixelbert_jax.input.visual import TextGuess
 from pixelbert_jax.metrics import Metrics, MetricsLog, Progress
-from pixelbert_jax.models.bert import Encoder, TextEmbedding
 from pixelbert_jax.models.heads import PretrainingModel
-from pixelbert_jax.models.pixelbert import PixelBert
-from pixelbert_jax.models.resnet import ResNet
 from pixelbert_jax.tasks import pretraining
 
 DONE, PREEMPTED = 0, 75
@@ -84,86 +79,6 @@ def train_step(
     opt_state=opt_state,
     sums={name: state.sums[name] + sums[name] for name in LOGGED},
   )
-
-
-def make_model(config: ConfigDict, vocab_size: int) -> PretrainingModel:
-  """The model of a configuration."""
-  c, t, dtype = config.cnn, config.transformer, jnp.dtype(config.dtype)
-  cnn = ResNet(
-    stages=tuple(c.stages),
-    total_stride=c.total_stride,
-    width=c.width,
-    groups=c.groups,
-    group_width=c.group_width or None,
-    stem=c.stem,
-    frozen={'frozen': True, 'batch': False}[c.batch_norm],
-    remat=c.remat,
-    dtype=dtype,
-  )
-  text = TextEmbedding(vocab_size, t.width, t.max_positions, t.dropout, t.init_std, dtype)
-  encoder = Encoder(t.layers, t.heads, t.mlp_width, t.dropout, t.init_std, dtype, t.remat, t.unroll)
-  return PretrainingModel(PixelBert(cnn, text, encoder, config.sampled_pixels))
-
-
-def make_optimizer(
-  config: ConfigDict, params: Any, steps_per_epoch: int
-) -> tuple[optax.GradientTransformation, dict[str, optax.Schedule]]:
-  """The optimiser of a configuration, and the learning rate of each of its parts by step."""
-  c = config.optimizer
-  boundaries = [round(epoch * steps_per_epoch) for epoch in c.decay_epochs]
-  rates = {
-    name: optim.stepped_schedule(peak, c.warmup_steps, boundaries, c.decay_factor)
-    for name, peak in [('cnn', c.cnn_rate), ('transformer', c.transformer_rate)]
-  }
-  optimizer = optim.optimizer(
-    params,
-    cnn_rate=rates['cnn'],
-    cnn_momentum=c.cnn_momentum,
-    cnn_decay=c.cnn_decay,
-    transformer_rate=rates['transformer'],
-    transformer_betas=tuple(c.betas),
-    transformer_epsilon=c.epsilon,
-    transformer_decay=c.transformer_decay,
-    clip_norm=c.clip_norm,
-  )
-  return optimizer, rates
-
-
-def make_batches(config: ConfigDict, dataset: Dataset) -> dict[str, PairBatches]:
-  """The batches of the three splits, by the names train, validation and test."""
-  if config.batch_size % config.texts_per_image:
-    raise UserError(
-      f'batch_size {config.batch_size} is not a multiple of '
-      f'texts_per_image {config.texts_per_image}'
-    )
-  splits = {role: dataset[config.data[role]] for role in ('train', 'validation', 'test')}
-  guess = TextGuess(splits['train'].sidecar)
-  return {
-    role: PairBatches(
-      split=split,
-      tokenizer=Tokenizer(config.text.vocabulary, config.text.length),
-      canvases=Canvases(
-        config.image.shorter, config.image.longer, tuple(map(tuple, config.image.canvases))
-      ),
-      seed=config.seed,
-      images=config.batch_size // config.texts_per_image,
-      texts_per_image=config.texts_per_image,
-      mask_share=config.mask_share,
-      whole_share=config.whole_share,
-      training=role == 'train',
-      guess=None if role == 'train' else guess,
-      process=(jax.process_index(), jax.process_count()),
-    )
-    for role, split in splits.items()
-  }
-
-
-def prepare_data(config: ConfigDict) -> Dataset:
-  """Opens the dataset; the embedded one is built first, nothing else ever is."""
-  name, data_dir = config.data.name, config.data.data_dir or None
-  if name.split('/')[0] == 'scenes':
-    build(name, data_dir)
-  return open_dataset(name, data_dir)
 
 
 def init_variables(model: PretrainingModel, seed: int, batch: dict[str, np.ndarray]) -> dict:
@@ -244,20 +159,17 @@ def summary(
   config: ConfigDict, workdir: pathlib.Path, mesh: Mesh, state: State, batches: dict, stop: int
 ) -> str:
   """What is about to run: devices, parameters, data, schedule."""
-  count = {
-    name: sum(x.size for x in jax.tree.leaves(tree)) / 1e6
-    for name, tree in [
-      ('all', state.params),
-      ('cnn', state.params['backbone']['cnn']),
-    ]
-  }
-  split = batches['train'].split.sidecar
-  device = mesh.devices.flat[0]
+
+  def millions(tree: Any) -> str:
+    return f'{sum(x.size for x in jax.tree.leaves(tree)) / 1e6:.2f} M'
+
+  split, device = batches['train'].split.sidecar, mesh.devices.flat[0]
   return '\n'.join(
     [
       f'workdir     {workdir}',
-      f'devices     {mesh.size} x {device.device_kind} ({device.platform}), mesh {dict(mesh.shape)}',
-      f'parameters  {count["all"]:.2f} M, of them {count["cnn"]:.2f} M in the CNN; {config.dtype}',
+      f'devices     {mesh.size} x {device.device_kind}, mesh {dict(mesh.shape)}',
+      f'parameters  {millions(state.params)}, of them '
+      f'{millions(state.params["backbone"]["cnn"])} in the CNN; {config.dtype}',
       f'data        {config.data.name}/{config.data.train}: {len(split.image_id):,} images, '
       f'{len(split.text):,} texts; evaluated on {config.data.validation}, {config.data.test}',
       f'schedule    {stop:,} steps of {config.batch_size} pairs '
@@ -278,6 +190,7 @@ class Loop:
   batches: dict[str, PairBatches]
   checkpoints: checkpoint.Checkpoints
   stop: int
+  compiled: dict[tuple[int, ...], Step] = dataclasses.field(default_factory=dict)
 
   def __call__(self, state: State, log: MetricsLog) -> int:
     """Runs from the step of `state` to the last; returns an exit code."""
@@ -287,7 +200,8 @@ class Loop:
     asked_to_stop = catch_signals()
     batches = pipeline.read(self.batches['train'], start, self.stop, config.threads)
     for number, batch in enumerate(batches, start + 1):
-      state = self.step(state, sharding.global_batch(self.mesh, batch))
+      batch = sharding.global_batch(self.mesh, batch)
+      state = self.compiled_step(state, batch)(state, batch)
       last = number == self.stop
       if number % config.log_every == 0 or last:
         state = self.log_training(state, number, log, progress)
@@ -305,6 +219,21 @@ class Loop:
     self.checkpoints.save(self.stop, state)
     print(result_table(config.data.test, metrics), flush=True)
     return DONE
+
+  def compiled_step(self, state: State, batch: dict[str, jax.Array]) -> Step:
+    """The step for this shape of batch, compiled ahead; says what it took and will take."""
+    shape = batch['image'].shape
+    if shape not in self.compiled:
+      began = time.perf_counter()
+      self.compiled[shape] = compiled = self.step.lower(state, batch).compile()
+      memory = compiled.memory_analysis()
+      total = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+      print(
+        f'compiled    images {"x".join(map(str, shape[:3]))} in '
+        f'{time.perf_counter() - began:.0f} s; {total / 2**20:,.0f} MiB a device',
+        flush=True,
+      )
+    return self.compiled[shape]
 
   def log_training(self, state: State, number: int, log: MetricsLog, progress: Progress) -> State:
     """Logs the means since the last time; returns the state with fresh sums."""

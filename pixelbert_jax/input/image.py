@@ -91,6 +91,8 @@ def place(pixels: np.ndarray, target: np.ndarray, canvas: tuple[int, int]) -> tu
   if pixels.shape[0] > h or pixels.shape[1] > w:
     pixels = np.asarray(Image.fromarray(pixels).resize((w, h), Image.Resampling.BICUBIC))
   size = pixels.shape[:2]
+  if size == tuple(canvas):
+    return pixels, size
   padding = [(0, full - real) for full, real in zip(canvas, size, strict=True)]
   return np.pad(pixels, (*padding, (0, 0)), mode='edge'), size
 

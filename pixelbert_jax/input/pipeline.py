@@ -9,7 +9,7 @@ import numpy as np
 
 from data.build import Split
 from pixelbert_jax.input import image
-from pixelbert_jax.input.plan import Canvases, Plan, plan_epoch, swap_images
+from pixelbert_jax.input.plan import WORDS, Canvases, Plan, plan_epoch, swap_images
 from pixelbert_jax.input.text import Tokenizer, hide_words
 from pixelbert_jax.input.visual import TextGuess, visual_words
 
@@ -102,7 +102,9 @@ class PairBatches:
     flat = texts.reshape(-1)
     ids, word = self.tokenizer([self.split.sidecar.caption(i) for i in flat])
     # Drawn for the whole batch and sliced, so that nothing depends on the number of processes.
-    draws = np.random.default_rng([self.seed, step]).random((self.images, k, 2 * ids.shape[1] + 2))
+    draws = np.random.default_rng([self.seed, WORDS, step]).random(
+      (self.images, k, 2 * ids.shape[1] + 2)
+    )
     draws = draws[mine].reshape(b * k, -1)
     hideable = (word >= 0) & (draws[:, :1] >= self.whole_share)
     masked = hide_words(ids, hideable, draws[:, 1:], self.mask_share, self.tokenizer)

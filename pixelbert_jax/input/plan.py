@@ -6,13 +6,15 @@ the step, and that the number of processes changes nothing all follow from it.
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
 from pixelbert_jax import UserError
 from pixelbert_jax.input import image
 from pixelbert_jax.input.sidecar import Sidecar
+
+# Streams of chance of a seed: an epoch's plan, a step's hidden words.
+PLAN, WORDS = 1, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,15 +76,25 @@ def plan_epoch(
   Half of the texts are matched. The others are given to images of which they are not true by
   permuting them among each other, so true and false pairs have the same texts. Where the corpus
   labels its texts itself, those labels are taken and nothing is permuted.
+
+  Raises:
+    UserError: the split has no texts, or in training too few for one batch.
   """
-  rng = np.random.default_rng([seed, epoch])
+  if not len(sidecar.text):
+    raise UserError('the split has no texts')
+  rng = np.random.default_rng([seed, PLAN, epoch])
   image_of, text, weight = group_texts(sidecar, texts_per_image, rng, training)
   if sidecar.label.all():
-    text, matched = mismatch_half(sidecar, image_of, text, weight, rng)
+    text, matched, weight = mismatch_half(sidecar, image_of, text, weight, rng)
   else:
     matched = sidecar.label[text]
   canvas = image.choose_canvas(canvases.target(sidecar.size), canvases.shapes)[image_of]
-  return batch_groups(canvas, image_of, text, matched, weight, images_per_batch, rng, training)
+  plan = batch_groups(canvas, image_of, text, matched, weight, images_per_batch, rng, training)
+  if not len(plan):
+    raise UserError(
+      f'batch_size: no canvas has {images_per_batch} groups of {texts_per_image} texts; lower it'
+    )
+  return plan
 
 
 def group_texts(
@@ -114,14 +126,15 @@ def mismatch_half(
   text: np.ndarray,
   weight: np.ndarray,
   rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Makes half of each group's pairs untrue, by permuting their texts among all such places.
 
   Returns:
-    text [G, K] and matched [G, K] bool.
+    text [G, K], matched [G, K] bool, and weight [G, K], 0 for the few texts that are true of so
+    many images that no place is left for them.
 
   Raises:
-    UserError: some text is true of so many images that no place is left for it.
+    UserError: that is so for most texts.
   """
   g, k = text.shape
   # Half of each group; where K is odd, half of the groups have one more.
@@ -133,9 +146,7 @@ def mismatch_half(
   for _ in range(200):
     wrong = np.flatnonzero(truth(images, texts))
     if not len(wrong):
-      text = text.copy()
-      text[i, j] = texts
-      return text, matched
+      break
     # Swap each with a random partner; disjoint pairs, so that swaps do not interfere.
     swap = np.stack([wrong, rng.integers(len(texts), size=len(wrong))], axis=1)
     first = np.zeros(swap.size, bool)
@@ -144,10 +155,16 @@ def mismatch_half(
     good = ~truth(images[a], texts[b]) & ~truth(images[b], texts[a])
     a, b = a[good], b[good]
     texts[a], texts[b] = texts[b], texts[a]
-  raise UserError(
-    f'{len(wrong)} of {len(texts)} texts are true of nearly every image, for example '
-    f'{sidecar.caption(texts[wrong[0]])!r}: there is no image to mismatch them with'
-  )
+  wrong = np.flatnonzero(truth(images, texts))
+  if 2 * len(wrong) > len(texts):
+    raise UserError(
+      f'{len(wrong)} of {len(texts)} texts are true of nearly every image, for example '
+      f'{sidecar.caption(texts[wrong[0]])!r}: there is no image to mismatch them with'
+    )
+  text, weight = text.copy(), weight.copy()
+  text[i, j] = texts
+  weight[i[wrong], j[wrong]] = 0
+  return text, matched, weight
 
 
 class Truth:
@@ -214,8 +231,3 @@ def swap_images(plan: Plan) -> Plan:
     images = np.unique(here)
     swapped[plan.canvas == canvas] = np.roll(images, -1)[np.searchsorted(images, here)]
   return dataclasses.replace(plan, image=swapped)
-
-
-def pairs(plans: Sequence[Plan]) -> int:
-  """Image-text pairs that count in the plans."""
-  return int(sum(p.weight.sum() for p in plans))

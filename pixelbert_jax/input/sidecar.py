@@ -114,9 +114,17 @@ class Sidecar:
 
   @classmethod
   def of(cls, rows: Iterable[Row]) -> 'Sidecar':
-    """The sidecar of rows given in record order."""
+    """The sidecar of rows given in record order.
+
+    Raises:
+      ValueError: only some captions have a claim or kinds; a claim is not among those of its
+        image; kinds are not one a word, or for more words than a mask has bits.
+    """
     rows = list(rows)
     captions = [c for row in rows for c in row.captions]
+    for row in rows:
+      for c in row.captions:
+        _check(c, row, captions[0])
     names = sorted({c for row in rows for c in row.claims} | {c.claim for c in captions if c.claim})
     number = {name: i for i, name in enumerate(names)}
     return cls(
@@ -152,10 +160,7 @@ class Sidecar:
     """Memory-maps a written sidecar; FileNotFoundError if it is not there or not whole."""
 
     def array(name: str) -> np.ndarray:
-      path = folder / f'{name}.npy'
-      # An empty file cannot be mapped.
-      values = np.load(path, mmap_mode='r' if path.stat().st_size > 256 else None)
-      return values
+      return np.load(folder / f'{name}.npy', mmap_mode='r')
 
     return cls(
       **{
@@ -165,3 +170,18 @@ class Sidecar:
         for f in dataclasses.fields(cls)
       }
     )
+
+
+def _check(caption: Caption, row: Row, first: Caption) -> None:
+  words = caption.text.split()
+  if (caption.claim is None) != (first.claim is None):
+    raise ValueError(f'{caption.text!r}: all captions have a claim, or none')
+  if caption.claim is not None and caption.claim not in row.claims:
+    raise ValueError(f'{caption.text!r}: {caption.claim!r} is not a claim of {row.image_id}')
+  if (caption.kinds is None) != (first.kinds is None):
+    raise ValueError(f'{caption.text!r}: all captions have kinds, or none')
+  if caption.kinds is not None:
+    # Tokenisers split at punctuation too; here a word must be one to both.
+    plain = all(word.isalnum() for word in words)
+    if not plain or len(words) != len(caption.kinds) or len(words) > 64:
+      raise ValueError(f'{caption.text!r}: kinds are one a word, of at most 64 plain words')

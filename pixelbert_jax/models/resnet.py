@@ -1,4 +1,4 @@
-"""ResNet and ResNeXt on padded images, in torchvision's structure (He et al. 2015, Xie et al. 2017).
+"""ResNet (He 2015) and ResNeXt (Xie 2017) on padded images, in torchvision's structure.
 
 Images of different sizes lie in the top left corner of one canvas. Zeros in the padding would
 not stay zero (a BatchNorm turns them into its bias, and 3x3 convolutions carry that inwards), so

@@ -1,0 +1,104 @@
+"""An experiment: what a configuration describes, made: its data, its model, its optimiser."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from data.build import Dataset, build, open_dataset
+from pixelbert_jax import UserError, optim
+from pixelbert_jax.input.pipeline import PairBatches
+from pixelbert_jax.input.plan import Canvases
+from pixelbert_jax.input.text import Tokenizer
+from pixelbert_jax.input.visual import TextGuess
+from pixelbert_jax.models.bert import Encoder, TextEmbedding
+from pixelbert_jax.models.heads import PretrainingModel
+from pixelbert_jax.models.pixelbert import PixelBert
+from pixelbert_jax.models.resnet import ResNet
+
+
+def make_model(config: ConfigDict, vocab_size: int) -> PretrainingModel:
+  """The model of a configuration."""
+  c, t, dtype = config.cnn, config.transformer, jnp.dtype(config.dtype)
+  cnn = ResNet(
+    stages=tuple(c.stages),
+    total_stride=c.total_stride,
+    width=c.width,
+    groups=c.groups,
+    group_width=c.group_width or None,
+    stem=c.stem,
+    frozen={'frozen': True, 'batch': False}[c.batch_norm],
+    remat=c.remat,
+    dtype=dtype,
+  )
+  text = TextEmbedding(vocab_size, t.width, t.max_positions, t.dropout, t.init_std, dtype)
+  encoder = Encoder(t.layers, t.heads, t.mlp_width, t.dropout, t.init_std, dtype, t.remat, t.unroll)
+  return PretrainingModel(PixelBert(cnn, text, encoder, config.sampled_pixels))
+
+
+def make_optimizer(
+  config: ConfigDict, params: Any, steps_per_epoch: int
+) -> tuple[optax.GradientTransformation, dict[str, optax.Schedule]]:
+  """The optimiser of a configuration, and the learning rate of each of its parts by step."""
+  c = config.optimizer
+  boundaries = [round(epoch * steps_per_epoch) for epoch in c.decay_epochs]
+  rates = {
+    name: optim.stepped_schedule(peak, c.warmup_steps, boundaries, c.decay_factor)
+    for name, peak in [('cnn', c.cnn_rate), ('transformer', c.transformer_rate)]
+  }
+  optimizer = optim.optimizer(
+    params,
+    cnn_rate=rates['cnn'],
+    cnn_momentum=c.cnn_momentum,
+    cnn_decay=c.cnn_decay,
+    transformer_rate=rates['transformer'],
+    transformer_betas=tuple(c.betas),
+    transformer_epsilon=c.epsilon,
+    transformer_decay=c.transformer_decay,
+    clip_norm=c.clip_norm,
+  )
+  return optimizer, rates
+
+
+def make_batches(config: ConfigDict, dataset: Dataset) -> dict[str, PairBatches]:
+  """The batches of the three splits, by the names train, validation and test."""
+  if config.batch_size % config.texts_per_image:
+    raise UserError(
+      f'batch_size {config.batch_size} is not a multiple of '
+      f'texts_per_image {config.texts_per_image}'
+    )
+  if config.batch_size // config.texts_per_image % jax.process_count():
+    raise UserError(
+      f'batch_size: {config.batch_size // config.texts_per_image} images do not divide among '
+      f'{jax.process_count()} processes'
+    )
+  splits = {role: dataset[config.data[role]] for role in ('train', 'validation', 'test')}
+  guess = TextGuess(splits['train'].sidecar)
+  return {
+    role: PairBatches(
+      split=split,
+      tokenizer=Tokenizer(config.text.vocabulary, config.text.length),
+      canvases=Canvases(
+        config.image.shorter, config.image.longer, tuple(map(tuple, config.image.canvases))
+      ),
+      seed=config.seed,
+      images=config.batch_size // config.texts_per_image,
+      texts_per_image=config.texts_per_image,
+      mask_share=config.mask_share,
+      whole_share=config.whole_share,
+      training=role == 'train',
+      guess=None if role == 'train' else guess,
+      process=(jax.process_index(), jax.process_count()),
+    )
+    for role, split in splits.items()
+  }
+
+
+def prepare_data(config: ConfigDict) -> Dataset:
+  """Opens the dataset; the embedded one is built first, nothing else ever is."""
+  name, data_dir = config.data.name, config.data.data_dir or None
+  if name.split('/')[0] == 'scenes':
+    build(name, data_dir)
+  return open_dataset(name, data_dir)

@@ -1,0 +1,95 @@
+"""What a run reports: the log after a crash, the progress line, tables."""
+
+import json
+import math
+
+import pytest
+
+from pixelbert_jax import metrics
+from pixelbert_jax.metrics import MetricsLog, Progress, duration, table
+
+
+def lines(workdir):
+  return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+def write(workdir, steps, restored=0):
+  log = MetricsLog(workdir, restored)
+  for step in steps:
+    log.write(step, 'train', {'loss': step / 8})
+  log.close()
+
+
+def test_lines_are_on_disk_at_once(tmp_path):
+  log = MetricsLog(tmp_path, 0)
+  log.write(3, 'train', {'loss': 0.5, 'itm_accuracy': 1})
+  assert lines(tmp_path) == [{'step': 3, 'split': 'train', 'loss': 0.5, 'itm_accuracy': 1.0}]
+  log.close()
+  assert list((tmp_path / 'tensorboard').glob('events*'))
+
+
+def test_on_resuming_the_log_is_cut_back_to_the_restored_step(tmp_path):
+  write(tmp_path, [1, 2, 3, 4, 5])
+  write(tmp_path, [4, 5, 6], restored=3)
+  assert [line['step'] for line in lines(tmp_path)] == [1, 2, 3, 4, 5, 6]
+  write(tmp_path, [], restored=0)
+  assert lines(tmp_path) == []
+
+
+@pytest.mark.parametrize('cut', [1, 2, 20])
+def test_half_a_line_of_a_killed_run_is_dropped(tmp_path, cut):
+  write(tmp_path, [1, 2, 3])
+  path = tmp_path / 'metrics.jsonl'
+  path.write_bytes(path.read_bytes()[:-cut])
+  write(tmp_path, [3], restored=3)
+  assert [line['step'] for line in lines(tmp_path)] == [1, 2, 3]
+
+
+def test_what_was_never_measured_is_left_out(tmp_path):
+  log = MetricsLog(tmp_path, 0)
+  log.write(1, 'val', {'loss': 1.0, 'mlm_accuracy': math.nan})
+  log.close()
+  assert lines(tmp_path) == [{'step': 1, 'split': 'val', 'loss': 1.0}]
+
+
+@pytest.mark.parametrize(
+  ('seconds', 'text'),
+  [
+    (0, '0:00'),
+    (5.4, '0:05'),
+    (59.6, '1:00'),
+    (125, '2:05'),
+    (3599.7, '1:00:00'),
+    (3725, '1:02:05'),
+    (90_000, '25:00:00'),
+  ],
+)
+def test_durations(seconds, text):
+  assert duration(seconds) == text
+
+
+def test_a_table_is_aligned_and_shows_what_is_missing(tmp_path):
+  text = table(
+    'accuracy',
+    ['own', 'swapped'],
+    [('matching', [0.5, 1.0]), ('  hidden words', [math.nan, 0.12345])],
+  )
+  head, *rows = text.splitlines()
+  assert {len(line) for line in (head, *rows)} == {len(head)}
+  assert head.split() == ['accuracy', 'own', 'swapped']
+  assert rows[0].split() == ['matching', '0.500', '1.000']
+  assert rows[1].split() == ['hidden', 'words', '-', '0.123']
+  assert head.index('own') + 3 == rows[0].index('0.500') + 5  # Columns end where numbers end.
+
+
+def test_progress_tells_speed_and_time_left(monkeypatch, capsys):
+  now = [100.0]
+  monkeypatch.setattr(metrics.time, 'perf_counter', lambda: now[0])
+  progress = Progress(10, 50)
+  now[0] += 20
+  assert progress.examples_per_second(20, 32) == pytest.approx(16)
+  progress.show(20, {'loss': 1.23456, 'examples/s': 1234.5})
+  now[0] += 5
+  assert progress.examples_per_second(30, 32) == pytest.approx(64)
+  # 10 steps in 20 seconds of this session, 30 steps to go.
+  assert capsys.readouterr().out == 'step 20/50  loss 1.23  examples/s 1,234  left 1:00\n'
