@@ -11,7 +11,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-SCENES_VOCABULARY = str(pathlib.Path(__file__).parents[1] / 'data/scenes/vocab.txt')
+SCENES_VOCABULARY = str(pathlib.Path(__file__).resolve().parents[1] / 'data/scenes/vocab.txt')
 VARIANTS = ('', 'test', 'nlvr', 'r50', 'x101', 'x152')
 
 

@@ -70,7 +70,7 @@ def train_step(
     return pretraining.loss(sums), (sums | pretraining.accuracies(outputs, batch), changed)
 
   gradients, (sums, changed) = jax.grad(loss, has_aux=True)(state.params)
-  sums['gradient_norm'] = jnp.stack([optax.global_norm(gradients), jnp.float32(1)])
+  sums['gradient_norm'] = jnp.stack([optax.tree.norm(gradients), jnp.float32(1)])
   updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
   return State(
     step=state.step + 1,

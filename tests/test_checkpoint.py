@@ -100,28 +100,6 @@ def test_a_workdir_that_was_moved_restores(tmp_path):
   assert bits(restore(tmp_path / 'there')) == bits(make_state(5))
 
 
-def test_a_state_of_other_shapes_is_refused_in_one_line(tmp_path):
-  save(tmp_path, 5)
-  state = make_state(5)
-  other = state._replace(params={**state.params, 'b': jnp.zeros(6)})
-  with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
-    with pytest.raises(CheckpointError) as caught:
-      checkpoints.restore(abstract(other))
-  message = str(caught.value)
-  assert message.startswith(f'{tmp_path}/checkpoints/5 cannot be restored: ')
-  assert '\n' not in message
-
-
-def test_half_a_checkpoint_is_refused_in_one_line(tmp_path):
-  save(tmp_path, 5)
-  for path in (tmp_path / 'checkpoints/5').rglob('*'):
-    if path.is_file() and path.stat().st_size > 100 and 'ocdbt' in str(path.parent):
-      path.write_bytes(path.read_bytes()[:50])
-  with pytest.raises(CheckpointError) as caught:
-    restore(tmp_path)
-  assert '\n' not in str(caught.value)
-
-
 # --- Whose workdir it is -----------------------------------------------------------------
 
 CONFIG = {

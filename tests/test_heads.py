@@ -43,7 +43,8 @@ def run(dtype):
   arguments = tokens, None, None, None, position, False
   shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *arguments))
   variables = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
-  return tokens, position, variables['params'], model.apply(variables, *arguments)
+  outputs = jax.jit(lambda variables: model.apply(variables, *arguments))(variables)
+  return tokens, position, variables['params'], outputs
 
 
 def expected_logits(tokens, position, params):

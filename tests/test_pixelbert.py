@@ -130,13 +130,26 @@ def cells(b, side=3, seed=0):
 SIZES = np.array([[3, 3], [2, 3]])
 
 
+def random_variables(model, *arguments):
+  """Parameters and statistics at random, large enough for attention to tell pixels apart."""
+  rng = np.random.default_rng(0)
+  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *arguments))
+
+  def draw(path, x):
+    if path[-1].key in ('var', 'scale'):
+      return rng.uniform(0.5, 1.5, x.shape).astype(np.float32)
+    std = 1.5 / np.sqrt(max(x.shape[:-1], default=1))
+    return rng.normal(0, std, x.shape).astype(np.float32)
+
+  return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
 @functools.cache
 def with_cells(train=False, **options):
   """PixelBert over cells with random variables, as a function of its inputs and a seed."""
   model = pixel_bert(Cells(), **options)
-  key = jax.random.key(0)
   arguments = (jnp.zeros((1, 3, 3, 3)), SIZES[:1], *texts(1, 1))
-  variables = model.init({'params': key, 'pixels': key}, *arguments, False)
+  variables = random_variables(model, *arguments, False)
 
   @jax.jit
   def run(image, size, ids, mask, seed=0):
@@ -229,21 +242,11 @@ def pretraining_model(name):
   """A whole model with random variables and BatchNorm statistics, evaluated."""
   model = PretrainingModel(pixel_bert(ResNet(width=8, **CNNS[name])))
   arguments = (jnp.zeros((1, 32, 32, 3)), SIZES[:1], *texts(1, 1), np.zeros((1, 1, 2), np.int32))
-  rng = np.random.default_rng(0)
-  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *arguments, False))
-
-  def draw(path, x):
-    if path[-1].key in ('var', 'scale'):
-      return rng.uniform(0.5, 1.5, x.shape).astype(np.float32)
-    # Large enough for attention to tell pixels apart.
-    std = 1.5 / np.sqrt(max(x.shape[:-1], default=1))
-    return rng.normal(0, std, x.shape).astype(np.float32)
-
-  variables = jax.tree_util.tree_map_with_path(draw, shapes)
+  variables = random_variables(model, *arguments, False)
   return jax.jit(lambda *inputs: model.apply(variables, *inputs, False))
 
 
-@pytest.mark.parametrize('name', CNNS)
+@pytest.mark.parametrize('name', [pytest.param('patches', marks=pytest.mark.slow), '7x7'])
 def test_canvas_and_company_change_no_logit(name):
   run = pretraining_model(name)
   sizes = np.array([[40, 21], [17, 64], [48, 48]])

@@ -43,6 +43,11 @@ def example(seed=0):
   return outputs, batch
 
 
+@jax.jit
+def all_sums(outputs, batch):
+  return pretraining.losses(outputs, batch) | pretraining.accuracies(outputs, batch)
+
+
 def test_losses_are_torchs_cross_entropies_over_what_counts():
   outputs, batch = example()
   o, b = (jax.tree.map(torch.from_numpy, x) for x in (outputs, batch))
@@ -51,7 +56,7 @@ def test_losses_are_torchs_cross_entropies_over_what_counts():
   assert 0 < here.sum() < here.numel()
   mlm = cross_entropy(o['mlm_logits'][at], b['mlm_target'][at].long())
   itm = binary_cross_entropy_with_logits(o['itm_logits'][here], b['itm_label'][here].float())
-  sums = pretraining.losses(outputs, batch)
+  sums = jax.jit(pretraining.losses)(outputs, batch)
   assert pretraining.mean(sums['mlm_loss']) == pytest.approx(mlm.item(), rel=1e-5)
   assert pretraining.mean(sums['itm_loss']) == pytest.approx(itm.item(), rel=1e-5)
   assert pretraining.loss(sums) == pytest.approx(mlm.item() + itm.item(), rel=1e-5)
@@ -61,11 +66,11 @@ def test_losses_are_torchs_cross_entropies_over_what_counts():
 
 def test_what_has_no_weight_changes_nothing():
   outputs, batch = example()
-  expected = pretraining.losses(outputs, batch) | pretraining.accuracies(outputs, batch)
+  expected = all_sums(outputs, batch)
   outputs['mlm_logits'][batch['mlm_weight'] == 0] *= -3
   outputs['itm_logits'][batch['weight'] == 0] *= -3
   batch['mlm_target'][batch['mlm_weight'] == 0] = 0
-  found = pretraining.losses(outputs, batch) | pretraining.accuracies(outputs, batch)
+  found = all_sums(outputs, batch)
   for name, sums in expected.items():
     np.testing.assert_array_equal(found[name], sums)
 
@@ -73,10 +78,15 @@ def test_what_has_no_weight_changes_nothing():
 def test_a_batch_without_hidden_words_has_a_loss():
   outputs, batch = example()
   batch['mlm_weight'][:] = 0
-  value, gradients = jax.value_and_grad(lambda o: pretraining.loss(pretraining.losses(o, batch)))(
-    outputs
-  )
-  assert value == pytest.approx(pretraining.mean(pretraining.losses(outputs, batch)['itm_loss']))
+
+  @jax.jit
+  @functools.partial(jax.value_and_grad, has_aux=True)
+  def run(outputs):
+    sums = pretraining.losses(outputs, batch)
+    return pretraining.loss(sums), pretraining.mean(sums['itm_loss'])
+
+  (value, itm), gradients = run(outputs)
+  assert value == itm > 0
   assert not np.any(gradients['mlm_logits'])
   assert np.isfinite(gradients['itm_logits']).all()
 
@@ -87,10 +97,9 @@ def test_totals_of_parts_add_up_to_those_of_the_whole():
   batch['mlm_guessed'] = np.random.default_rng(2).integers(0, 2, (B, K, M)).astype(np.float32)
 
   def sums(rows):
-    part = jax.tree.map(lambda x: x[rows], (outputs, batch))
-    return pretraining.losses(*part) | pretraining.accuracies(*part)
+    return all_sums(*jax.tree.map(lambda x: x[rows], (outputs, batch)))
 
-  whole, first, second = sums(slice(None)), sums(slice(0, 1)), sums(slice(1, None))
+  whole, first, second = sums(slice(None)), sums(slice(0, 2)), sums(slice(2, None))
   assert first['mlm_loss'][1] != second['mlm_loss'][1]
   for name in whole:
     np.testing.assert_allclose(whole[name], first[name] + second[name], rtol=1e-6)
@@ -133,14 +142,13 @@ def frozen_model():
   text = TextEmbedding(vocab_size=VOCAB, width=16, max_positions=T, **common)
   encoder = Encoder(layers=1, heads=2, mlp_width=16, **common)
   model = PretrainingModel(PixelBert(cnn, text, encoder, sampled_pixels=0))
-  key = jax.random.key(0)
   b = batch_of_images()
-  variables = model.init(
-    key,
-    jnp.zeros(b['image'].shape),
-    *(b[name] for name in ('size', 'token_ids', 'token_mask', 'mlm_position')),
-    False,
-  )
+  arguments = [b[name] for name in ('size', 'token_ids', 'token_mask', 'mlm_position')]
+  image = jnp.zeros(b['image'].shape)
+  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, *arguments, False))
+  rng = np.random.default_rng(0)
+  # Positive, as variances are.
+  variables = jax.tree.map(lambda x: rng.uniform(0.1, 0.5, x.shape).astype(np.float32), shapes)
 
   @jax.jit
   def run(batch):

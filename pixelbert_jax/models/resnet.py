@@ -30,22 +30,23 @@ def pixel_mask(size: Array, height: int, width: int) -> Array:
   return rows & columns
 
 
-def max_pool(x: Array, mask: Array, window: int, padding: tuple[int, int]) -> tuple[Array, Array]:
+def max_pool(x: Array, mask: Array, window: int, before: int) -> tuple[Array, Array]:
   """Max-pools real pixels with stride 2; sizes halve, rounded up.
 
   Args:
     x: [B, h, w, C].
     mask: [B, h, w, 1] bool.
     window: side of the square window.
-    padding: rows (and columns) of padding before and after.
+    before: rows and columns of padding before the first; after the last there are as many as the
+      last window needs.
 
   Returns:
     The pooled [B, ceil(h/2), ceil(w/2), C], zero outside its mask, and that mask.
   """
   lowest = jnp.finfo(x.dtype).min
-  pooled = nn.max_pool(
-    jnp.where(mask, x, lowest), (window, window), strides=(2, 2), padding=(padding, padding)
-  )
+  # The last of ceil(n / 2) windows begins at row 2 (ceil(n / 2) - 1) - before.
+  padding = [(before, 2 * (-(-n // 2) - 1) + window - before - n) for n in x.shape[1:3]]
+  pooled = nn.max_pool(jnp.where(mask, x, lowest), (window, window), (2, 2), padding)
   mask = mask[:, ::2, ::2]
   return jnp.where(mask, pooled, 0), mask
 
@@ -206,7 +207,7 @@ class Stem(nn.Module):
     x = Conv(self.features, size, stride, dtype=self.dtype, name='conv1')(x)
     mask = mask[:, ::stride, ::stride]
     x = nn.relu(BatchNorm(self.frozen, name='bn1')(x, mask, train)) * mask
-    return max_pool(x, mask, 3, (1, 1)) if self.kind == '7x7' else (x, mask)
+    return max_pool(x, mask, 3, before=1) if self.kind == '7x7' else (x, mask)
 
 
 def space_to_depth(x: Array, patch: int) -> Array:
@@ -280,5 +281,5 @@ class ResNet(nn.Module):
         dtype=self.dtype,
         name=f'layer{i + 1}',
       )(x, mask, train)
-    x, mask = max_pool(x, mask, 2, (0, 0) if x.shape[1] % 2 == 0 else (0, 1))
+    x, mask = max_pool(x, mask, 2, before=0)
     return x, mask[..., 0]

@@ -1,0 +1,226 @@
+"""The command itself, in processes of its own: exit codes, messages, kills."""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from data.build import build
+from data.scenes import record
+
+ROOT = pathlib.Path(__file__).parents[1]
+COMMAND = [sys.executable, '-m', 'pixelbert_jax.main']
+STEPS = 12
+RESULTS = {'itm_accuracy', 'mlm_accuracy', 'mlm_visual_accuracy'}
+RESULTS |= {'itm_accuracy_swapped', 'mlm_visual_accuracy_swapped'}
+
+
+@pytest.fixture(scope='session')
+def environment(tmp_path_factory):
+  """Of the commands: all share programs, compiled quickly, and a small scenes dataset."""
+  base = tmp_path_factory.getbasetemp()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(record, 'SPLITS', {'train': 200, 'val': 10, 'test': 10})
+    build('scenes', base / 'few_scenes')
+  return os.environ | {
+    'TFDS_DATA_DIR': str(base / 'few_scenes'),
+    'JAX_COMPILATION_CACHE_DIR': str(base / 'compiled'),
+    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+  }
+
+
+@pytest.fixture
+def start(environment):
+  """Starts `configs/pretrain.py:test`, a few steps of it; kills what is left at the end."""
+  processes = []
+
+  def start(workdir, *arguments, variant='test', **more_environment):
+    command = [*COMMAND, f'--config=configs/pretrain.py:{variant}', f'--workdir={workdir}']
+    command += [f'--config.epochs={STEPS / 100}', *arguments]
+    process = subprocess.Popen(
+      command,
+      cwd=ROOT,
+      env=environment | more_environment,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    processes.append(process)
+    return process
+
+  yield start
+  for process in processes:
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture
+def run(start):
+  """Runs the command to its end: exit code, stdout, stderr."""
+
+  def run(*arguments, **options):
+    process = start(*arguments, **options)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+  return run
+
+
+@pytest.fixture(scope='session')
+def finished(environment, tmp_path_factory):
+  """The workdir of a run that went through without interruption."""
+  workdir = tmp_path_factory.getbasetemp() / 'finished'  # test_train.py may have made it.
+  command = [*COMMAND, '--config=configs/pretrain.py:test', f'--workdir={workdir}']
+  command += [f'--config.epochs={STEPS / 100}']
+  subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=300)
+  return workdir
+
+
+def metrics(workdir):
+  return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+def timeless(lines):
+  return [{k: x for k, x in line.items() if 'second' not in k} for line in lines]
+
+
+def last_state(workdir):
+  """The newest checkpoint, each array as its path, type, shape and bytes."""
+  with ocp.CheckpointManager(workdir / 'checkpoints') as manager:
+    assert manager.latest_step() == STEPS
+    state = manager.restore(STEPS, args=ocp.args.StandardRestore())
+  return {
+    jax.tree_util.keystr(path): (str(x.dtype), x.shape, np.asarray(x).tobytes())
+    for path, x in jax.tree_util.tree_leaves_with_path(state)
+  }
+
+
+def assert_same_run(workdir, other):
+  assert timeless(metrics(workdir)) == timeless(metrics(other))
+  assert last_state(workdir) == last_state(other)
+
+
+def interrupt(process, number, lines, delay=0.0):
+  """Sends a signal so long after so many reports of steps; returns the exit code."""
+  for line in process.stdout:
+    lines -= line.startswith('step ')
+    if lines <= 0:
+      break
+  time.sleep(delay)
+  process.send_signal(number)
+  process.communicate(timeout=300)
+  return process.returncode
+
+
+def error_line(code, err):
+  assert code == 1
+  assert err.startswith('error: ')
+  assert err.count('\n') == 1
+  assert 'Traceback' not in err
+  return err
+
+
+def test_a_run_ends_with_its_result(finished):
+  lines = metrics(finished)
+  assert lines[-1]['split'] == 'test'
+  assert lines[-1]['step'] == STEPS
+  assert lines[-1].keys() >= RESULTS
+  assert all(0 <= lines[-1][name] <= 1 for name in RESULTS)
+
+
+def test_errors_are_one_line(start, finished, tmp_path):
+  before = (finished / 'config.json').read_bytes()
+  other = start(finished, '--config.seed=1')
+  paper = start(tmp_path / 'run', variant='r50')
+  _, err = other.communicate(timeout=300)
+  message = error_line(other.returncode, err)
+  assert str(finished) in message
+  assert 'seed is 0 there and 1 here' in message
+  assert (finished / 'config.json').read_bytes() == before
+  # A paper variant asks where to start from.
+  _, err = paper.communicate(timeout=300)
+  message = error_line(paper.returncode, err)
+  assert 'init_from' in message
+  assert '--config.init_from=scratch' in message
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_an_error(run, finished, tmp_path):
+  workdir = tmp_path / 'damaged'
+  shutil.copytree(finished, workdir)
+  for path in (workdir / f'checkpoints/{STEPS}/default').rglob('*'):
+    if path.is_file() and path.stat().st_size > 100:
+      path.write_bytes(path.read_bytes()[:50])
+  code, _, err = run(workdir)
+  assert f'{workdir}/checkpoints/{STEPS} cannot be restored' in error_line(code, err)
+
+
+def test_a_stopped_run_goes_on_as_if_it_never_was(start, run, finished, tmp_path):
+  assert interrupt(start(tmp_path), signal.SIGTERM, 6) == 75
+  stopped_at = metrics(tmp_path)[-1]['step']
+  assert 6 <= stopped_at < STEPS
+  code, out, _ = run(tmp_path)
+  assert code == 0
+  assert f'resuming {tmp_path} at step {stopped_at} of {STEPS}' in out
+  assert_same_run(tmp_path, finished)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_ends_the_same(start, run, tmp_path):
+  # As users run it: fully optimised.
+  options = {'JAX_DISABLE_MOST_OPTIMIZATIONS': '0'}
+  through, workdir = tmp_path / 'through', tmp_path / 'killed'
+  assert run(through, **options)[0] == 0
+  chance = random.Random(0)
+  codes = []
+  for _ in range(8):
+    number = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+    process = start(workdir, **options)
+    codes.append(interrupt(process, number, chance.randrange(6), chance.uniform(0, 0.4)))
+    # It may have come to its end before, or not yet to where signals are caught.
+    assert codes[-1] in (0, 75, -number), codes
+  assert 75 in codes
+  assert -signal.SIGKILL in codes
+  assert run(workdir, **options)[0] == 0
+  assert_same_run(workdir, through)
+
+
+@pytest.mark.slow
+def test_two_devices_give_the_metrics_of_one(run, finished, tmp_path):
+  code, out, _ = run(tmp_path, JAX_NUM_CPU_DEVICES='2')
+  assert code == 0
+  assert "{'data': 2}" in out
+  for line, expected in zip(timeless(metrics(tmp_path)), timeless(metrics(finished)), strict=True):
+    assert line == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_the_command_as_it_is_in_the_readme(environment, tmp_path_factory, tmp_path):
+  # The whole dataset: that of TFDS_DATA_DIR, or else the first run builds it.
+  data_dir = os.environ.get('TFDS_DATA_DIR', str(tmp_path_factory.getbasetemp() / 'tfds'))
+  command = [*COMMAND, '--config=configs/pretrain.py:test', f'--workdir={tmp_path / "run"}']
+  for message in ('accuracy on test', 'is trained to the end'):
+    result = subprocess.run(
+      command,
+      cwd=ROOT,
+      env=environment | {'TFDS_DATA_DIR': data_dir},
+      capture_output=True,
+      text=True,
+      timeout=600,
+    )
+    assert result.returncode == 0, result.stderr
+    assert message in result.stdout
+  last = metrics(tmp_path / 'run')[-1]
+  assert last['split'] == 'test'
+  assert last.keys() >= RESULTS

@@ -1,0 +1,216 @@
+"""The two optimisers are PyTorch's; every parameter belongs to one of them; rates by the step."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+
+from configs.pretrain import get_config
+from pixelbert_jax import optim
+from pixelbert_jax.train import init_variables, make_model, make_optimizer
+
+SHAPES = {
+  'backbone': {
+    'cnn': {'conv': {'kernel': (3, 3, 2, 4)}, 'bn': {'scale': (2, 4), 'bias': (2, 4)}},
+    'text': {'word': {'embedding': (5, 4)}},
+    'layer': {'dense': {'kernel': (2, 4, 4), 'bias': (2, 4)}},
+    'semantic': (4,),
+  },
+  'head': {'kernel': (4, 1), 'bias': (1,)},
+  'mlm_bias': (5,),
+}
+SETTINGS = {
+  'cnn_momentum': 0.9,
+  'cnn_decay': 0.05,
+  'transformer_betas': (0.8, 0.95),
+  'transformer_epsilon': 1e-3,
+  'transformer_decay': 0.03,
+}
+
+
+def random_tree(seed, scale=1.0):
+  rng = np.random.default_rng(seed)
+  is_shape = lambda x: isinstance(x, tuple)  # noqa: E731
+  return jax.tree.map(lambda shape: scale * rng.normal(size=shape), SHAPES, is_leaf=is_shape)
+
+
+def rates(peak):
+  """Learning rates of 20 steps: a warm-up and two drops."""
+  return [peak * min(i / 4, 1) * 0.1 ** ((i >= 10) + (i >= 15)) for i in range(20)]
+
+
+def flat(tree):
+  return {'/'.join(k.key for k in path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def torch_trajectory(gradients, cnn_rates, transformer_rates, clip_norm):
+  """Parameters after 20 steps of torch.optim.SGD and AdamW, clipped by hand as one vector."""
+  params = {n: torch.nn.Parameter(torch.from_numpy(x)) for n, x in flat(random_tree(0)).items()}
+  groups = {
+    part: [
+      [x for n, x in params.items() if ('/cnn/' in n) == cnn and decays(n) == decayed]
+      for decayed in (True, False)
+    ]
+    for part, cnn in [('cnn', True), ('transformer', False)]
+  }
+
+  def with_decay(part):
+    decayed, others = groups[part]
+    decay = SETTINGS[f'{part}_decay']
+    return [{'params': decayed, 'weight_decay': decay}, {'params': others, 'weight_decay': 0.0}]
+
+  sgd = torch.optim.SGD(with_decay('cnn'), lr=0.0, momentum=SETTINGS['cnn_momentum'])
+  adamw = torch.optim.AdamW(
+    with_decay('transformer'),
+    lr=0.0,
+    betas=SETTINGS['transformer_betas'],
+    eps=SETTINGS['transformer_epsilon'],
+  )
+  for tree, *learning_rates in zip(gradients, cnn_rates, transformer_rates, strict=True):
+    gradient = {n: torch.from_numpy(x) for n, x in flat(tree).items()}
+    norm = torch.sqrt(sum((g**2).sum() for g in gradient.values()))
+    factor = min(1.0, clip_norm / norm) if clip_norm else 1.0
+    for name, param in params.items():
+      param.grad = gradient[name] * factor
+    for optimizer, rate in zip((sgd, adamw), learning_rates, strict=True):
+      for group in optimizer.param_groups:
+        group['lr'] = rate
+      optimizer.step()
+  return {n: x.detach().numpy() for n, x in params.items()}
+
+
+def decays(name):
+  """Weights of convolutions, linear layers and embeddings decay; nothing else does."""
+  return name.endswith(('kernel', 'embedding'))
+
+
+@pytest.fixture(autouse=True, scope='module')
+def quick_compiles():
+  """Compiling takes longer than all else here, and optimised code is no other in meaning."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
+@pytest.mark.parametrize('clip_norm', [0.0, 20.0])
+def test_torchs_sgd_and_adamw_go_the_same_way(clip_norm):
+  # Norms of about 10 and 30 take turns: with a limit of 20 every other step is clipped.
+  gradients = [random_tree(i + 1, 1.0 if i % 2 else 3.0) for i in range(20)]
+  norms = [np.sqrt(sum((x**2).sum() for x in jax.tree.leaves(g))) for g in gradients]
+  assert min(norms) < 15
+  assert max(norms) > 25
+  cnn_rates, transformer_rates = rates(0.02), rates(0.01)
+  expected = torch_trajectory(gradients, cnn_rates, transformer_rates, clip_norm)
+  with jax.enable_x64(True):
+    params = jax.tree.map(jnp.asarray, random_tree(0))
+    optimizer = optim.optimizer(
+      params,
+      cnn_rate=lambda step: jnp.array(cnn_rates)[step],
+      transformer_rate=lambda step: jnp.array(transformer_rates)[step],
+      clip_norm=clip_norm,
+      **SETTINGS,
+    )
+
+    @jax.jit
+    def step(gradient, state, params):
+      updates, state = optimizer.update(gradient, state, params)
+      return state, optax.apply_updates(params, updates)
+
+    state = jax.jit(optimizer.init)(params)
+    for gradient in gradients:
+      state, params = step(gradient, state, params)
+    found = flat(jax.tree.map(np.asarray, params))
+  assert found.keys() == expected.keys()
+  start = flat(random_tree(0))
+  for name, x in found.items():
+    assert x.dtype == np.float64
+    assert np.abs(x - start[name]).max() > 1e-3
+    np.testing.assert_allclose(x, expected[name], rtol=0, atol=1e-10, err_msg=name)
+
+
+def test_biases_norms_and_the_semantic_vector_do_not_decay():
+  params = jax.tree.map(jnp.asarray, random_tree(0))
+  rate = lambda step: 0.1  # noqa: E731
+  optimizer = optim.optimizer(
+    params, cnn_rate=rate, transformer_rate=rate, clip_norm=10.0, **SETTINGS
+  )
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  updates, _ = jax.jit(lambda p: optimizer.update(zeros, optimizer.init(p), p))(params)
+  for name, update in flat(updates).items():
+    part = 'cnn' if '/cnn/' in name else 'transformer'
+    decay = 0.1 * SETTINGS[f'{part}_decay'] * decays(name)
+    np.testing.assert_allclose(update, -decay * flat(params)[name], rtol=1e-5, err_msg=name)
+
+
+def test_an_unmatched_parameter_is_named():
+  with pytest.raises(ValueError, match='cnn/conv/gain is matched by 0'):
+    optim.match_once({1: '.*kernel'}, {'cnn': {'conv': {'kernel': 0, 'gain': 0}}})
+
+
+def test_a_doubly_matched_parameter_is_named():
+  with pytest.raises(ValueError, match='head/kernel is matched by 2'):
+    optim.match_once({1: '.*kernel', 2: 'head/.*', 3: 'x'}, {'head': {'kernel': 0}})
+
+
+def test_patterns_match_whole_paths():
+  params = {'a': {'kernel': 0, 'kernels': 0}, 'akernel': 0}
+  labels = optim.match_once({1: 'a/kernel', 2: 'a/kernels|akernel'}, params)
+  assert labels == {'a': {'kernel': 1, 'kernels': 2}, 'akernel': 2}
+
+
+def test_an_unknown_kind_of_parameter_stops_the_optimiser():
+  params = random_tree(0)
+  params['head']['temperature'] = np.zeros(())
+  with pytest.raises(ValueError, match='head/temperature is matched by 0'):
+    optim.optimizer(params, lambda _: 1.0, 0.9, 0.0, lambda _: 1.0, (0.9, 0.9), 1e-8, 0.0, 1.0)
+
+
+@functools.cache
+def r50():
+  """The configuration of ResNet-50 and the shapes of its parameters."""
+  config = get_config('r50')
+  batch = {
+    'image': np.zeros((1, 64, 64, 3), np.uint8),
+    'size': np.full((1, 2), 64),
+    'token_ids': np.zeros((1, 1, 40), np.int32),
+    'token_mask': np.ones((1, 1, 40), bool),
+    'mlm_position': np.zeros((1, 1, 6), np.int32),
+  }
+  model = make_model(config, 30_522)
+  return config, jax.eval_shape(lambda: init_variables(model, 0, batch))['params']
+
+
+def test_every_parameter_of_the_papers_model_has_one_optimiser():
+  _, params = r50()
+  names = flat(params)
+  parts = flat(optim.match_once(optim.OPTIMISERS, params))
+  decayed = flat(optim.match_once(optim.DECAYED, params))
+  assert names.keys() == parts.keys() == decayed.keys()
+  assert {n for n, part in parts.items() if part == 'cnn'} == {n for n in names if '/cnn/' in n}
+  for name, flag in decayed.items():
+    assert flag == decays(name), name
+  # SGD for what has a counterpart in torchvision's ResNet-50 without its head, no more, no less.
+  cnn = sum(names[n].size for n, part in parts.items() if part == 'cnn')
+  assert cnn == 23_508_032
+
+
+def test_rates_follow_the_paper():
+  config, params = r50()
+  steps = 130
+  _, schedules = make_optimizer(config, params, steps)
+  for name, peak in [('cnn', 1e-2), ('transformer', 1e-4)]:
+    expected = {0: 0, 1: 1e-3, 500: 0.5, 999: 0.999, 1000: 1, 1001: 1, 24 * steps: 1}
+    expected |= {25 * steps - 1: 1, 25 * steps: 0.1, 35 * steps - 1: 0.1, 35 * steps: 0.01}
+    expected |= {40 * steps: 0.01}
+    for step, share in expected.items():
+      assert schedules[name](step) == pytest.approx(share * peak, abs=1e-5 * peak), step
+
+
+def test_a_rate_without_warmup_starts_at_its_peak():
+  schedule = optim.stepped_schedule(0.5, 0, (), 0.1)
+  assert schedule(0) == pytest.approx(0.5)
+  assert schedule(10_000) == pytest.approx(0.5)

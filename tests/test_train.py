@@ -1,0 +1,258 @@
+"""A run in this process: its end, its log, and stopping it at any step."""
+
+import dataclasses
+import json
+import signal
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from ml_collections import ConfigDict
+
+from configs.pretrain import get_config
+from data.build import build
+from data.scenes import record
+from pixelbert_jax import UserError, sharding
+from pixelbert_jax.evaluate import Evaluator
+from pixelbert_jax.experiment import make_batches, make_model, prepare_data
+from pixelbert_jax.metrics import MetricsLog
+from pixelbert_jax.train import DONE, PREEMPTED, init_state, train
+
+STEPS = 12  # With a save after 5 and 10, and an evaluation after 10.
+
+
+@pytest.fixture(autouse=True, scope='module')
+def compiled_once(tmp_path_factory):
+  """The runs of all tests here share one program, compiled quickly; so do those of test_main.py."""
+  for folder in (str(tmp_path_factory.getbasetemp() / 'compiled'), None):
+    jax.config.update('jax_compilation_cache_dir', folder)
+    jax.config.update('jax_disable_most_optimizations', bool(folder))
+    compilation_cache.reset_cache()
+    if folder:
+      yield
+
+
+@pytest.fixture(autouse=True)
+def own_signals():
+  """Gives back the signal handlers that a run replaces."""
+  handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+  yield
+  for number, handler in handlers.items():
+    signal.signal(number, handler)
+
+
+@pytest.fixture(scope='module')
+def few_scenes(tmp_path_factory):
+  """A folder with the scenes dataset, but small."""
+  folder = tmp_path_factory.getbasetemp() / 'few_scenes'
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(record, 'SPLITS', {'train': 200, 'val': 10, 'test': 10})
+    build('scenes', folder)
+  return folder
+
+
+def make_config(few_scenes):
+  config = get_config('test')
+  config.data.data_dir = str(few_scenes)
+  config.epochs = STEPS / 100
+  assert config.transformer.dropout > 0
+  assert 0 < config.sampled_pixels < 16
+  return config
+
+
+@pytest.fixture
+def config(few_scenes):
+  return make_config(few_scenes)
+
+
+@pytest.fixture(scope='module')
+def finished(few_scenes, tmp_path_factory):
+  """The workdir of a run that went through without interruption."""
+  workdir = tmp_path_factory.getbasetemp() / 'finished'  # test_main.py may have made it.
+  assert train(make_config(few_scenes), workdir) == DONE
+  return workdir
+
+
+def timeless_metrics(workdir):
+  """The lines of the log without what depends on the clock."""
+  lines = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
+  return [{k: x for k, x in line.items() if 'second' not in k} for line in lines]
+
+
+def last_state(workdir):
+  """The newest checkpoint, each array as its path, type, shape and bytes."""
+  with ocp.CheckpointManager(workdir / 'checkpoints') as manager:
+    state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore())
+  return {
+    jax.tree_util.keystr(path): (str(x.dtype), x.shape, np.asarray(x).tobytes())
+    for path, x in jax.tree_util.tree_leaves_with_path(state)
+  }
+
+
+def assert_same_run(workdir, other):
+  assert timeless_metrics(workdir) == timeless_metrics(other)
+  assert last_state(workdir) == last_state(other)
+
+
+def files(workdir):
+  return {path: path.read_bytes() for path in workdir.rglob('*') if path.is_file()}
+
+
+def test_the_log_of_a_run(finished):
+  lines = timeless_metrics(finished)
+  order = [(line['step'], line['split']) for line in lines]
+  training = [(step, 'train') for step in range(1, STEPS + 1)]
+  assert order == [*training[:10], (10, 'val'), *training[10:], (STEPS, 'test')]
+  names = {'loss', 'mlm_loss', 'itm_loss', 'mlm_accuracy', 'itm_accuracy', 'gradient_norm'}
+  names |= {'learning_rate_cnn', 'learning_rate_transformer', 'step', 'split'}
+  for line in lines:
+    assert line['loss'] == pytest.approx(line['mlm_loss'] + line['itm_loss'], rel=1e-6)
+    if line['split'] == 'train':
+      assert line.keys() == names
+  results = {'itm_accuracy', 'mlm_accuracy', 'mlm_visual_accuracy'}
+  results |= {f'{name}_swapped' for name in results}
+  assert results <= lines[-1].keys()
+  text = (finished / 'metrics.jsonl').read_text()
+  assert text.count('examples_per_second') == STEPS
+  # A step logs the rate it was taken with: a warm-up of 50 steps from 0.
+  rates = [line['learning_rate_transformer'] for line in lines if line['split'] == 'train']
+  np.testing.assert_allclose(rates, 1e-3 * np.arange(STEPS) / 50, atol=1e-8)
+  kept = sorted(int(path.name) for path in (finished / 'checkpoints').iterdir())
+  assert kept == [10, STEPS]
+
+
+def test_a_finished_run_says_so_and_changes_nothing(config, finished, capsys):
+  before = files(finished)
+  capsys.readouterr()
+  assert train(config, finished) == DONE
+  out = capsys.readouterr().out
+  assert f'{finished} is trained to the end' in out
+  assert 'image-text matching' in out
+  assert files(finished) == before
+
+
+def stop_at(monkeypatch, *steps):
+  """Sends this process a SIGTERM when it logs each of these steps for the first time."""
+  write, left = MetricsLog.write, list(steps)
+
+  def stop(self, step, split, metrics):
+    write(self, step, split, metrics)
+    if split == 'train' and step in left:
+      left.remove(step)
+      signal.raise_signal(signal.SIGTERM)
+
+  monkeypatch.setattr(MetricsLog, 'write', stop)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('steps', [(1,), (5, 6), (4, 9, 10), (11,)], ids=str)
+def test_a_run_that_was_stopped_goes_on_as_if_it_never_was(
+  steps, config, finished, tmp_path, monkeypatch, capsys
+):
+  stop_at(monkeypatch, *steps)
+  for step in steps:
+    assert train(config, tmp_path) == PREEMPTED
+    assert f'stopped at step {step}, everything is saved' in capsys.readouterr().out
+    assert timeless_metrics(tmp_path)[-1]['step'] == step
+  assert train(config, tmp_path) == DONE
+  assert f'resuming {tmp_path} at step {steps[-1]} of {STEPS}' in capsys.readouterr().out
+  assert_same_run(tmp_path, finished)
+
+
+@pytest.mark.slow
+def test_after_the_last_step_a_signal_stops_nothing(config, finished, tmp_path, monkeypatch):
+  stop_at(monkeypatch, STEPS)
+  assert train(config, tmp_path) == DONE
+  assert_same_run(tmp_path, finished)
+
+
+@pytest.mark.slow
+def test_sparse_logs_survive_a_stop_between_lines(config, tmp_path, monkeypatch):
+  # The sums since the last line are part of the checkpoint.
+  config.log_every, config.eval_every = 4, 100
+  assert train(config, tmp_path / 'through') == DONE
+  save, saved = ocp.CheckpointManager.save, []
+
+  def stop_in_save(manager, step, *args, **options):
+    saved.append(step)
+    if len(saved) == 1:
+      signal.raise_signal(signal.SIGTERM)
+    return save(manager, step, *args, **options)
+
+  monkeypatch.setattr(ocp.CheckpointManager, 'save', stop_in_save)
+  assert train(config, tmp_path / 'stopped') == PREEMPTED
+  monkeypatch.undo()
+  assert saved == [5, 6]
+  assert train(config, tmp_path / 'stopped') == DONE
+  assert_same_run(tmp_path / 'stopped', tmp_path / 'through')
+
+
+@dataclasses.dataclass
+class Parts:
+  """What a run is made of."""
+
+  config: ConfigDict
+  batches: dict
+  mesh: jax.sharding.Mesh
+  model: Any
+  compiled: Any
+  _state: Any
+
+  def state(self):
+    """A fresh state, to be donated."""
+    return jax.device_put(self._state, sharding.replicated(self.mesh))
+
+  def batch(self, number):
+    return sharding.global_batch(self.mesh, self.batches['train'][number])
+
+
+@pytest.fixture(scope='module')
+def parts(few_scenes):
+  config = make_config(few_scenes)
+  batches, mesh = make_batches(config, prepare_data(config)), sharding.make_mesh()
+  model = make_model(config, len(batches['train'].tokenizer.words))
+  state, step, _ = init_state(config, model, batches['train'], mesh)
+  batch = sharding.global_batch(mesh, batches['train'][0])
+  compiled = step.lower(state, batch).compile()
+  return Parts(config, batches, mesh, model, compiled, jax.tree.map(np.array, state))
+
+
+def test_the_state_is_donated(parts):
+  state = parts.state()
+  size = sum(x.nbytes for x in jax.tree.leaves((state.params, state.batch_stats, state.opt_state)))
+  assert parts.compiled.memory_analysis().alias_size_in_bytes >= size
+  parts.compiled(state, parts.batch(0))
+  assert state.params['itm']['kernel'].is_deleted()
+
+
+def test_the_loss_falls_on_what_is_seen_again_and_again(parts):
+  state, some, sums = parts.state(), [parts.batch(i) for i in range(2)], []
+  for i in range(80):
+    state = parts.compiled(state, some[i % 2])
+    sums.append(jax.device_get(state.sums))
+    state = state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
+  loss = np.array([sum(s[name][0] / s[name][1] for name in ('mlm_loss', 'itm_loss')) for s in sums])
+  assert loss[:4].mean() > 5
+  assert loss[-4:].mean() < 0.6 * loss[:4].mean()
+
+
+@pytest.mark.slow
+def test_evaluation_counts_every_pair_once_whatever_the_batch_size(parts):
+  variables = parts.state().variables
+  found = Evaluator(parts.model, parts.mesh, 2)(variables, parts.batches['test'])
+  # 3 images at a time: the last batch is filled up.
+  few = dataclasses.replace(parts.batches['test'], images=3)
+  assert len(few) * 3 > len(few.split.sidecar.image_id)
+  other = Evaluator(parts.model, parts.mesh, 2)(variables, few)
+  for name in ('itm_loss', 'itm_accuracy'):
+    assert other[name] == pytest.approx(found[name], abs=1e-6)
+
+
+def test_batch_size_must_fit_texts_per_image(config, tmp_path):
+  config.batch_size = 18
+  with pytest.raises(UserError, match=r'batch_size 18 .* texts_per_image 4'):
+    train(config, tmp_path)
