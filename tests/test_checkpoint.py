@@ -159,7 +159,10 @@ def test_another_configuration_is_refused_and_what_differs_is_named(claim):
   assert {path.name: path.read_bytes() for path in claim.path.iterdir()} == before
 
 
-@pytest.mark.parametrize('name', MAY_CHANGE)
+@pytest.mark.parametrize(
+  'name',
+  ['data.data_dir', 'epochs', 'log_every', 'eval_every', 'save_every', 'keep', 'threads'],
+)
 def test_what_may_change_may_change_and_is_noted(claim, name):
   claim()
   claim(**{name.replace('.', '__'): 99})

@@ -184,7 +184,7 @@ def test_a_run_killed_at_random_moments_ends_the_same(start, run, tmp_path):
   assert run(through, **options)[0] == 0
   chance = random.Random(0)
   codes = []
-  for _ in range(8):
+  for _ in range(5):
     number = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
     process = start(workdir, **options)
     codes.append(interrupt(process, number, chance.randrange(6), chance.uniform(0, 0.4)))
@@ -202,7 +202,8 @@ def test_two_devices_give_the_metrics_of_one(run, finished, tmp_path):
   assert code == 0
   assert "{'data': 2}" in out
   for line, expected in zip(timeless(metrics(tmp_path)), timeless(metrics(finished)), strict=True):
-    assert line == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    assert line.pop('split') == expected.pop('split')
+    assert line == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.slow
@@ -210,17 +211,16 @@ def test_the_command_as_it_is_in_the_readme(environment, tmp_path_factory, tmp_p
   # The whole dataset: that of TFDS_DATA_DIR, or else the first run builds it.
   data_dir = os.environ.get('TFDS_DATA_DIR', str(tmp_path_factory.getbasetemp() / 'tfds'))
   command = [*COMMAND, '--config=configs/pretrain.py:test', f'--workdir={tmp_path / "run"}']
-  for message in ('accuracy on test', 'is trained to the end'):
-    result = subprocess.run(
-      command,
-      cwd=ROOT,
-      env=environment | {'TFDS_DATA_DIR': data_dir},
-      capture_output=True,
-      text=True,
-      timeout=600,
-    )
-    assert result.returncode == 0, result.stderr
-    assert message in result.stdout
+  result = subprocess.run(
+    command,
+    cwd=ROOT,
+    env=environment | {'TFDS_DATA_DIR': data_dir},
+    capture_output=True,
+    text=True,
+    timeout=600,
+  )
+  assert result.returncode == 0, result.stderr
+  assert 'accuracy on test' in result.stdout
   last = metrics(tmp_path / 'run')[-1]
   assert last['split'] == 'test'
   assert last.keys() >= RESULTS
