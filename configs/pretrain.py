@@ -88,7 +88,7 @@ def small() -> ConfigDict:
   c.init_from = 'scratch'
   c.dtype = 'float32'
   c.sampled_pixels = 12  # of 16
-  c.mask_share, c.whole_share = 0.25, 0.5
+  c.mask_share, c.whole_share = 0.4, 0.0
   c.texts_per_image, c.batch_size = 4, 128
   c.epochs = 2.5
   c.log_every, c.eval_every, c.save_every = 20, 250, 250
@@ -97,14 +97,14 @@ def small() -> ConfigDict:
   c.image.shorter = c.image.longer = 64
   c.image.canvases = ((64, 64),)
   c.text.vocabulary, c.text.length = SCENES_VOCABULARY, 12
-  c.cnn.update(stages=(1, 1), width=32, stem='space_to_depth', total_stride=16)
+  c.cnn.update(stages=(1, 2), width=32, stem='space_to_depth', total_stride=16)
   c.cnn.batch_norm, c.cnn.remat = 'batch', False
   c.transformer.update(layers=3, width=128, heads=4, mlp_width=512, max_positions=64)
   c.transformer.dropout, c.transformer.unroll = 0.0, 3
   c.transformer.init_std = 0.08
   c.optimizer.transformer_rate, c.optimizer.warmup_steps = 1e-3, 50
   c.optimizer.decay_epochs = (2.0,)
-  c.optimizer.clip_norm = 1.0
+  c.optimizer.cnn_rate, c.optimizer.clip_norm = 0.2, 0.0
   return c
 
 
@@ -114,7 +114,9 @@ def tiny(c: ConfigDict) -> None:
   c.batch_size, c.texts_per_image = 16, 4
   c.log_every, c.eval_every, c.save_every = 1, 10, 5
   c.sampled_pixels = 8
-  c.cnn.width = 8
+  c.mask_share, c.whole_share = 0.25, 0.5
+  c.optimizer.cnn_rate, c.optimizer.clip_norm = 1e-2, 1.0
+  c.cnn.update(stages=(1, 1), width=8)
   c.transformer.update(layers=2, width=32, heads=2, mlp_width=64, dropout=0.1, unroll=1)
 
 
