@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pixelbert_jax.models.bert import Encoder, TextEmbedding, gelu
+from pixelbert_jax.models.bert import Attention, Encoder, TextEmbedding, gelu
 
 LAYERS, HEADS, WIDTH, MLP_WIDTH = 2, 4, 16, 40
 N, S = 3, 7
@@ -191,16 +191,26 @@ def test_dropout_differs_between_layers_and_sublayers():
 
 
 def test_attention_weights_are_dropped_too():
-  params = jax.tree.map(np.zeros_like, random_params(1))
-  layer = params['params']['layer']
-  for norm in ('attention_norm', 'mlp_norm'):
-    layer[norm]['norm']['scale'][:] = 1
-  # Every value is 1 and every weight 1/S, so what comes out counts the weights kept by a head.
-  layer['attention']['qkv']['bias'][0, 2 * WIDTH :] = 1
-  layer['attention']['output']['kernel'][0] = np.eye(WIDTH)
-  out = np.asarray(dropout_run(encoder(dropout=0.1, layers=1))(params, jax.random.key(0)))
-  heads = out.reshape(64, S, HEADS, WIDTH // HEADS)
-  assert len(np.unique(np.median(heads, -1).round(3))) > 10
+  attention = Attention(heads=HEADS, dropout=0.25, init_std=0.02, dtype=jnp.float32)
+  x, mask = np.zeros((64, S, WIDTH), np.float32), np.ones((64, S), bool)
+  # Every weight is 1/S and every value 1, so what comes out counts the keys that a head kept.
+  params = {
+    'qkv': {
+      'kernel': np.zeros((WIDTH, 3 * WIDTH), np.float32),
+      'bias': np.repeat(np.float32([0, 0, 1]), WIDTH),
+    },
+    'output': {'kernel': np.eye(WIDTH, dtype=np.float32), 'bias': np.zeros(WIDTH, np.float32)},
+  }
+  run = jax.jit(
+    lambda key: attention.apply({'params': params}, x, mask, False, rngs={'dropout': key})
+  )
+  kept = np.asarray(run(jax.random.key(0))).reshape(64, S, HEADS, -1) * S * 0.75
+  np.testing.assert_allclose(kept, np.round(kept), atol=1e-4)
+  np.testing.assert_array_equal(kept, kept[..., :1].repeat(WIDTH // HEADS, axis=-1))
+  assert kept.mean() == pytest.approx(0.75 * S, rel=0.02)
+  variance = 0.75 * 0.25 * S
+  for axes in [(0,), (1,), (2,)]:  # Examples, queries and heads differ.
+    assert kept[..., 0].var(axes).mean() == pytest.approx(variance, rel=0.3)
 
 
 def test_dropout_is_off_when_deterministic():

@@ -12,7 +12,6 @@ import pytest
 
 from pixelbert_jax import sharding
 from pixelbert_jax.checkpoint import (
-  MAY_CHANGE,
   CheckpointError,
   Checkpoints,
   abstract,

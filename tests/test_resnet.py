@@ -161,6 +161,14 @@ def test_the_stem_is_one_of_two():
     random_variables(ResNet((1, 1), 16, 8, stem='3x3'))
 
 
+@pytest.mark.parametrize(
+  ('total_stride', 'strides'),
+  [(8, [1, 1, 1, 1]), (16, [1, 2, 1, 1]), (32, [1, 2, 2, 1]), (64, [1, 2, 2, 2])],
+)
+def test_less_stride_is_less_in_the_last_stages(total_stride, strides):
+  assert ResNet((3, 4, 6, 3), total_stride).stage_strides() == strides
+
+
 @pytest.mark.parametrize('total_stride', [4, 24, 128])
 def test_the_total_stride_is_one_of_those_the_stages_can_give(total_stride):
   with pytest.raises(ValueError, match=rf'{total_stride} .* one of \[8, 16, 32, 64\]'):
