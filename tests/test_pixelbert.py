@@ -95,12 +95,12 @@ class Cells(nn.Module):
     return jnp.where(mask, image, 0), mask[..., 0]
 
 
-def pixel_bert(cnn, sampled_pixels=0, dropout=0.0):
+def pixel_bert(cnn, sampled_pixels=0, text_dropout=0.0, encoder_dropout=0.0):
   text = TextEmbedding(
     vocab_size=VOCAB,
     width=WIDTH,
     max_positions=T,
-    dropout=dropout,
+    dropout=text_dropout,
     init_std=0.3,
     dtype=jnp.float32,
   )
@@ -108,7 +108,7 @@ def pixel_bert(cnn, sampled_pixels=0, dropout=0.0):
     layers=1,
     heads=2,
     mlp_width=20,
-    dropout=dropout,
+    dropout=encoder_dropout,
     init_std=0.3,
     dtype=jnp.float32,
   )
@@ -211,10 +211,12 @@ def test_training_sees_as_many_pixels_as_are_drawn():
 def test_dropout_is_on_in_training_alone():
   arguments = cells(2), SIZES, *texts(2, 2)
   expected, _ = with_cells()(*arguments)
-  np.testing.assert_array_equal(with_cells(dropout=0.5)(*arguments)[0], expected)
-  run = with_cells(train=True, dropout=0.5)
-  assert np.abs(run(*arguments)[0] - expected).max() > 0.1
-  assert np.abs(run(*arguments, 1)[0] - run(*arguments)[0]).max() > 0.1
+  evaluate = with_cells(text_dropout=0.5, encoder_dropout=0.5)
+  np.testing.assert_array_equal(evaluate(*arguments)[0], expected)
+  for part in ('text_dropout', 'encoder_dropout'):
+    run = with_cells(train=True, **{part: 0.5})
+    assert np.abs(run(*arguments)[0] - expected).max() > 0.1
+    assert np.abs(run(*arguments, 1)[0] - run(*arguments)[0]).max() > 0.1
 
 
 def test_texts_of_an_image_and_padding_do_not_see_each_other():

@@ -147,8 +147,14 @@ def frozen_model():
   image = jnp.zeros(b['image'].shape)
   shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, *arguments, False))
   rng = np.random.default_rng(0)
-  # Positive, as variances are.
-  variables = jax.tree.map(lambda x: rng.uniform(0.1, 0.5, x.shape).astype(np.float32), shapes)
+
+  def draw(path, x):
+    if path[-1].key in ('var', 'scale'):
+      return rng.uniform(0.5, 1.5, x.shape).astype(np.float32)
+    std = 1.5 / np.sqrt(max(x.shape[:-1], default=1))
+    return rng.normal(0, std, x.shape).astype(np.float32)
+
+  variables = jax.tree_util.tree_map_with_path(draw, shapes)
 
   @jax.jit
   def run(batch):
@@ -201,6 +207,7 @@ def test_the_model_sees_resized_and_normalised_pixels():
   expected = jax.jit(lambda *x: model.apply(variables, *x, False))(image, batch['size'], *texts)
   for name, logits in expected.items():
     np.testing.assert_allclose(found[name], logits, rtol=1e-4, atol=1e-4)
+  assert np.ptp(expected['itm_logits'], axis=0).min() > 0.1  # They depend on the image.
 
 
 def test_frozen_statistics_stay_as_they_are():
