@@ -50,6 +50,7 @@ def make_optimizer(
   }
   optimizer = optim.optimizer(
     params,
+    cnn_rule=c.cnn_rule,
     cnn_rate=rates['cnn'],
     cnn_momentum=c.cnn_momentum,
     cnn_decay=c.cnn_decay,

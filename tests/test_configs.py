@@ -37,6 +37,7 @@ PAPER = {
   'transformer.max_positions': 512,
   'transformer.dropout': 0.1,
   'transformer.init_std': 0.02,
+  'optimizer.cnn_rule': 'sgd',
   'optimizer.cnn_rate': 1e-2,
   'optimizer.cnn_decay': 5e-4,
   'optimizer.cnn_momentum': 0.9,

@@ -47,8 +47,8 @@ def flat(tree):
   return {'/'.join(k.key for k in path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def torch_trajectory(gradients, cnn_rates, transformer_rates, clip_norm):
-  """Parameters after 20 steps of torch.optim.SGD and AdamW, clipped by hand as one vector."""
+def torch_trajectory(gradients, cnn_rule, cnn_rates, transformer_rates, clip_norm):
+  """Parameters after 20 steps of torch's optimisers, clipped by hand as one vector."""
   params = {n: torch.nn.Parameter(torch.from_numpy(x)) for n, x in flat(random_tree(0)).items()}
   groups = {
     part: [
@@ -63,20 +63,21 @@ def torch_trajectory(gradients, cnn_rates, transformer_rates, clip_norm):
     decay = SETTINGS[f'{part}_decay']
     return [{'params': decayed, 'weight_decay': decay}, {'params': others, 'weight_decay': 0.0}]
 
-  sgd = torch.optim.SGD(with_decay('cnn'), lr=0.0, momentum=SETTINGS['cnn_momentum'])
-  adamw = torch.optim.AdamW(
-    with_decay('transformer'),
-    lr=0.0,
-    betas=SETTINGS['transformer_betas'],
-    eps=SETTINGS['transformer_epsilon'],
-  )
+  def adamw(part):
+    betas, eps = SETTINGS['transformer_betas'], SETTINGS['transformer_epsilon']
+    return torch.optim.AdamW(with_decay(part), lr=0.0, betas=betas, eps=eps)
+
+  def sgd(part):
+    return torch.optim.SGD(with_decay(part), lr=0.0, momentum=SETTINGS['cnn_momentum'])
+
+  optimizers = {'sgd': sgd, 'adamw': adamw}[cnn_rule]('cnn'), adamw('transformer')
   for tree, *learning_rates in zip(gradients, cnn_rates, transformer_rates, strict=True):
     gradient = {n: torch.from_numpy(x) for n, x in flat(tree).items()}
     norm = torch.sqrt(sum((g**2).sum() for g in gradient.values()))
     factor = min(1.0, clip_norm / norm) if clip_norm else 1.0
     for name, param in params.items():
       param.grad = gradient[name] * factor
-    for optimizer, rate in zip((sgd, adamw), learning_rates, strict=True):
+    for optimizer, rate in zip(optimizers, learning_rates, strict=True):
       for group in optimizer.param_groups:
         group['lr'] = rate
       optimizer.step()
@@ -96,19 +97,20 @@ def quick_compiles():
   jax.config.update('jax_disable_most_optimizations', False)
 
 
-@pytest.mark.parametrize('clip_norm', [0.0, 20.0])
-def test_torchs_sgd_and_adamw_go_the_same_way(clip_norm):
+@pytest.mark.parametrize(('cnn_rule', 'clip_norm'), [('sgd', 0.0), ('sgd', 20.0), ('adamw', 20.0)])
+def test_torchs_sgd_and_adamw_go_the_same_way(cnn_rule, clip_norm):
   # Norms of about 10 and 30 take turns: with a limit of 20 every other step is clipped.
   gradients = [random_tree(i + 1, 1.0 if i % 2 else 3.0) for i in range(20)]
   norms = [np.sqrt(sum((x**2).sum() for x in jax.tree.leaves(g))) for g in gradients]
   assert min(norms) < 15
   assert max(norms) > 25
   cnn_rates, transformer_rates = rates(0.02), rates(0.01)
-  expected = torch_trajectory(gradients, cnn_rates, transformer_rates, clip_norm)
+  expected = torch_trajectory(gradients, cnn_rule, cnn_rates, transformer_rates, clip_norm)
   with jax.enable_x64(True):
     params = jax.tree.map(jnp.asarray, random_tree(0))
     optimizer = optim.optimizer(
       params,
+      cnn_rule=cnn_rule,
       cnn_rate=lambda step: jnp.array(cnn_rates)[step],
       transformer_rate=lambda step: jnp.array(transformer_rates)[step],
       clip_norm=clip_norm,
@@ -136,7 +138,7 @@ def test_biases_norms_and_the_semantic_vector_do_not_decay():
   params = jax.tree.map(jnp.asarray, random_tree(0))
   rate = lambda step: 0.1  # noqa: E731
   optimizer = optim.optimizer(
-    params, cnn_rate=rate, transformer_rate=rate, clip_norm=10.0, **SETTINGS
+    params, 'sgd', cnn_rate=rate, transformer_rate=rate, clip_norm=10.0, **SETTINGS
   )
   zeros = jax.tree.map(jnp.zeros_like, params)
   updates, _ = jax.jit(lambda p: optimizer.update(zeros, optimizer.init(p), p))(params)
@@ -165,8 +167,15 @@ def test_patterns_match_whole_paths():
 def test_an_unknown_kind_of_parameter_stops_the_optimiser():
   params = random_tree(0)
   params['head']['temperature'] = np.zeros(())
+  rate = lambda _: 1.0  # noqa: E731
   with pytest.raises(ValueError, match='head/temperature is matched by 0'):
-    optim.optimizer(params, lambda _: 1.0, 0.9, 0.0, lambda _: 1.0, (0.9, 0.9), 1e-8, 0.0, 1.0)
+    optim.optimizer(params, 'sgd', rate, 0.9, 0.0, rate, (0.9, 0.9), 1e-8, 0.0, 1.0)
+
+
+def test_an_unknown_rule_for_the_cnn_is_refused():
+  rate = lambda _: 1.0  # noqa: E731
+  with pytest.raises(ValueError, match="'sgd' or 'adamw', not 'adam'"):
+    optim.optimizer(random_tree(0), 'adam', rate, 0.9, 0.0, rate, (0.9, 0.9), 1e-8, 0.0, 1.0)
 
 
 @functools.cache

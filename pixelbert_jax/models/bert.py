@@ -12,8 +12,13 @@ Array = jax.Array
 
 
 def gelu(x: Array) -> Array:
-  """The exact, erf GELU of BERT."""
-  return jax.nn.gelu(x, approximate=False)
+  """The exact, erf GELU of BERT.
+
+  Written with erf as PyTorch does; jax.nn.gelu uses erfc, which costs the MLP 2.5 times as much on
+  CPU.
+  """
+  half = x.dtype.type(0.5)
+  return half * x * (1 + jax.lax.erf(x * x.dtype.type(0.5**0.5)))
 
 
 class LayerNorm(nn.Module):
