@@ -158,7 +158,7 @@ def _altered(rng: np.random.Generator, claim: str, difficulty: world.Difficulty)
   """An existence claim with one attribute drawn anew: as like the true one as can be."""
   kind, *words = claim.split()
   i = rng.integers(len(words))
-  values = (difficulty.colours, difficulty.shapes, world.SIZES, world.PATTERNS)
+  values = (difficulty.colours, difficulty.shapes, world.SIZES, difficulty.patterns)
   options = next(options for options in values if words[i] in options)
   words[i] = options[rng.integers(len(options))]
   return ' '.join([kind, *words])

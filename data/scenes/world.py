@@ -63,6 +63,7 @@ class Difficulty:
     most: a scene has 1 to `most` things, drawn uniformly.
     shapes: names out of OUTLINES.
     colours: names out of COLOURS.
+    patterns: names out of PATTERNS; without any, all things are plain.
     radius: for each of SIZES, the range of a thing's radius.
     clutter: number of faint strokes on the background.
   """
@@ -72,6 +73,7 @@ class Difficulty:
   most: int
   shapes: tuple[str, ...]
   colours: tuple[str, ...]
+  patterns: tuple[str, ...]
   radius: tuple[tuple[float, float], ...]
   clutter: int
 
@@ -85,7 +87,8 @@ DIFFICULTIES = {
       most=2,
       shapes=tuple(OUTLINES)[:4],
       colours=tuple(COLOURS)[:6],
-      radius=((7.0, 8.0), (13.0, 14.5)),
+      patterns=(),
+      radius=((8.5, 9.5), (14.0, 15.5)),
       clutter=0,
     ),
     Difficulty(
@@ -94,6 +97,7 @@ DIFFICULTIES = {
       most=3,
       shapes=tuple(OUTLINES)[:5],
       colours=tuple(COLOURS)[:8],
+      patterns=PATTERNS,
       radius=((8.0, 9.5), (15.0, 17.0)),
       clutter=4,
     ),
@@ -103,6 +107,7 @@ DIFFICULTIES = {
       most=5,
       shapes=tuple(OUTLINES),
       colours=tuple(COLOURS),
+      patterns=PATTERNS,
       radius=((8.5, 10.0), (16.0, 18.0)),
       clutter=10,
     ),
@@ -191,8 +196,9 @@ def sample(rng: np.random.Generator, difficulty: Difficulty) -> Scene:
 def _looks(rng: np.random.Generator, difficulty: Difficulty) -> list[tuple[str, ...]]:
   """(shape, colour, size, pattern) of each thing; no two things look the same."""
   number = rng.integers(1, difficulty.most + 1)
-  # Plain things are three in five, whatever else they are.
-  attributes = (difficulty.shapes, difficulty.colours, SIZES, (PLAIN,) * 6 + PATTERNS * 2)
+  # With two patterns, plain things are three in five, whatever else they are.
+  patterns = (PLAIN,) * 6 + difficulty.patterns * 2
+  attributes = (difficulty.shapes, difficulty.colours, SIZES, patterns)
   while True:
     looks = [tuple(a[rng.integers(len(a))] for a in attributes) for _ in range(number)]
     if len(set(looks)) == number:
