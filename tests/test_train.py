@@ -120,7 +120,8 @@ def test_the_log_of_a_run(finished):
   assert text.count('examples_per_second') == STEPS
   # A step logs the rate it was taken with: a warm-up of 50 steps from 0.
   rates = [line['learning_rate_transformer'] for line in lines if line['split'] == 'train']
-  np.testing.assert_allclose(rates, 1e-3 * np.arange(STEPS) / 50, atol=1e-8)
+  peak = get_config('test').optimizer.transformer_rate
+  np.testing.assert_allclose(rates, peak * np.arange(STEPS) / 50, atol=1e-8)
   kept = sorted(int(path.name) for path in (finished / 'checkpoints').iterdir())
   assert kept == [10, STEPS]
 
