@@ -3,7 +3,7 @@
     python -m pixelbert_jax.main --config=configs/pretrain.py             # small, on scenes
     python -m pixelbert_jax.main --config=configs/pretrain.py:r50 --config.init_from=scratch
 
-Variants: none (about 10 minutes on 2 CPU cores), `test` (seconds), `nlvr` (the NLVR corpus), and
+Variants: none (9 to 12 minutes on 2 CPU cores), `test` (seconds), `nlvr` (the NLVR corpus), and
 the paper's `r50`, `x152`, with `x101` in between. They differ in numbers and names only.
 """
 
@@ -130,6 +130,6 @@ def nlvr(c: ConfigDict) -> None:
   c.text.vocabulary, c.text.length = '', 24
   c.texts_per_image, c.batch_size = 1, 32
   c.sampled_pixels = 48  # of 64
-  c.epochs, c.optimizer.decay_epochs = 6.0, (5.0,)
+  c.epochs, c.optimizer.decay_epochs = 5.0, (4.0,)
   # Canvases four times as large, one text each: nearly all the time is the CNN's.
   c.cnn.update(width=16, stem='space_to_depth')
