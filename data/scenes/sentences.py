@@ -4,7 +4,8 @@ A slot for a colour, size, pattern, number or place can be filled by no word of 
 kind, so a hidden word is in doubt only where the image itself leaves it in doubt: a size
 stands before a colour, a pattern behind the shape, and a colour is never left out.
 Nothing but the word itself tells it: no plural goes with one number only, no article with
-one colour only, no preposition with one side only.
+one colour only, no preposition with one side only. Sentences are terse: every word that
+speaks of nothing one sees is noise in what the pixels learn from.
 """
 
 import functools
@@ -16,39 +17,21 @@ PLURAL = {shape: 'crosses' if shape == 'cross' else shape + 's' for shape in wor
 WHERE = {'left': 'on the left', 'right': 'on the right'}
 WHERE |= {'top': 'at the top', 'bottom': 'at the bottom'}
 
-EXISTS = ('there is {} here', 'here we see {}', 'the image shows {}', 'the picture contains {}')
-PLACE = ('there is {thing} {where}', '{where} we see {thing}', '{thing} lies {where}')
+EXISTS = ('{}', 'here is {}', 'we see {}', '{} is here')
+PLACE = ('{thing} {where}', '{where} {thing}', '{where} is {thing}')
 RELATION = {
-  'left-of': (
-    '{a} is left of {b}',
-    '{b} is right of {a}',
-    'we see {a} left of {b}',
-    'we see {b} right of {a}',
-  ),
-  'above': (
-    '{a} is above {b}',
-    '{b} is below {a}',
-    'we see {a} above {b}',
-    'we see {b} below {a}',
-  ),
+  'left-of': ('{a} is left of {b}', '{b} is right of {a}', '{a} left of {b}', '{b} right of {a}'),
+  'above': ('{a} is above {b}', '{b} is below {a}', '{a} above {b}', '{b} below {a}'),
 }
-AND = ('there is {} and {}', 'the image shows {} and {}', '{} and {} are here')
+AND = ('here is {} and {}', 'we see {} and {}', '{} and {} are here')
 COUNT = {
-  'all': (
-    'the total number of objects is {number}',
-    'the total count of objects is {number}',
-    'counting every object we get {number}',
-  ),
+  'all': ('the total is {number}', 'objects in total {number}', 'total of objects {number}'),
   'colour': (
-    'the number of {it} objects is {number}',
-    'the count of {it} objects is {number}',
-    'counting {it} objects only we get {number}',
+    'number of {it} objects {number}',
+    'count of {it} objects {number}',
+    '{it} objects counted {number}',
   ),
-  'shape': (
-    'the number of {it} is {number}',
-    'the count of {it} is {number}',
-    'counting {it} only we get {number}',
-  ),
+  'shape': ('number of {it} {number}', 'count of {it} {number}', '{it} counted {number}'),
 }
 
 # The letters are those of pixelbert_jax.input.sidecar.VISUAL_KINDS.
