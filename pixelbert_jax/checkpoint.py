@@ -17,7 +17,10 @@ from pixelbert_jax import UserError
 Tree = Any
 
 # What may differ when a run goes on; all else decides what the next step computes.
-MAY_CHANGE = ('data.data_dir', 'epochs', 'log_every', 'eval_every', 'save_every', 'keep', 'threads')
+MAY_CHANGE = (
+  *('data.data_dir', 'epochs', 'log_every', 'eval_every', 'save_every', 'keep', 'threads'),
+  *('mesh.data', 'mesh.fsdp'),  # to the last bit it is the same run on the same mesh only
+)
 
 
 class CheckpointError(UserError):

@@ -45,8 +45,10 @@ def make_optimizer(
   c = config.optimizer
   boundaries = [round(epoch * steps_per_epoch) for epoch in c.decay_epochs]
   rates = {
-    name: optim.stepped_schedule(peak, c.warmup_steps, boundaries, c.decay_factor)
-    for name, peak in [('cnn', c.cnn_rate), ('transformer', c.transformer_rate)]
+    'cnn': optim.stepped_schedule(c.cnn_rate, c.cnn_warmup_steps, boundaries, c.decay_factor),
+    'transformer': optim.stepped_schedule(
+      c.transformer_rate, c.transformer_warmup_steps, boundaries, c.decay_factor
+    ),
   }
   optimizer = optim.optimizer(
     params,
@@ -65,15 +67,16 @@ def make_optimizer(
 
 def make_batches(config: ConfigDict, dataset: Dataset) -> dict[str, PairBatches]:
   """The batches of the three splits, by the names train, validation and test."""
-  if config.batch_size % config.texts_per_image:
+  images, parts = config.batch_size // config.texts_per_image, config.micro_batches
+  if images * config.texts_per_image != config.batch_size:
     raise UserError(
       f'batch_size {config.batch_size} is not a multiple of '
       f'texts_per_image {config.texts_per_image}'
     )
-  if config.batch_size // config.texts_per_image % jax.process_count():
+  if images % (parts * jax.device_count()):
     raise UserError(
-      f'batch_size: {config.batch_size // config.texts_per_image} images do not divide among '
-      f'{jax.process_count()} processes'
+      f'batch_size: {images} images do not divide among {parts} micro_batches on '
+      f'{jax.device_count()} devices'
     )
   splits = {role: dataset[config.data[role]] for role in ('train', 'validation', 'test')}
   guess = TextGuess(splits['train'].sidecar)
@@ -85,11 +88,12 @@ def make_batches(config: ConfigDict, dataset: Dataset) -> dict[str, PairBatches]
         config.image.shorter, config.image.longer, tuple(map(tuple, config.image.canvases))
       ),
       seed=config.seed,
-      images=config.batch_size // config.texts_per_image,
+      images=images if role == 'train' else images // parts,
       texts_per_image=config.texts_per_image,
       mask_share=config.mask_share,
       whole_share=config.whole_share,
       training=role == 'train',
+      micro_batches=parts if role == 'train' else 1,
       guess=None if role == 'train' else guess,
       process=(jax.process_index(), jax.process_count()),
     )

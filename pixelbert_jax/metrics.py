@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import tensorboardX
 
 Metrics = Mapping[str, float]
+DAY = 24 * 60 * 60  # seconds
 
 
 class MetricsLog:
@@ -49,9 +50,12 @@ def _whole_lines(path: pathlib.Path) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-  """'2:05' or '1:02:05'."""
+  """'2:05', '1:02:05' or '3 days 4 h'."""
   minutes, seconds = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)
+  days, rest = divmod(hours, 24)
+  if days:
+    return f'{days} day{"s" * (days > 1)} {rest} h'
   return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
 
 
@@ -75,8 +79,11 @@ class Progress:
     first, first_step = self._first or self._last
     shown = [f'step {step}/{self._stop}', *(f'{k} {_short(v)}' for k, v in metrics.items())]
     if step > first_step:
-      seconds = (time.perf_counter() - first) / (step - first_step) * (self._stop - step)
-      shown.append(f'left {duration(seconds)}')
+      pace = (time.perf_counter() - first) / (step - first_step)
+      left = pace * (self._stop - step)
+      shown.append(f'left {duration(left)}')
+      if left > DAY:
+        shown.append(f'at {DAY / pace:,.0f} steps a day')
     print('  '.join(shown), flush=True)
 
 

@@ -1,15 +1,15 @@
-"""Training: the state, the step, the loop and what happens around it."""
+"""Training: the loop over steps and what happens around it."""
 
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import pathlib
 import signal
 import threading
-import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,60 +25,9 @@ from pixelbert_jax.input import pipeline
 from pixelbert_jax.input.pipeline import PairBatches
 from pixelbert_jax.metrics import Metrics, MetricsLog, Progress
 from pixelbert_jax.models.heads import PretrainingModel
-from pixelbert_jax.tasks import pretraining
+from pixelbert_jax.step import LOGGED, Batch, State, Step
 
 DONE, PREEMPTED = 0, 75
-LOGGED = ('mlm_loss', 'itm_loss', 'mlm_accuracy', 'itm_accuracy', 'gradient_norm')
-
-
-class State(NamedTuple):
-  """All that a step changes. Chance and data follow from `step`, so this is the checkpoint."""
-
-  step: jax.Array
-  params: Any
-  batch_stats: Any
-  opt_state: Any
-  sums: dict[str, jax.Array]  # since the last line of the log
-
-  @property
-  def variables(self) -> dict[str, Any]:
-    """What Flax applies a model to."""
-    return {'params': self.params, 'batch_stats': self.batch_stats}
-
-
-Step = Callable[[State, dict[str, jax.Array]], State]
-
-
-def train_step(
-  state: State,
-  batch: dict[str, jax.Array],
-  *,
-  model: PretrainingModel,
-  optimizer: optax.GradientTransformation,
-  seed: int,
-) -> State:
-  """One update from one global batch."""
-  key = jax.random.fold_in(jax.random.key(seed), state.step)
-  rngs = dict(zip(('dropout', 'pixels'), jax.random.split(key), strict=True))
-
-  def loss(params):
-    variables = {'params': params, 'batch_stats': state.batch_stats}
-    outputs, changed = pretraining.forward(
-      model, variables, batch, train=True, rngs=rngs, mutable=['batch_stats']
-    )
-    sums = pretraining.losses(outputs, batch)
-    return pretraining.loss(sums), (sums | pretraining.accuracies(outputs, batch), changed)
-
-  gradients, (sums, changed) = jax.grad(loss, has_aux=True)(state.params)
-  sums['gradient_norm'] = jnp.stack([optax.tree.norm(gradients), jnp.float32(1)])
-  updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-  return State(
-    step=state.step + 1,
-    params=optax.apply_updates(state.params, updates),
-    batch_stats=changed['batch_stats'],
-    opt_state=opt_state,
-    sums={name: state.sums[name] + sums[name] for name in LOGGED},
-  )
 
 
 def init_variables(model: PretrainingModel, seed: int, batch: dict[str, np.ndarray]) -> dict:
@@ -93,7 +42,7 @@ def init_variables(model: PretrainingModel, seed: int, batch: dict[str, np.ndarr
 def init_state(
   config: ConfigDict, model: PretrainingModel, batches: PairBatches, mesh: Mesh
 ) -> tuple[State, Step, dict[str, optax.Schedule]]:
-  """A fresh state on the mesh, the jitted step (the state donated), and the learning rates."""
+  """A fresh state on the mesh, the step (the state is donated to it), and the learning rates."""
   make = functools.partial(init_variables, model, config.seed, batches[0])
   optimizer, rates = make_optimizer(config, jax.eval_shape(make)['params'], len(batches))
 
@@ -102,13 +51,9 @@ def init_state(
     params, sums = variables['params'], {name: jnp.zeros(2) for name in LOGGED}
     return State(jnp.int32(0), params, variables['batch_stats'], optimizer.init(params), sums)
 
-  whole = sharding.replicated(mesh)
-  step = functools.partial(train_step, model=model, optimizer=optimizer, seed=config.seed)
-  return (
-    jax.jit(fresh, out_shardings=whole)(),
-    jax.jit(step, donate_argnums=0, out_shardings=whole),
-    rates,
-  )
+  places = sharding.state_sharding(mesh, jax.eval_shape(fresh))
+  step = Step(model, optimizer, config.seed, config.micro_batches, places)
+  return jax.jit(fresh, out_shardings=places)(), step, rates
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> int:
@@ -121,9 +66,9 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
     UserError: something in the configuration, data or workdir has to be mended.
   """
   check_start(config)
+  mesh = sharding.make_mesh(**config.mesh)
   batches = make_batches(config, prepare_data(config))
   checkpoint.claim_workdir(workdir, config.to_dict(), config.text.vocabulary)
-  mesh = sharding.make_mesh()
   model = make_model(config, len(batches['train'].tokenizer.words))
   state, step, rates = init_state(config, model, batches['train'], mesh)
   stop = round(config.epochs * len(batches['train']))
@@ -190,7 +135,6 @@ class Loop:
   batches: dict[str, PairBatches]
   checkpoints: checkpoint.Checkpoints
   stop: int
-  compiled: dict[tuple[int, ...], Step] = dataclasses.field(default_factory=dict)
 
   def __call__(self, state: State, log: MetricsLog) -> int:
     """Runs from the step of `state` to the last; returns an exit code."""
@@ -198,10 +142,9 @@ class Loop:
     progress = Progress(start, self.stop)
     evaluator = Evaluator(self.model, self.mesh, config.threads)
     asked_to_stop = catch_signals()
-    batches = pipeline.read(self.batches['train'], start, self.stop, config.threads)
-    for number, batch in enumerate(batches, start + 1):
-      batch = sharding.global_batch(self.mesh, batch)
-      state = self.compiled_step(state, batch)(state, batch)
+    batches = self.training_batches(start)
+    for number in range(start + 1, self.stop + 1):
+      state = self.step(state, itertools.islice(batches, config.micro_batches))
       last = number == self.stop
       if number % config.log_every == 0 or last:
         state = self.log_training(state, number, log, progress)
@@ -220,20 +163,12 @@ class Loop:
     print(result_table(config.data.test, metrics), flush=True)
     return DONE
 
-  def compiled_step(self, state: State, batch: dict[str, jax.Array]) -> Step:
-    """The step for this shape of batch, compiled ahead; says what it took and will take."""
-    shape = batch['image'].shape
-    if shape not in self.compiled:
-      began = time.perf_counter()
-      self.compiled[shape] = compiled = self.step.lower(state, batch).compile()
-      memory = compiled.memory_analysis()
-      total = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-      print(
-        f'compiled    images {"x".join(map(str, shape[:3]))} in '
-        f'{time.perf_counter() - began:.0f} s; {total / 2**20:,.0f} MiB a device',
-        flush=True,
-      )
-    return self.compiled[shape]
+  def training_batches(self, start: int) -> Iterator[Batch]:
+    """The (micro-)batches on the devices, from the first of step `start` on."""
+    parts = self.config.micro_batches
+    batches = self.batches['train']
+    for batch in pipeline.read(batches, start * parts, self.stop * parts, self.config.threads):
+      yield sharding.global_batch(self.mesh, batch)
 
   def log_training(self, state: State, number: int, log: MetricsLog, progress: Progress) -> State:
     """Logs the means since the last time; returns the state with fresh sums."""

@@ -17,7 +17,7 @@ from pixelbert_jax.checkpoint import (
   abstract,
   claim_workdir,
 )
-from pixelbert_jax.train import State
+from pixelbert_jax.step import State
 
 
 def make_state(seed):
@@ -35,7 +35,7 @@ def make_state(seed):
     opt_state=optax.adamw(1e-3).init(jax.tree.map(jnp.asarray, params)),
     sums={'loss': jnp.full(2, 0.1)},
   )
-  return jax.device_put(state, sharding.replicated(sharding.make_mesh()))
+  return jax.device_put(state, sharding.state_sharding(sharding.make_mesh(), state))
 
 
 def bits(state):

@@ -45,7 +45,8 @@ PAPER = {
   'optimizer.transformer_decay': 1e-2,
   'optimizer.betas': (0.9, 0.999),
   'optimizer.epsilon': 1e-8,
-  'optimizer.warmup_steps': 1000,
+  'optimizer.cnn_warmup_steps': 1000,
+  'optimizer.transformer_warmup_steps': 1000,
   'optimizer.clip_norm': 10.0,
   'optimizer.decay_epochs': (25, 35),
   'optimizer.decay_factor': 0.1,
@@ -53,7 +54,8 @@ PAPER = {
 RESNEXT = {'cnn.groups': 32, 'cnn.group_width': 8}
 SMALLER = {'image.shorter': 600, 'image.longer': 1000}
 DIFFERENCES = {
-  'r50': {},
+  'r50': {'micro_batches': 1},
+  'r50_1gpu': {'micro_batches': 128, 'batch_size': 4096},
   'x101': {'cnn.stages': (3, 4, 23, 3), **RESNEXT},
   'x152': {'cnn.stages': (3, 8, 36, 3), **RESNEXT, **SMALLER},
 }
@@ -78,8 +80,8 @@ def test_numbers_of_the_paper(variant):
   assert {name: found[name] for name in expected} == expected
 
 
-@pytest.mark.parametrize('variant', ['x101', 'x152'])
-def test_larger_cnns_differ_from_resnet50_in_little(variant):
+@pytest.mark.parametrize('variant', ['r50_1gpu', 'x101', 'x152'])
+def test_others_differ_from_resnet50_in_little(variant):
   found, base = fields(variant), fields('r50')
   allowed = {'variant', 'image.canvases'} | DIFFERENCES[variant].keys()
   assert {name for name in found if found[name] != base[name]} <= allowed

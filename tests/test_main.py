@@ -200,7 +200,7 @@ def test_a_run_killed_at_random_moments_ends_the_same(start, run, tmp_path):
 def test_two_devices_give_the_metrics_of_one(run, finished, tmp_path):
   code, out, _ = run(tmp_path, JAX_NUM_CPU_DEVICES='2')
   assert code == 0
-  assert "{'data': 2}" in out
+  assert "{'data': 2, 'fsdp': 1}" in out
   for line, expected in zip(timeless(metrics(tmp_path)), timeless(metrics(finished)), strict=True):
     assert line.pop('split') == expected.pop('split')
     assert line == pytest.approx(expected, rel=1e-4, abs=1e-4)

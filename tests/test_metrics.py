@@ -61,7 +61,9 @@ def test_what_was_never_measured_is_left_out(tmp_path):
     (125, '2:05'),
     (3599.7, '1:00:00'),
     (3725, '1:02:05'),
-    (90_000, '25:00:00'),
+    (86_399, '23:59:59'),
+    (90_000, '1 day 1 h'),
+    (500_000, '5 days 18 h'),
   ],
 )
 def test_durations(seconds, text):
@@ -97,3 +99,14 @@ def test_progress_tells_speed_and_time_left(monkeypatch, capsys):
     'step 20/50  loss 1.23  examples/s 1,234',
     'step 30/50  loss 1  left 0:10',
   ]
+
+
+def test_progress_tells_the_pace_of_a_run_of_days(monkeypatch, capsys):
+  now = [0.0]
+  monkeypatch.setattr(metrics.time, 'perf_counter', lambda: now[0])
+  progress = Progress(0, 10_002)
+  for step in (1, 2):
+    now[0] += 36
+    progress.examples_per_second(step, 4096)
+  progress.show(2, {})
+  assert capsys.readouterr().out == 'step 2/10002  left 4 days 4 h  at 2,400 steps a day\n'

@@ -59,7 +59,7 @@ def test_losses_are_torchs_cross_entropies_over_what_counts():
   sums = jax.jit(pretraining.losses)(outputs, batch)
   assert pretraining.mean(sums['mlm_loss']) == pytest.approx(mlm.item(), rel=1e-5)
   assert pretraining.mean(sums['itm_loss']) == pytest.approx(itm.item(), rel=1e-5)
-  assert pretraining.loss(sums) == pytest.approx(mlm.item() + itm.item(), rel=1e-5)
+  assert pretraining.loss(sums, batch) == pytest.approx(mlm.item() + itm.item(), rel=1e-5)
   assert sums['mlm_loss'][1] == at.sum().item()
   assert sums['itm_loss'][1] == here.sum().item()
 
@@ -83,7 +83,7 @@ def test_a_batch_without_hidden_words_has_a_loss():
   @functools.partial(jax.value_and_grad, has_aux=True)
   def run(outputs):
     sums = pretraining.losses(outputs, batch)
-    return pretraining.loss(sums), pretraining.mean(sums['itm_loss'])
+    return pretraining.loss(sums, batch), pretraining.mean(sums['itm_loss'])
 
   (value, itm), gradients = run(outputs)
   assert value == itm > 0
@@ -162,7 +162,7 @@ def frozen_model():
       model, variables, batch, train=True, mutable=['batch_stats']
     )
     sums = pretraining.losses(outputs, batch)
-    return pretraining.loss(sums), sums, changed
+    return pretraining.loss(sums, batch), sums, changed
 
   return model, variables, run
 

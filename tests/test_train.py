@@ -205,7 +205,7 @@ class Parts:
 
   def state(self):
     """A fresh state, to be donated."""
-    return jax.device_put(self._state, sharding.replicated(self.mesh))
+    return jax.device_put(self._state, sharding.state_sharding(self.mesh, self._state))
 
   def batch(self, number):
     return sharding.global_batch(self.mesh, self.batches['train'][number])
@@ -218,7 +218,7 @@ def parts(few_scenes):
   model = make_model(config, len(batches['train'].tokenizer.words))
   state, step, _ = init_state(config, model, batches['train'], mesh)
   batch = sharding.global_batch(mesh, batches['train'][0])
-  compiled = step.lower(state, batch).compile()
+  compiled = step.program(state, batch)
   return Parts(config, batches, mesh, model, compiled, jax.tree.map(np.array, state))
 
 

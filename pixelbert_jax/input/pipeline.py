@@ -20,6 +20,9 @@ Batch = dict[str, np.ndarray]
 class PairBatches:
   """The batches of pre-training by number: batch k is the same whoever asks, and whenever.
 
+  With `micro_batches` A, batch k comes in A parts of B / A images, which are numbers A k to
+  A k + A - 1; each then says how many words and pairs are counted in all of batch k.
+
   Attributes:
     split: records and sidecar.
     tokenizer: of the texts.
@@ -29,6 +32,7 @@ class PairBatches:
     texts_per_image: K.
     mask_share: of the tokens to hide.
     whole_share: of the texts in which nothing is hidden.
+    micro_batches: A.
     training: shuffled epochs without end, or each caption once.
     swapped: show the wrong image with every text.
     guess: guesses visual words from text; with it, batches say which places are visual.
@@ -44,6 +48,7 @@ class PairBatches:
   mask_share: float
   whole_share: float
   training: bool
+  micro_batches: int = 1
   swapped: bool = False
   guess: TextGuess | None = None
   process: tuple[int, int] = (0, 1)
@@ -63,20 +68,33 @@ class PairBatches:
     return swap_images(plan) if self.swapped else plan
 
   def __len__(self) -> int:
-    """Batches in an epoch, the same in every epoch."""
+    """Batches in an epoch, micro-batches taken together; the same in every epoch."""
     return len(self.plan(0))
 
-  def __getitem__(self, step: int) -> Batch:
-    """Batch number `step`, counted over all epochs, as `tasks/pretraining.py` describes it."""
+  def __getitem__(self, index: int) -> Batch:
+    """(Micro-)batch `index`, counted over all epochs, as `tasks/pretraining.py` describes it."""
+    step, micro = divmod(index, self.micro_batches)
     epoch, number = divmod(step, len(self))
     plan = self.plan(epoch)
-    share = self.images // self.process[1]
-    mine = slice(self.process[0] * share, (self.process[0] + 1) * share)
+    rows = self.images // self.process[1] // self.micro_batches
+    first = (self.process[0] * self.micro_batches + micro) * rows
+    mine = slice(first, first + rows)
     shape = self.canvases.shapes[plan.canvas[number]]
-    return {
+    batch = {
       **self._images(plan.image[number, mine], shape),
       **self._texts(plan, number, mine, step),
     }
+    if self.micro_batches > 1:
+      batch['mlm_total'] = np.full(rows, self._counted_words(step))
+      batch['itm_total'] = np.full(rows, plan.weight[number].sum())
+    return batch
+
+  @functools.lru_cache(maxsize=8)  # noqa: B019 - one number a step
+  def _counted_words(self, step: int) -> np.float32:
+    """How many hidden words count in the whole of a batch, by all processes."""
+    epoch, number = divmod(step, len(self))
+    whole = self._texts(self.plan(epoch), number, slice(None), step)
+    return whole['mlm_weight'].sum(dtype=np.float32)
 
   def _images(self, numbers: np.ndarray, shape: tuple[int, int]) -> Batch:
     sidecar = self.split.sidecar

@@ -1,6 +1,7 @@
 """BERT's embeddings and encoder (Devlin et al. 2018), with its fine print.
 
-Post-LayerNorm, LayerNorm epsilon 1e-12, erf GELU, softmax and LayerNorm in float32. Weights of
+Post-LayerNorm, LayerNorm epsilon 1e-12, erf GELU, softmax and LayerNorm in float32 or, where the
+model computes in float64, in that. Weights of
 Hugging Face's `BertModel` map one to one (query, key and value lie side by side in `qkv`).
 """
 
@@ -22,13 +23,14 @@ def gelu(x: Array) -> Array:
 
 
 class LayerNorm(nn.Module):
-  """LayerNorm in float32, given back in `dtype`."""
+  """LayerNorm in at least float32, given back in `dtype`."""
 
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    x = nn.LayerNorm(epsilon=1e-12, dtype=jnp.float32, use_fast_variance=False, name='norm')(x)
+    wide = jnp.promote_types(self.dtype, jnp.float32)
+    x = nn.LayerNorm(epsilon=1e-12, dtype=wide, use_fast_variance=False, name='norm')(x)
     return x.astype(self.dtype)
 
 
@@ -60,9 +62,10 @@ class TextEmbedding(nn.Module):
     return self.drop(self.norm(self.word(token_ids) + positions), deterministic=deterministic)
 
   def attend(self, x: Array) -> Array:
-    """[..., D] to float32 logits [..., V]: the tied output projection of MLM."""
+    """[..., D] to logits [..., V] of at least float32: the tied output projection of MLM."""
+    wide = jnp.promote_types(self.dtype, jnp.float32)
     word = self.word.embedding.astype(self.dtype)
-    return jnp.einsum('...d,vd->...v', x, word, preferred_element_type=jnp.float32)
+    return jnp.einsum('...d,vd->...v', x, word, preferred_element_type=wide)
 
 
 class Attention(nn.Module):
@@ -81,9 +84,10 @@ class Attention(nn.Module):
       n, s, 3, self.heads, d // self.heads
     )
     query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-    scores = jnp.einsum('nqhd,nkhd->nhqk', query, key, preferred_element_type=jnp.float32)
-    scores = scores / jnp.sqrt(jnp.float32(d // self.heads))
-    scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
+    wide = jnp.promote_types(self.dtype, jnp.float32)
+    scores = jnp.einsum('nqhd,nkhd->nhqk', query, key, preferred_element_type=wide)
+    scores = scores / (d // self.heads) ** 0.5
+    scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(wide).min)
     weights = nn.softmax(scores).astype(self.dtype)
     weights = nn.Dropout(self.dropout)(weights, deterministic=deterministic)
     out = jnp.einsum('nhqk,nkhd->nqhd', weights, value).reshape(n, s, d)

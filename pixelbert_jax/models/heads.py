@@ -42,7 +42,7 @@ class PretrainingModel(nn.Module):
   def setup(self) -> None:
     text = self.backbone.text
     self.pooler = Pooler(text.init_std, text.dtype)
-    self.itm = dense(1, text.init_std, jnp.float32)
+    self.itm = dense(1, text.init_std, jnp.promote_types(text.dtype, jnp.float32))
     self.mlm_transform = MlmTransform(text.init_std, text.dtype)
     self.mlm_bias = self.param('mlm_bias', nn.initializers.zeros, (text.vocab_size,), jnp.float32)
 
@@ -58,7 +58,8 @@ class PretrainingModel(nn.Module):
     """Logits of both tasks; arguments as of PixelBert and mlm_position [B, K, M] int.
 
     Returns:
-      `mlm_logits` [B, K, M, V] and `itm_logits` [B, K] (the logit of 'match'), both float32.
+      `mlm_logits` [B, K, M, V] and `itm_logits` [B, K] (the logit of 'match'), both of at least
+      float32.
     """
     tokens, _ = self.backbone(image, size, token_ids, token_mask, train)
     hidden = jnp.take_along_axis(tokens, mlm_position[..., None], axis=2)

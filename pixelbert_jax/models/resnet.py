@@ -87,9 +87,9 @@ class Conv(nn.Module):
 class BatchNorm(nn.Module):
   """BatchNorm over real pixels only, with PyTorch's constants.
 
-  Statistics are float32 and, under jit, those of the global batch. The running variance is the
-  unbiased one, as in PyTorch. With `frozen` the running statistics are used in training too and
-  never change; scale and bias are trained either way.
+  Statistics are of at least float32 and, under jit, those of the global batch. The running
+  variance is the unbiased one, as in PyTorch. With `frozen` the running statistics are used in
+  training too and never change; scale and bias are trained either way.
   """
 
   frozen: bool
@@ -108,9 +108,10 @@ class BatchNorm(nn.Module):
     if not train or self.frozen:
       m, v = mean.value, var.value
     else:
-      x32, count = x.astype(jnp.float32), jnp.sum(mask, dtype=jnp.float32)
-      m = jnp.sum(x32, (0, 1, 2), where=mask) / count
-      v = jnp.sum(jnp.square(x32 - m), (0, 1, 2), where=mask) / count
+      wide = jnp.promote_types(x.dtype, jnp.float32)
+      exact, count = x.astype(wide), jnp.sum(mask, dtype=wide)
+      m = jnp.sum(exact, (0, 1, 2), where=mask) / count
+      v = jnp.sum(jnp.square(exact - m), (0, 1, 2), where=mask) / count
       if not self.is_initializing():
         unbiased = v * (count / jnp.maximum(count - 1, 1))
         mean.value = self.momentum * mean.value + (1 - self.momentum) * m

@@ -6,6 +6,7 @@ A batch has B images of K texts, of T tokens with at most M hidden:
   token_ids [B, K, T] int32, token_mask [B, K, T] bool
   mlm_position, mlm_target [B, K, M] int32; mlm_weight [B, K, M] float32, 0 in unmatched pairs
   itm_label [B, K] int32, 1 for a matched pair; weight [B, K] float32, 0 where only filled up
+  with micro-batches mlm_total and itm_total [B] float32, the weights of the whole batch in each row
   in evaluation mlm_kind [B, K, M] int32, 1 + the kind of a visual word that the image determines,
   and mlm_guessed [B, K, M] float32, 1 where the text alone gives the word away
 """
@@ -23,7 +24,7 @@ Sums = dict[str, Array]
 
 
 def total(value: Array, weight: Array) -> Array:
-  """[2] float32: the weighted sum of values and the sum of weights."""
+  """[2] of at least float32: the weighted sum of values and the sum of weights."""
   weight = weight.astype(jnp.float32)
   return jnp.stack([jnp.sum(value * weight), jnp.sum(weight)])
 
@@ -58,9 +59,17 @@ def losses(outputs: dict[str, Array], batch: dict[str, Array]) -> Sums:
   }
 
 
-def loss(sums: Sums) -> Array:
-  """The scalar that is minimised: the two means, summed."""
-  return mean(sums['mlm_loss']) + mean(sums['itm_loss'])
+def loss(sums: Sums, batch: Sums) -> Array:
+  """The scalar that is minimised: the two means over the batch, summed.
+
+  Of a micro-batch it is the part that adds up to that: its sums over the weights of all.
+  """
+  losses = 0.0
+  for task in ('mlm', 'itm'):
+    value, own_weight = sums[f'{task}_loss']
+    weight = batch[f'{task}_total'][0] if f'{task}_total' in batch else own_weight
+    losses += mean(jnp.stack([value, weight]))
+  return losses
 
 
 def accuracies(outputs: dict[str, Array], batch: dict[str, Array]) -> Sums:

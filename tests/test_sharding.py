@@ -1,0 +1,121 @@
+"""One rule says where arrays lie; on every mesh the same numbers come out."""
+
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from configs.pretrain import get_config
+from data.build import build
+from data.scenes import record
+from pixelbert_jax import UserError, sharding
+from pixelbert_jax.train import init_variables, make_model
+
+GOLDEN = pathlib.Path(__file__).with_name('sharding_golden.txt')
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+MESHES = ('1x8', '8x1', '2x4')
+
+
+@pytest.mark.parametrize(
+  ('shape', 'fsdp', 'expected'),
+  [
+    ((1024, 1024), 1, ()),
+    ((12, 768, 2304), 8, (None, None, 'fsdp')),
+    ((12, 3072, 768), 8, (None, 'fsdp', None)),
+    ((768, 768), 4, ('fsdp', None)),
+    ((30_522, 768), 8, (None, 'fsdp')),  # 8 does not divide the vocabulary
+    ((30_522, 768), 2, ('fsdp', None)),
+    ((65_535, 3), 8, ()),
+    ((255, 256), 8, ()),  # small
+    ((256, 256), 8, ('fsdp', None)),
+    ((), 8, ()),
+  ],
+)
+def test_large_arrays_are_split_at_their_largest_dimension(shape, fsdp, expected):
+  assert sharding.spec(shape, fsdp) == jax.sharding.PartitionSpec(*expected)
+
+
+def test_a_mesh_that_the_devices_do_not_make_up_is_refused():
+  devices = jax.device_count()
+  for data, fsdp in [(devices + 1, 1), (-1, devices + 1), (0, -1), (-1, -1)]:
+    with pytest.raises(UserError, match=f'mesh: data={data}, fsdp={fsdp} do not make up'):
+      sharding.make_mesh(data, fsdp)
+
+
+def test_minus_one_takes_all_devices():
+  for data, fsdp in [(-1, 1), (1, -1)]:
+    assert sharding.make_mesh(data, fsdp).size == jax.device_count()
+
+
+# --- The papers' models ------------------------------------------------------------------
+
+
+def golden():
+  """A line for each parameter: its name and shape, and where it is split on three meshes."""
+  for variant in ('r50', 'x152'):
+    config = get_config(variant)
+    texts = {'token_ids': np.int32, 'token_mask': bool, 'mlm_position': np.int32}
+    batch = {name: np.zeros((1, 1, 6), dtype) for name, dtype in texts.items()}
+    batch |= {'image': np.zeros((1, 64, 64, 3), np.uint8), 'size': np.full((1, 2), 64)}
+    make = functools.partial(init_variables, make_model(config, 30_522), 0, batch)
+    for path, x in jax.tree_util.tree_leaves_with_path(jax.eval_shape(make)['params']):
+      name = '/'.join(key.key for key in path)
+      specs = [sharding.spec(x.shape, int(mesh.split('x')[1])) for mesh in MESHES]
+      where = [str(s.index('fsdp')) if 'fsdp' in s else '-' for s in specs]
+      yield ' '.join([variant, name, 'x'.join(map(str, x.shape)), *where])
+
+
+def test_every_parameter_lies_where_it_lay():
+  assert GOLDEN.read_text().splitlines() == list(golden())
+
+
+# --- The same numbers --------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def scenes(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('scenes')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(record, 'SPLITS', {'train': 200, 'val': 21, 'test': 10})
+    build('scenes', folder)
+  return folder
+
+
+def run(scenes, dtype, devices, *meshes):
+  """What tests/mesh_run.py prints, in a process with so many devices."""
+  done = subprocess.run(
+    [sys.executable, '-m', 'tests.mesh_run', scenes, dtype, *meshes],
+    env=os.environ | {'JAX_NUM_CPU_DEVICES': str(devices)},
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('dtype', 'tolerance', 'meshes'), [('float32', 1e-4, ['2x4']), ('float64', 1e-10, MESHES)]
+)
+def test_every_mesh_gives_the_numbers_of_one_device(scenes, dtype, tolerance, meshes):
+  alone = run(scenes, dtype, 1, '1x1')['1x1']
+  assert alone['split'] == 0
+  assert alone['losses'][-1] < alone['losses'][0]
+  for mesh, found in run(scenes, dtype, 8, *meshes).items():
+    assert (found['split'] > 0) == (not mesh.endswith('x1')), mesh
+    np.testing.assert_allclose(found['losses'], alone['losses'], rtol=tolerance, err_msg=mesh)
+    for name, value in alone['metrics'].items():
+      if 'loss' in name:
+        assert found['metrics'][name] == pytest.approx(value, rel=10 * tolerance), (mesh, name)
+
+
+if __name__ == '__main__':  # python -m tests.test_sharding > tests/sharding_golden.txt
+  print('\n'.join(golden()))

@@ -1,0 +1,81 @@
+"""A step from micro-batches is the step from their whole batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.pretrain import get_config
+from data.build import build
+from data.scenes import record
+from pixelbert_jax import UserError, sharding
+from pixelbert_jax.experiment import make_batches, make_model, prepare_data
+from pixelbert_jax.train import init_state
+
+STEPS = 10
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+  """A configuration in which nothing is drawn anew for each micro-batch."""
+  config = get_config('test')
+  config.data.data_dir = str(tmp_path_factory.mktemp('scenes'))
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(record, 'SPLITS', {'train': 100, 'val': 5, 'test': 5})
+    build('scenes', config.data.data_dir)
+  config.batch_size, config.texts_per_image = 32, 2
+  config.dtype = 'float64'
+  config.sampled_pixels, config.transformer.dropout = 0, 0.0
+  config.cnn.batch_norm = 'frozen'
+  return config
+
+
+def run(config, micro_batches):
+  """The state after STEPS steps in float64, and hidden words counted in each micro-batch."""
+  config = config.copy_and_resolve_references()
+  config.micro_batches = micro_batches
+  mesh = sharding.make_mesh()
+  batches = make_batches(config, prepare_data(config))['train']
+  model = make_model(config, len(batches.tokenizer.words))
+  state, step, _ = init_state(config, model, batches, mesh)
+  wide = {jnp.dtype('float32'): jnp.float64}
+  state = jax.tree.map(lambda x: x.astype(wide.get(x.dtype, x.dtype)), state)
+  words = []
+  for number in range(STEPS):
+    parts = [batches[number * micro_batches + i] for i in range(micro_batches)]
+    words.append([float(part['mlm_weight'].sum()) for part in parts])
+    state = step(state, (sharding.global_batch(mesh, part) for part in parts))
+  return jax.device_get(state), np.array(words)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def quick_compiles():
+  """Compiling takes longer than all else here, and optimised code is no other in meaning."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
+# With 16 texts an image, of which 8 are there, half of the places are only filled up.
+@pytest.mark.parametrize(('pairs', 'texts'), [(32, 2), (64, 16)])
+def test_four_parts_are_the_whole(config, pairs, texts):
+  config = config.copy_and_resolve_references()
+  config.batch_size, config.texts_per_image = pairs, texts
+  with jax.enable_x64(True):
+    (whole, words), (parts, few_words) = run(config, 1), run(config, 4)
+  np.testing.assert_array_equal(few_words.sum(1, keepdims=True), words)
+  assert (few_words.std(1) > 0).all()
+  assert int(parts.step) == STEPS
+  for (path, a), b in zip(
+    jax.tree_util.tree_leaves_with_path(whole), jax.tree.leaves(parts), strict=True
+  ):
+    assert a.dtype in (np.int32, np.float64)
+    name = jax.tree_util.keystr(path)
+    np.testing.assert_allclose(b, a, rtol=1e-8, atol=1e-10, err_msg=name)
+
+
+def test_images_that_do_not_divide_are_refused(config):
+  config = config.copy_and_resolve_references()
+  config.micro_batches = 3
+  with pytest.raises(UserError, match='16 images do not divide among 3 micro_batches'):
+    make_batches(config, prepare_data(config))
