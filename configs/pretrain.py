@@ -8,11 +8,8 @@ the paper's `r50`, `x152`, with `x101` in between; `r50_1gpu` is `r50` where onl
 once. They differ in numbers and names only.
 """
 
-import pathlib
-
 from ml_collections import ConfigDict
 
-SCENES_VOCABULARY = str(pathlib.Path(__file__).resolve().parents[1] / 'data/scenes/vocab.txt')
 VARIANTS = ('', 'test', 'nlvr', 'r50', 'r50_1gpu', 'x101', 'x152')
 
 
@@ -46,8 +43,9 @@ def paper() -> ConfigDict:
   c.texts_per_image = 1
   c.batch_size = 4096  # image-text pairs
   c.micro_batches = 1  # in which a batch comes, one after the other, where memory is short
-  c.epochs = 40.0
+  c.epochs, c.steps = 40.0, 0  # steps, where not 0, end a run instead
   c.log_every, c.eval_every, c.save_every, c.keep = 50, 5000, 1000, 2
+  c.eval_batches = 10  # of batch_size pairs at most in an evaluation; 0 is all there are
   c.threads = 8  # that decode images
   c.mesh = ConfigDict()
   c.mesh.data, c.mesh.fsdp = -1, 1  # devices; -1 is all that are left
@@ -58,12 +56,12 @@ def paper() -> ConfigDict:
   c.image.shorter, c.image.longer = 800, 1333
   c.image.canvases = ((832, 832), (832, 1088), (832, 1344), (1088, 832), (1344, 832))
   c.text = ConfigDict()
-  c.text.vocabulary = ''  # BERT's vocab.txt
+  c.text.vocabulary = ''  # BERT's vocab.txt; '' is that of the embedded data
   c.text.length = 40  # open
   c.cnn = ConfigDict()
   c.cnn.stages, c.cnn.width, c.cnn.groups, c.cnn.group_width = (3, 4, 6, 3), 64, 1, 0
   c.cnn.stem, c.cnn.total_stride = '7x7', 64
-  c.cnn.batch_norm = 'frozen'  # open; 'batch' from scratch
+  c.cnn.batch_norm = ''  # open: '' is 'batch' from scratch, else 'frozen'
   c.cnn.remat = True
   c.transformer = ConfigDict()
   c.transformer.layers, c.transformer.width, c.transformer.heads = 12, 768, 12
@@ -98,14 +96,14 @@ def small() -> ConfigDict:
   c.mask_share, c.whole_share = 0.4, 0.0
   c.texts_per_image, c.batch_size = 8, 128
   c.epochs = 3.5
-  c.log_every, c.eval_every, c.save_every = 50, 500, 500
+  c.log_every, c.eval_every, c.save_every, c.eval_batches = 50, 500, 500, 0
   c.threads = 2
   c.data.name = 'scenes'
   c.image.shorter = c.image.longer = 64
   c.image.canvases = ((64, 64),)
-  c.text.vocabulary, c.text.length = SCENES_VOCABULARY, 12
+  c.text.length = 12
   c.cnn.update(stages=(1, 1), width=32, stem='7x7', total_stride=16)
-  c.cnn.batch_norm, c.cnn.remat = 'batch', False
+  c.cnn.remat = False
   c.transformer.update(layers=3, width=128, heads=4, mlp_width=256, max_positions=64)
   c.transformer.dropout, c.transformer.unroll = 0.0, 3
   c.transformer.init_std = 0.08
@@ -136,7 +134,7 @@ def nlvr(c: ConfigDict) -> None:
   """The NLVR corpus (Suhr et al. 2017): rendered images, sentences by people, their own labels."""
   c.data.name, c.data.train, c.data.validation, c.data.test = 'nlvr', 'test', 'dev', 'dev'
   c.image.shorter, c.image.longer, c.image.canvases = 64, 256, ((64, 256),)
-  c.text.vocabulary, c.text.length = '', 24
+  c.text.length = 24
   c.texts_per_image, c.batch_size = 1, 32
   c.sampled_pixels = 48  # of 64
   c.epochs, c.optimizer.decay_epochs = 5.0, (4.0,)

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from data.nlvr import corpus, nlvr_dataset_builder
 from data.scenes import scenes_dataset_builder
+from pixelbert_jax import UserError
 from pixelbert_jax.input.sidecar import Sidecar
 
 BUILDERS = {
@@ -37,7 +38,7 @@ Names = Sequence[str]
 TfdsBuilder = tfds.core.DatasetBuilder
 
 
-class BuildError(Exception):
+class BuildError(UserError):
   """A dataset cannot be built or opened; one line: what, where, how to mend it."""
 
 

@@ -18,7 +18,8 @@ Tree = Any
 
 # What may differ when a run goes on; all else decides what the next step computes.
 MAY_CHANGE = (
-  *('data.data_dir', 'epochs', 'log_every', 'eval_every', 'save_every', 'keep', 'threads'),
+  *('data.data_dir', 'epochs', 'steps', 'log_every', 'eval_every', 'eval_batches'),
+  *('save_every', 'keep', 'threads'),
   *('mesh.data', 'mesh.fsdp'),  # to the last bit it is the same run on the same mesh only
 )
 
@@ -60,7 +61,7 @@ class Checkpoints:
     self._manager.close()
 
 
-def claim_workdir(workdir: pathlib.Path, config: dict[str, Any], vocabulary: str) -> None:
+def claim_workdir(workdir: pathlib.Path, config: dict[str, Any], vocabulary: pathlib.Path) -> None:
   """Writes the configuration and vocabulary of a run, or checks those of the run that is there.
 
   Raises:

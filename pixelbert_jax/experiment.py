@@ -1,5 +1,6 @@
 """An experiment: what a configuration describes, made: its data, its model, its optimiser."""
 
+import pathlib
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import optax
 from ml_collections import ConfigDict
 
 from data.build import Dataset, build, open_dataset
+from data.scenes import vocabulary as scenes_vocabulary
 from pixelbert_jax import UserError, optim
 from pixelbert_jax.input.pipeline import PairBatches
 from pixelbert_jax.input.plan import Canvases
@@ -22,6 +24,8 @@ from pixelbert_jax.models.resnet import ResNet
 def make_model(config: ConfigDict, vocab_size: int) -> PretrainingModel:
   """The model of a configuration."""
   c, t, dtype = config.cnn, config.transformer, jnp.dtype(config.dtype)
+  # Without ImageNet's weights there are no statistics that one could freeze.
+  default_batch_norm = 'batch' if config.init_from == 'scratch' else 'frozen'
   cnn = ResNet(
     stages=tuple(c.stages),
     total_stride=c.total_stride,
@@ -29,7 +33,7 @@ def make_model(config: ConfigDict, vocab_size: int) -> PretrainingModel:
     groups=c.groups,
     group_width=c.group_width or None,
     stem=c.stem,
-    frozen={'frozen': True, 'batch': False}[c.batch_norm],
+    frozen=(c.batch_norm or default_batch_norm) == 'frozen',
     remat=c.remat,
     dtype=dtype,
   )
@@ -65,25 +69,38 @@ def make_optimizer(
   return optimizer, rates
 
 
-def make_batches(config: ConfigDict, dataset: Dataset) -> dict[str, PairBatches]:
-  """The batches of the three splits, by the names train, validation and test."""
+def images_per_batch(config: ConfigDict) -> int:
+  """Images in a batch; UserError if micro-batches and devices cannot share them."""
   images, parts = config.batch_size // config.texts_per_image, config.micro_batches
-  if images * config.texts_per_image != config.batch_size:
-    raise UserError(
-      f'batch_size {config.batch_size} is not a multiple of '
-      f'texts_per_image {config.texts_per_image}'
-    )
   if images % (parts * jax.device_count()):
     raise UserError(
-      f'batch_size: {images} images do not divide among {parts} micro_batches on '
+      f'config.batch_size: {images} images do not divide among {parts} micro_batches on '
       f'{jax.device_count()} devices'
     )
+  return images
+
+
+def vocabulary(config: ConfigDict) -> pathlib.Path:
+  """The vocabulary file of a configuration: the one it names, or that of the embedded data."""
+  if config.text.vocabulary:
+    return pathlib.Path(config.text.vocabulary)
+  if not is_embedded(config.data.name):
+    raise UserError(
+      "config.text.vocabulary is missing: the path of BERT's vocab.txt, which lies in any copy of "
+      'bert-base-uncased'
+    )
+  return scenes_vocabulary.FILE
+
+
+def make_batches(config: ConfigDict, dataset: Dataset) -> dict[str, PairBatches]:
+  """The batches of the three splits, by the names train, validation and test."""
+  images, parts = images_per_batch(config), config.micro_batches
   splits = {role: dataset[config.data[role]] for role in ('train', 'validation', 'test')}
   guess = TextGuess(splits['train'].sidecar)
   return {
     role: PairBatches(
       split=split,
-      tokenizer=Tokenizer(config.text.vocabulary, config.text.length),
+      tokenizer=Tokenizer(vocabulary(config), config.text.length),
       canvases=Canvases(
         config.image.shorter, config.image.longer, tuple(map(tuple, config.image.canvases))
       ),
@@ -104,6 +121,11 @@ def make_batches(config: ConfigDict, dataset: Dataset) -> dict[str, PairBatches]
 def prepare_data(config: ConfigDict) -> Dataset:
   """Opens the dataset; the embedded one is built first, nothing else ever is."""
   name, data_dir = config.data.name, config.data.data_dir or None
-  if name.split('/')[0] == 'scenes':
+  if is_embedded(name):
     build(name, data_dir)
   return open_dataset(name, data_dir)
+
+
+def is_embedded(name: str) -> bool:
+  """Whether a dataset is rendered here, and so needs no download."""
+  return name.split('/')[0] == 'scenes'

@@ -1,42 +1,58 @@
 """The command: `python -m pixelbert_jax.main --config=configs/pretrain.py[:VARIANT]`."""
 
+import argparse
 import pathlib
 import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import logging
 
-from data.build import BuildError
-from pixelbert_jax import UserError
-
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration file, with its variant.')
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Default: runs/<config>-<variant>-s<seed>.')
-_DEBUG = flags.DEFINE_bool('debug', False, 'Show a traceback with an error.')
+from pixelbert_jax import UserError, configuration
 
 
-def main(argv: list[str]) -> int:
-  """Dispatches; errors that the user can mend are one line."""
-  del argv
-  logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a save.
-  from pixelbert_jax.train import train  # JAX is imported once the flags are known to be right.
+class _Parser(argparse.ArgumentParser):
+  def error(self, message: str) -> NoReturn:
+    """Its usage, which argparse would print before the message, is many lines."""
+    raise UserError(message)
 
-  config = _CONFIG.value
-  name = '-'.join(filter(None, [config.name, config.variant, f's{config.seed}']))
-  workdir = pathlib.Path(_WORKDIR.value or f'runs/{name}').absolute()
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+  """Flags, and the overrides `a.b=value` of `--config.a.b=value`."""
+  parser = _Parser(
+    prog='python -m pixelbert_jax.main',
+    description='Trains what a configuration describes, or goes on with a run.',
+    epilog='Any field of the configuration: --config.a.b=value.',
+    allow_abbrev=False,
+  )
+  parser.add_argument('--config', required=True, help='configs/NAME.py[:VARIANT]')
+  parser.add_argument('--workdir', help='default: runs/<config>-<variant>-s<seed>')
+  parser.add_argument('--debug', action='store_true', help='show a traceback with an error')
+  flags, rest = parser.parse_known_args(argv)
+  prefix = '--config.'
+  unknown = [word for word in rest if not word.startswith(prefix)]
+  if unknown:
+    raise UserError(f'{unknown[0]} is no flag here; a value is joined by "=": --config.seed=1')
+  return flags, [word.removeprefix(prefix) for word in rest]
+
+
+def main(argv: Sequence[str]) -> int:
+  """Dispatches; returns the exit code. What the user can mend is one line on stderr."""
   try:
-    return train(config, workdir)
-  except (UserError, BuildError) as error:
-    if _DEBUG.value:
+    flags, overrides = parse(argv)
+    config = configuration.load(flags.config, overrides)
+    configuration.check(config)
+    from pixelbert_jax.train import train  # JAX is imported once the configuration is right.
+
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a save.
+    name = '-'.join(filter(None, [config.name, config.variant, f's{config.seed}']))
+    return train(config, pathlib.Path(flags.workdir or f'runs/{name}').absolute())
+  except (UserError, OSError) as error:
+    if '--debug' in argv:
       raise
-    print(f'error: {error}', file=sys.stderr)
+    print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
     return 1
 
 
-def run() -> None:
-  """The command's entry point."""
-  flags.mark_flag_as_required('config')
-  app.run(main)
-
-
 if __name__ == '__main__':
-  run()
+  sys.exit(main(sys.argv[1:]))

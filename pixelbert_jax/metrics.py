@@ -64,7 +64,7 @@ class Progress:
 
   def __init__(self, start: int, stop: int):
     self._stop = stop
-    self._first = None
+    self._first = self._ended = None
     self._last = (time.perf_counter(), start)
 
   def examples_per_second(self, step: int, batch_size: int) -> float:
@@ -74,16 +74,25 @@ class Progress:
     self._first = self._first or self._last
     return (step - last_step) * batch_size / max(self._last[0] - then, 1e-9)
 
+  def show_pace(self, step: int) -> None:
+    """Called at the end of the first two steps: prints the pace of the second, without compiling."""
+    ended, self._ended = self._ended, time.perf_counter()
+    if ended is None:
+      return
+    pace = self._ended - ended
+    print(
+      f'pace        {pace:.3g} s a step: {DAY / pace:,.0f} steps a day, '
+      f'{duration(pace * (self._stop - step))} to go',
+      flush=True,
+    )
+
   def show(self, step: int, metrics: Metrics) -> None:
     """Prints the line."""
     first, first_step = self._first or self._last
     shown = [f'step {step}/{self._stop}', *(f'{k} {_short(v)}' for k, v in metrics.items())]
     if step > first_step:
       pace = (time.perf_counter() - first) / (step - first_step)
-      left = pace * (self._stop - step)
-      shown.append(f'left {duration(left)}')
-      if left > DAY:
-        shown.append(f'at {DAY / pace:,.0f} steps a day')
+      shown.append(f'left {duration(pace * (self._stop - step))}')
     print('  '.join(shown), flush=True)
 
 

@@ -20,7 +20,14 @@ from ml_collections import ConfigDict
 
 from pixelbert_jax import UserError, checkpoint, sharding
 from pixelbert_jax.evaluate import Evaluator, finish, result_table
-from pixelbert_jax.experiment import make_batches, make_model, make_optimizer, prepare_data
+from pixelbert_jax.experiment import (
+  images_per_batch,
+  make_batches,
+  make_model,
+  make_optimizer,
+  prepare_data,
+  vocabulary,
+)
 from pixelbert_jax.input import pipeline
 from pixelbert_jax.input.pipeline import PairBatches
 from pixelbert_jax.metrics import Metrics, MetricsLog, Progress
@@ -67,11 +74,13 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
   """
   check_start(config)
   mesh = sharding.make_mesh(**config.mesh)
+  images_per_batch(config)  # Mistakes are told before data is built.
+  words = vocabulary(config)
   batches = make_batches(config, prepare_data(config))
-  checkpoint.claim_workdir(workdir, config.to_dict(), config.text.vocabulary)
+  checkpoint.claim_workdir(workdir, config.to_dict(), words)
   model = make_model(config, len(batches['train'].tokenizer.words))
   state, step, rates = init_state(config, model, batches['train'], mesh)
-  stop = round(config.epochs * len(batches['train']))
+  stop = config.steps or round(config.epochs * len(batches['train']))
   with contextlib.closing(checkpoint.Checkpoints(workdir, config.keep)) as checkpoints:
     if checkpoints.latest is not None:
       state = checkpoints.restore(checkpoint.abstract(state))
@@ -89,7 +98,7 @@ def check_start(config: ConfigDict) -> None:
   """Training starts from a checkpoint or, when that is said, from scratch; never by accident."""
   if config.init_from != 'scratch':
     raise UserError(
-      'init_from: starting from a checkpoint is not built yet; '
+      'config.init_from: starting from a checkpoint is not built yet; '
       'say --config.init_from=scratch to train from random weights'
     )
 
@@ -118,7 +127,8 @@ def summary(
       f'data        {config.data.name}/{config.data.train}: {len(split.image_id):,} images, '
       f'{len(split.text):,} texts; evaluated on {config.data.validation}, {config.data.test}',
       f'schedule    {stop:,} steps of {config.batch_size} pairs '
-      f'({config.texts_per_image} texts an image), {config.epochs:g} epochs',
+      f'({config.texts_per_image} texts an image), '
+      f'{stop / len(batches["train"]):.3g} epochs',
     ]
   )
 
@@ -140,11 +150,15 @@ class Loop:
     """Runs from the step of `state` to the last; returns an exit code."""
     config, start = self.config, int(state.step)
     progress = Progress(start, self.stop)
-    evaluator = Evaluator(self.model, self.mesh, config.threads)
+    most = config.eval_batches * config.micro_batches
+    evaluator = Evaluator(self.model, self.mesh, config.threads, most)
     asked_to_stop = catch_signals()
     batches = self.training_batches(start)
     for number in range(start + 1, self.stop + 1):
       state = self.step(state, itertools.islice(batches, config.micro_batches))
+      if number <= start + 2:
+        jax.block_until_ready(state.step)
+        progress.show_pace(number)
       last = number == self.stop
       if number % config.log_every == 0 or last:
         state = self.log_training(state, number, log, progress)
@@ -166,8 +180,8 @@ class Loop:
   def training_batches(self, start: int) -> Iterator[Batch]:
     """The (micro-)batches on the devices, from the first of step `start` on."""
     parts = self.config.micro_batches
-    batches = self.batches['train']
-    for batch in pipeline.read(batches, start * parts, self.stop * parts, self.config.threads):
+    numbers = range(start * parts, self.stop * parts)
+    for batch in pipeline.read(self.batches['train'], numbers, self.config.threads):
       yield sharding.global_batch(self.mesh, batch)
 
   def log_training(self, state: State, number: int, log: MetricsLog, progress: Progress) -> State:

@@ -29,7 +29,7 @@ PAPER = {
   'cnn.group_width': 0,
   'cnn.stem': '7x7',
   'cnn.total_stride': 64,
-  'cnn.batch_norm': 'frozen',
+  'cnn.batch_norm': '',
   'transformer.layers': 12,
   'transformer.width': 768,
   'transformer.heads': 12,

@@ -101,12 +101,13 @@ def test_progress_tells_speed_and_time_left(monkeypatch, capsys):
   ]
 
 
-def test_progress_tells_the_pace_of_a_run_of_days(monkeypatch, capsys):
+def test_the_pace_is_that_of_the_second_step(monkeypatch, capsys):
   now = [0.0]
   monkeypatch.setattr(metrics.time, 'perf_counter', lambda: now[0])
   progress = Progress(0, 10_002)
-  for step in (1, 2):
-    now[0] += 36
-    progress.examples_per_second(step, 4096)
-  progress.show(2, {})
-  assert capsys.readouterr().out == 'step 2/10002  left 4 days 4 h  at 2,400 steps a day\n'
+  for step, seconds in [(1, 500), (2, 36)]:
+    now[0] += seconds
+    progress.show_pace(step)
+  assert capsys.readouterr().out == (
+    'pace        36 s a step: 2,400 steps a day, 4 days 4 h to go\n'
+  )

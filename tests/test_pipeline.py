@@ -219,7 +219,7 @@ def test_reading_goes_on_from_any_step(make, threads):
   stop = len(batches) + 4
   for start in (0, 3, len(batches) - 1, len(batches), stop):
     steps = range(start, stop)
-    for step, batch in zip(steps, read(make(), start, stop, threads), strict=True):
+    for step, batch in zip(steps, read(make(), range(start, stop), threads), strict=True):
       assert_same(batch, batches[step])
 
 
@@ -240,7 +240,7 @@ def test_evaluation_counts_every_caption_once(make, texts):
   batches = make(training=False, texts_per_image=texts, whole_share=1.0)
   sidecar = batches.split.sidecar
   found = []
-  for batch in read(batches, 0, len(batches)):
+  for batch in read(batches, range(len(batches))):
     assert set(np.unique(batch['weight'])) <= {0, 1}
     found += batch['token_ids'][batch['weight'] > 0].tolist()
     assert (batch['mlm_weight'][batch['weight'] == 0] == 0).all()
@@ -306,7 +306,7 @@ def test_100k_examples(make, tokenizer):
   )
   assert len(batches) == 1
   pairs = hideable = predicted = masked = kept = 0
-  for batch in read(batches, 0, 250):
+  for batch in read(batches, range(250)):
     matched = batch['itm_label'] > 0
     assert (matched.sum(-1) == 10).all()
     pairs += matched.size

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import grain
 import numpy as np
@@ -144,8 +144,8 @@ class PairBatches:
     return {name: x.reshape(b, k, *x.shape[1:]) for name, x in batch.items()}
 
 
-def read(batches: PairBatches, start: int, stop: int, threads: int = 2) -> Iterator[Batch]:
-  """Batches `start` to `stop` in order, made ahead of time by threads."""
-  dataset = grain.MapDataset.range(start, stop).map(batches.__getitem__)
+def read(batches: PairBatches, numbers: Sequence[int], threads: int = 2) -> Iterator[Batch]:
+  """The batches of these numbers in order, made ahead of time by threads."""
+  dataset = grain.MapDataset.source(numbers).map(batches.__getitem__)
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
   return iter(dataset.to_iter_dataset(options))
