@@ -66,7 +66,7 @@ def paper() -> ConfigDict:
   c.transformer = ConfigDict()
   c.transformer.layers, c.transformer.width, c.transformer.heads = 12, 768, 12
   c.transformer.mlp_width, c.transformer.max_positions = 3072, 512
-  c.transformer.dropout, c.transformer.remat, c.transformer.unroll = 0.1, False, 1
+  c.transformer.dropout, c.transformer.remat = 0.1, False
   c.transformer.init_std = 0.02  # of weights; smaller widths want more, about width ** -0.5
   c.optimizer = ConfigDict()
   c.optimizer.cnn_rule = 'sgd'  # section 4.1; 'muon' from scratch
@@ -105,7 +105,7 @@ def small() -> ConfigDict:
   c.cnn.update(stages=(1, 1), width=32, stem='7x7', total_stride=16)
   c.cnn.remat = False
   c.transformer.update(layers=3, width=128, heads=4, mlp_width=256, max_positions=64)
-  c.transformer.dropout, c.transformer.unroll = 0.0, 3
+  c.transformer.dropout = 0.0
   c.transformer.init_std = 0.08
   c.optimizer.betas = (0.9, 0.98)
   c.optimizer.cnn_rule, c.optimizer.cnn_momentum = 'muon', 0.95
@@ -127,7 +127,7 @@ def tiny(c: ConfigDict) -> None:
   c.optimizer.cnn_rule, c.optimizer.cnn_rate, c.optimizer.clip_norm = 'sgd', 1e-2, 1.0
   c.optimizer.transformer_warmup_steps = 50
   c.cnn.update(stages=(1, 1), width=8, stem='space_to_depth')
-  c.transformer.update(layers=2, width=32, heads=2, mlp_width=64, dropout=0.1, unroll=1)
+  c.transformer.update(layers=2, width=32, heads=2, mlp_width=64, dropout=0.1)
 
 
 def nlvr(c: ConfigDict) -> None:

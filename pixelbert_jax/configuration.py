@@ -153,7 +153,6 @@ RULES: dict[str, Rule] = {
     (f'transformer.{x}' for x in ('layers', 'width', 'heads', 'mlp_width', 'max_positions')),
     at_least(1),
   ),
-  'transformer.unroll': at_least(1),
   'transformer.dropout': BELOW_1,
   'transformer.init_std': ABOVE_0,
   'optimizer.cnn_rule': one_of('sgd', 'muon'),

@@ -24,6 +24,7 @@ from pixelbert_jax.models.resnet import ResNet
 def make_model(config: ConfigDict, vocab_size: int) -> PretrainingModel:
   """The model of a configuration."""
   c, t, dtype = config.cnn, config.transformer, jnp.dtype(config.dtype)
+  unroll = jax.default_backend() == 'cpu'
   # Without ImageNet's weights there are no statistics that one could freeze.
   default_batch_norm = 'batch' if config.init_from == 'scratch' else 'frozen'
   cnn = ResNet(
@@ -35,10 +36,11 @@ def make_model(config: ConfigDict, vocab_size: int) -> PretrainingModel:
     stem=c.stem,
     frozen=(c.batch_norm or default_batch_norm) == 'frozen',
     remat=c.remat,
+    unroll=unroll,
     dtype=dtype,
   )
   text = TextEmbedding(vocab_size, t.width, t.max_positions, t.dropout, t.init_std, dtype)
-  encoder = Encoder(t.layers, t.heads, t.mlp_width, t.dropout, t.init_std, dtype, t.remat, t.unroll)
+  encoder = Encoder(t.layers, t.heads, t.mlp_width, t.dropout, t.init_std, dtype, t.remat, unroll)
   return PretrainingModel(PixelBert(cnn, text, encoder, config.sampled_pixels))
 
 

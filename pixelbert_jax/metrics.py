@@ -75,7 +75,7 @@ class Progress:
     return (step - last_step) * batch_size / max(self._last[0] - then, 1e-9)
 
   def show_pace(self, step: int) -> None:
-    """Called at the end of the first two steps: prints the pace of the second, without compiling."""
+    """Called at the end of the first two steps: prints the second has no compilation."""
     ended, self._ended = self._ended, time.perf_counter()
     if ended is None:
       return

@@ -119,7 +119,7 @@ class Encoder(nn.Module):
   """A stack of layers, scanned: parameters have the layer as their leading axis.
 
   Attributes:
-    unroll: layers written out in each turn of the loop; all of them suits CPUs.
+    unroll: write the layers out, for CPUs.
     remat: recompute each layer's activations in the backward pass.
   """
 
@@ -130,7 +130,7 @@ class Encoder(nn.Module):
   init_std: float
   dtype: jnp.dtype
   remat: bool = False
-  unroll: int = 1
+  unroll: bool = False
 
   @nn.compact
   def __call__(self, x: Array, mask: Array, deterministic: bool) -> Array:
@@ -141,7 +141,7 @@ class Encoder(nn.Module):
       variable_axes={'params': 0},
       split_rngs={'params': True, 'dropout': True},
       length=self.layers,
-      unroll=self.unroll,
+      unroll=self.layers if self.unroll else 1,
     )
     shared = layer(
       self.heads, self.mlp_width, self.dropout, self.init_std, self.dtype, name='layer'
