@@ -3,7 +3,7 @@
     python -m pixelbert_jax.main --config=configs/pretrain.py             # small, on scenes
     python -m pixelbert_jax.main --config=configs/pretrain.py:r50 --config.init_from=scratch
 
-Variants: none (about 10 minutes on 2 CPU cores), `test` (seconds), `nlvr` (the NLVR corpus), and
+Variants: none (7 to 12 minutes on 2 CPU cores), `test` (seconds), `nlvr` (the NLVR corpus), and
 the paper's `r50`, `x152`, with `x101` in between; `r50_1gpu` is `r50` where only 32 pairs fit at
 once. They differ in numbers and names only.
 """

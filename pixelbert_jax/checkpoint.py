@@ -75,7 +75,12 @@ def claim_workdir(workdir: pathlib.Path, config: dict[str, Any], vocabulary: pat
         f'{workdir} holds a run with another configuration ({"; ".join(differing)}): '
         'take another --workdir, or delete that one'
       )
-  workdir.mkdir(parents=True, exist_ok=True)
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise CheckpointError(
+      f'{workdir} cannot be made ({error.strerror}): take another --workdir'
+    ) from error
   shutil.copyfile(vocabulary, workdir / 'vocab.txt')
   _write_whole(path, json.dumps(config, indent=2) + '\n')
 

@@ -35,7 +35,7 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     config = runpy.run_path(path)['get_config'](variant)
   except KeyError:
     raise ConfigurationError(f'--config={spec}: {path} has no function get_config') from None
-  except ValueError as error:
+  except (ValueError, SyntaxError) as error:
     raise ConfigurationError(f'--config={spec}: {error}') from error
   for override in overrides:
     name, equals, text = override.partition('=')
@@ -84,8 +84,8 @@ def flat(config: ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-  found = difflib.get_close_matches(name, known, 1, 0.5)
-  found = found or [k for k in known if k.rpartition('.')[2] == name.rpartition('.')[2]][:1]
+  same = [k for k in known if k.rpartition('.')[2] == name.rpartition('.')[2]]
+  found = difflib.get_close_matches(name, same or known, 1, 0.0 if same else 0.5)
   return f': did you mean {found[0]}?' if found else ''
 
 

@@ -55,9 +55,13 @@ class Evaluator:
 
 
 def finish(sums: pretraining.Sums) -> dict[str, float]:
-  """Divides totals [sum, weight] by their weights, once, and adds the whole `loss`."""
+  """Divides totals [sum, weight] by their weights, once; what never occurs is not a number.
+
+  Adds the whole `loss`, to which a task that never occurs adds nothing, as in training.
+  """
   means = {k: float(s / w) if w else float('nan') for k, (s, w) in sums.items()}
-  return means | {'loss': means['mlm_loss'] + means['itm_loss']}
+  losses = [means[name] for name in ('mlm_loss', 'itm_loss')]
+  return means | {'loss': sum(loss for loss in losses if math.isfinite(loss))}
 
 
 def result_table(split: str, metrics: Metrics) -> str:

@@ -77,10 +77,10 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
   images_per_batch(config)  # Mistakes are told before data is built.
   words = vocabulary(config)
   batches = make_batches(config, prepare_data(config))
+  stop = config.steps or round(config.epochs * len(batches['train']))
   checkpoint.claim_workdir(workdir, config.to_dict(), words)
   model = make_model(config, len(batches['train'].tokenizer.words))
   state, step, rates = init_state(config, model, batches['train'], mesh)
-  stop = config.steps or round(config.epochs * len(batches['train']))
   with contextlib.closing(checkpoint.Checkpoints(workdir, config.keep)) as checkpoints:
     if checkpoints.latest is not None:
       state = checkpoints.restore(checkpoint.abstract(state))
