@@ -45,7 +45,7 @@ def paper() -> ConfigDict:
   c.micro_batches = 1  # in which a batch comes, one after the other, where memory is short
   c.epochs, c.steps = 40.0, 0  # steps, where not 0, end a run instead
   c.log_every, c.eval_every, c.save_every, c.keep = 50, 5000, 1000, 2
-  c.eval_batches = 10  # of batch_size pairs at most in an evaluation; 0 is all there are
+  c.eval_batches = 4  # of batch_size pairs at most in an evaluation; 0 is all there are
   c.threads = 8  # that decode images
   c.mesh = ConfigDict()
   c.mesh.data, c.mesh.fsdp = -1, 1  # devices; -1 is all that are left

@@ -24,7 +24,7 @@ MISTAKES = {
     ['configs/pretrian.py', 'configs/pretrain.py'],
   ),
   'a folder': (('--config=configs',), ['there is no file configs']),
-  'not Python': (('--config=README.md',), ['README.md', 'get_config']),
+  'not Python': (('--config=README.md',), ['--config=README.md', 'line']),
   'no get_config': (('--config=pixelbert_jax/__init__.py',), ['no function get_config']),
   'no such variant': (('--config=configs/pretrain.py:r51',), ['r51', 'r50', 'x152']),
   'unknown flag': ((TEST, '--wokdir=x'), ['--wokdir=x']),
