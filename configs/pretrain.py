@@ -57,6 +57,8 @@ def paper() -> ConfigDict:
   c.image = ConfigDict()
   c.image.shorter, c.image.longer = 800, 1333
   c.image.canvases = ((832, 832), (832, 1088), (832, 1344), (1088, 832), (1344, 832))
+  # ImageNet's, of RGB in 0..1; `convert` writes those of the CNN it takes.
+  c.image.mean, c.image.deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
   c.text = ConfigDict()
   c.text.vocabulary = ''  # BERT's vocab.txt
   c.text.length = 40  # open

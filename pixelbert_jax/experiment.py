@@ -35,7 +35,9 @@ def make_model(config: ConfigDict, vocab_size: int) -> PretrainingModel:
   )
   text = TextEmbedding(vocab_size, t.width, t.max_positions, t.dropout, t.init_std, dtype)
   encoder = Encoder(t.layers, t.heads, t.mlp_width, t.dropout, t.init_std, dtype, t.remat, t.unroll)
-  return PretrainingModel(PixelBert(cnn, text, encoder, config.sampled_pixels))
+  mean, deviation = tuple(config.image.mean), tuple(config.image.deviation)
+  backbone = PixelBert(cnn, text, encoder, config.sampled_pixels, mean, deviation)
+  return PretrainingModel(backbone)
 
 
 def make_optimizer(

@@ -23,6 +23,8 @@ PAPER = {
   'text.length': 40,
   'image.shorter': 800,
   'image.longer': 1333,
+  'image.mean': (0.485, 0.456, 0.406),
+  'image.deviation': (0.229, 0.224, 0.225),
   'cnn.stages': (3, 4, 6, 3),
   'cnn.width': 64,
   'cnn.groups': 1,
@@ -166,5 +168,5 @@ def test_parameters_are_as_many_as_published(variant, layers, cnn):
 
 
 def test_an_unknown_variant_is_told_the_known_ones():
-  with pytest.raises(ValueError, match=r"no variant 'r101': test, nlvr, r50, x101, x152"):
+  with pytest.raises(ValueError, match=r"no variant 'r101': test, nlvr, r50, r50_1gpu, x101, x152"):
     get_config('r101')

@@ -270,7 +270,7 @@ def test_resized_values_stay_within_bytes():
 def test_normalised_values():
   mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
   pixels = np.stack([np.zeros(3), mean * 255, np.full(3, 255), (mean + deviation) * 255])
-  found = image_lib.normalise(jnp.asarray(pixels, jnp.float32))
+  found = image_lib.normalise(jnp.asarray(pixels, jnp.float32), mean, deviation)
   assert found.dtype == jnp.float32
   expected = [-mean / deviation, np.zeros(3), (1 - mean) / deviation, np.ones(3)]
   np.testing.assert_allclose(found, expected, atol=1e-5)
