@@ -9,7 +9,6 @@ import atexit
 import contextlib
 import dataclasses
 import hashlib
-import itertools
 import json
 import os
 import pathlib
@@ -24,24 +23,11 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Mesh
 
-from pixelbert_jax import UserError, sharding
-from pixelbert_jax.manifest import Manifest
+from pixelbert_jax import sharding
+from pixelbert_jax.manifest import CheckpointError, DamagedError, Manifest
+from pixelbert_jax.workdir import differences, read_config, to_json
 
 Tree = Any
-
-# What may differ when a run goes on; all else decides what the next step computes.
-MAY_CHANGE = (
-  *('data.data_dir', 'epochs', 'log_every', 'eval_every', 'save_every', 'keep', 'threads'),
-  *('mesh.data', 'mesh.fsdp'),  # to the last bit it is the same run on the same mesh only
-)
-
-
-class CheckpointError(UserError):
-  """A checkpoint or workdir that cannot be used; one line: what, where, how to mend it."""
-
-
-class DamagedError(CheckpointError):
-  """A step that does not hold what was saved; another may."""
 
 
 class Checkpoints:
@@ -75,11 +61,11 @@ class Checkpoints:
       CheckpointError: there is none that is whole, or it does not fit `like`.
     """
     folder, items = self._workdir, _items(like)
-    steps = sorted(self._manager.all_steps(), reverse=True) if step is None else [step]
+    chosen = reversed(steps(folder)) if step is None else [step]
 
     def read(step: int) -> Tree:
-      manifest = _manifest(folder, step)
-      if _differences(manifest.config, self._config) or manifest.files != self._files:
+      manifest = Manifest.read(folder / 'checkpoints' / str(step))
+      if differences(manifest.config, self._config) or manifest.files != self._files:
         raise DamagedError('config.json or vocab.txt is not what it was saved with')
       misfits = manifest.misfits(items)
       if misfits:
@@ -87,7 +73,7 @@ class Checkpoints:
       restored = _read(folder, manifest, items)
       return like._replace(**restored['model'], **restored['training'])
 
-    state, damaged = _first_whole(folder, steps, read)
+    state, damaged = _first_whole(folder, chosen, read)
     for number in damaged:
       _set_aside(folder / 'checkpoints' / str(number))
     if damaged:
@@ -119,6 +105,14 @@ class Loaded:
   folder: epath.Path
 
 
+def steps(folder: epath.Path | pathlib.Path) -> list[int]:
+  """The steps in a checkpoint or workdir, oldest first; whether they are whole is not known yet."""
+  inside = folder / 'checkpoints'
+  return (
+    sorted(int(p.name) for p in inside.iterdir() if p.name.isdecimal()) if inside.is_dir() else []
+  )
+
+
 def load(spec: str | os.PathLike, mesh: Mesh | None = None) -> Loaded:
   """The model of a checkpoint, every bit of it compared with what was saved.
 
@@ -133,23 +127,23 @@ def load(spec: str | os.PathLike, mesh: Mesh | None = None) -> Loaded:
     CheckpointError: there is no such checkpoint, or none that is whole.
   """
   folder, step = _parse(spec)
-  steps = _steps(folder)
-  if not steps:
+  there = steps(folder)
+  if not there:
     raise CheckpointError(
       f'{folder} is not a checkpoint (no step in checkpoints/): '
       'give a workdir, WORKDIR@STEP or the output of convert'
     )
-  if step is not None and step not in steps:
-    raise CheckpointError(f'{folder} has no step {step}: it has {", ".join(map(str, steps))}')
+  if step is not None and step not in there:
+    raise CheckpointError(f'{folder} has no step {step}: it has {", ".join(map(str, there))}')
 
   def read(step: int) -> Loaded:
-    manifest = _manifest(folder, step)
+    manifest = Manifest.read(folder / 'checkpoints' / str(step))
     _check_files(folder, manifest)
     shapes = {'params': {}, 'batch_stats': {}} | manifest.shapes('model')
     model = _read(folder, manifest, {'model': _placed(shapes, mesh)})['model']
     return Loaded(manifest.config, model, _local(folder / 'vocab.txt'), step, folder)
 
-  return _first_whole(folder, reversed(steps) if step is None else [step], read)[0]
+  return _first_whole(folder, reversed(there) if step is None else [step], read)[0]
 
 
 def write_model(
@@ -181,10 +175,10 @@ def write_model(
     for name, content in (files or {}).items():
       (partial / name).write_bytes(content)
     shutil.copyfile(vocabulary, partial / 'vocab.txt')
-    (partial / 'config.json').write_text(_json(config))
+    (partial / 'config.json').write_text(to_json(config))
     digests = _digests(epath.Path(partial), ['vocab.txt', *(files or {})])
     items = {'model': variables}
-    manifest = Manifest.of(0, json.loads(_json(config)), digests, items)
+    manifest = Manifest.of(0, json.loads(to_json(config)), digests, items)
     with contextlib.closing(_manager(epath.Path(partial), keep=1)) as manager:
       manager.save(0, args=_save_args(items, manifest))
       manager.wait_until_finished()
@@ -211,19 +205,6 @@ def _items(state: Tree) -> dict[str, Tree]:
 def _save_args(items: dict[str, Tree], manifest: Manifest) -> ocp.args.Composite:
   trees = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
   return ocp.args.Composite(**trees, manifest=ocp.args.JsonSave(manifest.sealed()))
-
-
-def _manifest(folder: epath.Path, step: int) -> Manifest:
-  path = folder / 'checkpoints' / str(step) / 'manifest' / 'metadata'
-  if not path.exists():
-    raise DamagedError('no manifest: saved by an earlier version, or not to its end')
-  try:
-    manifest = Manifest.unseal(path.read_text())
-  except ValueError as error:
-    raise DamagedError(f'its manifest is damaged ({error})') from error
-  if manifest.step != step:
-    raise DamagedError(f'it was saved as step {manifest.step}')
-  return manifest
 
 
 def _read(folder: epath.Path, manifest: Manifest, items: dict[str, Tree]) -> dict[str, Tree]:
@@ -282,13 +263,6 @@ def _parse(spec: str | os.PathLike) -> tuple[epath.Path, int | None]:
   return folder if '://' in name else folder.absolute(), None if step is None else int(step)
 
 
-def _steps(folder: epath.Path) -> list[int]:
-  steps = folder / 'checkpoints'
-  return (
-    sorted(int(p.name) for p in steps.iterdir() if p.name.isdecimal()) if steps.is_dir() else []
-  )
-
-
 def _placed(shapes: Tree, mesh: Mesh | None) -> Tree:
   if mesh is None:
     return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), shapes)
@@ -309,18 +283,8 @@ def _check_files(folder: epath.Path, manifest: Manifest) -> None:
   for name, digest in _digests(folder, manifest.files).items():
     if digest != manifest.files[name]:
       raise DamagedError(f'{name} is not what it was saved with')
-  if _differences(_read_config(folder / 'config.json'), manifest.config):
+  if differences(read_config(folder / 'config.json'), manifest.config):
     raise DamagedError('config.json is not what it was saved with')
-
-
-def _read_config(path: epath.Path | pathlib.Path) -> dict[str, Any]:
-  try:
-    config = json.loads(path.read_text())
-  except ValueError as error:
-    raise DamagedError(f'{path} is damaged ({error})') from error
-  if not isinstance(config, dict):
-    raise DamagedError(f'{path} is damaged')
-  return config
 
 
 def _local(path: epath.Path) -> pathlib.Path:
@@ -332,81 +296,6 @@ def _local(path: epath.Path) -> pathlib.Path:
   copy = folder / path.name
   copy.write_bytes(path.read_bytes())
   return copy
-
-
-# --- A workdir -----------------------------------------------------------------------------
-
-
-def check_workdir(workdir: pathlib.Path, config: dict[str, Any], vocabulary: str) -> None:
-  """Checks that a run may use `workdir`: there is none in it, or it is the same.
-
-  Raises:
-    CheckpointError: the workdir holds another run; what differs is named.
-  """
-  if not (workdir / 'config.json').exists():
-    return
-  differing = _differences(_read_config(workdir / 'config.json'), json.loads(_json(config)))
-  if differing:
-    raise CheckpointError(
-      f'{workdir} holds a run with another configuration ({"; ".join(differing)}): '
-      'take another --workdir, or delete that one'
-    )
-  if (workdir / 'vocab.txt').exists():
-    differing = vocabulary_difference(workdir / 'vocab.txt', vocabulary)
-    if differing:
-      raise CheckpointError(
-        f'{workdir} holds a run with another vocabulary than {vocabulary} ({differing}): '
-        'take another --workdir, or delete that one'
-      )
-
-
-def claim_workdir(workdir: pathlib.Path, config: dict[str, Any], vocabulary: str) -> None:
-  """Checks like `check_workdir`, then writes the configuration and vocabulary of the run."""
-  check_workdir(workdir, config, vocabulary)
-  workdir.mkdir(parents=True, exist_ok=True)
-  shutil.copyfile(vocabulary, workdir / 'vocab.txt')
-  _write_whole(workdir / 'config.json', _json(config))
-
-
-def vocabulary_difference(there: pathlib.Path, here: str | os.PathLike) -> str:
-  """Which entries of two vocabulary files differ: how many and the first; '' if none."""
-  files = [pathlib.Path(path).read_bytes() for path in (there, here)]
-  if files[0] == files[1]:
-    return ''
-  words = [file.decode(errors='replace').removesuffix('\n').split('\n') for file in files]
-  pairs = list(itertools.zip_longest(*words, fillvalue='absent'))
-  differing = [i for i, (old, new) in enumerate(pairs) if old != new]
-  if not differing:
-    return 'they end differently'
-  old, new = pairs[differing[0]]
-  entries = f'{len(differing):,} entr{"ies" if differing[1:] else "y"}'
-  return f'{entries} of {len(pairs):,}, first line {differing[0] + 1}: {old!r} there, {new!r} here'
-
-
-def _json(config: Mapping[str, Any]) -> str:
-  return json.dumps(config, indent=2) + '\n'
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-  old, new = _flat(old), _flat(new)
-  return [
-    f'{name} is {old.get(name, "absent")!r} there and {new.get(name, "absent")!r} here'
-    for name in sorted(old.keys() | new.keys())
-    if old.get(name) != new.get(name) and name not in MAY_CHANGE
-  ]
-
-
-def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat = {}
-  for key, value in tree.items():
-    flat |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
-  return flat
-
-
-def _write_whole(path: pathlib.Path, text: str) -> None:
-  partial = path.with_suffix('.partial')
-  partial.write_text(text)
-  os.replace(partial, path)
 
 
 def abstract(state: Tree) -> Tree:

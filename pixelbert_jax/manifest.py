@@ -13,9 +13,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
+
+from pixelbert_jax import UserError
 
 Array = jax.Array
 Tree = Any
+
+
+class CheckpointError(UserError):
+  """A checkpoint or workdir that cannot be used; one line: what, where, how to mend it."""
+
+
+class DamagedError(CheckpointError):
+  """A step that does not hold what was saved; another may."""
 
 
 def _mix(x: Array) -> Array:
@@ -97,6 +108,20 @@ class Manifest:
     """JSON that holds a digest of itself."""
     content = dataclasses.asdict(self)
     return {'manifest': content, 'sha256': _digest(content)}
+
+  @classmethod
+  def read(cls, step: epath.Path) -> 'Manifest':
+    """The manifest of a step, given as its folder; DamagedError if there is none or it is."""
+    path = step / 'manifest' / 'metadata'  # where Orbax writes JSON
+    if not path.exists():
+      raise DamagedError('no manifest: saved by an earlier version, or half deleted')
+    try:
+      manifest = cls.unseal(path.read_text())
+    except ValueError as error:
+      raise DamagedError(f'its manifest is damaged ({error})') from error
+    if str(manifest.step) != step.name:
+      raise DamagedError(f'it was saved as step {manifest.step}')
+    return manifest
 
   @classmethod
   def unseal(cls, text: str) -> 'Manifest':

@@ -15,9 +15,9 @@ from pixelbert_jax.checkpoint import (
   CheckpointError,
   Checkpoints,
   abstract,
-  claim_workdir,
 )
 from pixelbert_jax.step import State
+from pixelbert_jax.workdir import claim_workdir
 
 
 def make_state(seed):
@@ -97,74 +97,3 @@ def test_a_workdir_that_was_moved_restores(tmp_path):
   save(tmp_path / 'here', 5)
   shutil.move(tmp_path / 'here', tmp_path / 'there')
   assert bits(restore(tmp_path / 'there')) == bits(make_state(5))
-
-
-# --- Whose workdir it is -----------------------------------------------------------------
-
-CONFIG = {
-  'seed': 0,
-  'epochs': 2.0,
-  'log_every': 1,
-  'eval_every': 2,
-  'save_every': 3,
-  'keep': 2,
-  'threads': 2,
-  'betas': (0.9, 0.999),
-  'data': {'name': 'scenes', 'data_dir': ''},
-  'cnn': {'width': 8},
-}
-
-
-@pytest.fixture
-def claim(tmp_path):
-  """Claims one workdir with a configuration like CONFIG but for some fields."""
-  words = tmp_path / 'words.txt'
-  words.write_text('[PAD]\ncat\n')
-
-  def run(**changes):
-    config = json.loads(json.dumps(CONFIG)) | {'betas': CONFIG['betas']}
-    for name, value in changes.items():
-      group, _, field = name.rpartition('__')
-      (config[group] if group else config)[field] = value
-    claim_workdir(tmp_path / 'run', config, str(words))
-
-  run.path = tmp_path / 'run'
-  return run
-
-
-def test_a_workdir_holds_configuration_and_vocabulary(claim):
-  claim()
-  assert json.loads((claim.path / 'config.json').read_text()) == json.loads(json.dumps(CONFIG))
-  assert (claim.path / 'vocab.txt').read_text() == '[PAD]\ncat\n'
-  claim()  # The same again is welcome.
-
-
-def test_another_configuration_is_refused_and_what_differs_is_named(claim):
-  claim()
-  before = {path.name: path.read_bytes() for path in claim.path.iterdir()}
-  with pytest.raises(CheckpointError) as caught:
-    claim(seed=1, cnn__width=16, cnn__groups=2, betas=(0.9, 0.99), epochs=3.0)
-  message = str(caught.value)
-  assert '\n' not in message
-  for part in (
-    str(claim.path),
-    'seed is 0 there and 1 here',
-    'cnn.width is 8 there and 16 here',
-    "cnn.groups is 'absent' there and 2 here",
-    'betas is [0.9, 0.999] there and [0.9, 0.99] here',
-  ):
-    assert part in message
-  assert 'epochs' not in message
-  assert {path.name: path.read_bytes() for path in claim.path.iterdir()} == before
-
-
-@pytest.mark.parametrize(
-  'name',
-  ['data.data_dir', 'epochs', 'log_every', 'eval_every', 'save_every', 'keep', 'threads'],
-)
-def test_what_may_change_may_change_and_is_noted(claim, name):
-  claim()
-  claim(**{name.replace('.', '__'): 99})
-  config = json.loads((claim.path / 'config.json').read_text())
-  group, _, field = name.rpartition('.')
-  assert (config[group] if group else config)[field] == 99
