@@ -163,13 +163,12 @@ def expected(like: Variables) -> Shapes:
   return {slot.name: slot.view(empty[slot.ours]).shape for slot in slots(like)}
 
 
-def check(found: Shapes, like: Variables, source: str = 'the weights', hint: str = '') -> None:
-  """Compares the shapes of tensors with those of our variables.
+def check(found: Shapes, wanted: Shapes, source: str = 'the weights', hint: str = '') -> None:
+  """Compares the shapes of tensors with those that are wanted.
 
   Raises:
     WeightsError: names the missing, unexpected and mis-shaped tensors; `hint` says how to mend it.
   """
-  wanted = expected(like)
   problems = {
     'missing': [name for name in wanted if name not in found],
     'unexpected': [name for name in found if name not in wanted],
@@ -222,7 +221,7 @@ def from_torch(tensors: Mapping[str, np.ndarray], like: Variables) -> Variables:
     WeightsError: tensors are missing, unexpected or of another shape.
   """
   tensors = fold_token_types(dict(tensors))
-  check({name: x.shape for name, x in tensors.items()}, like)
+  check({name: x.shape for name, x in tensors.items()}, expected(like))
   arrays = {path: np.empty(x.shape, x.dtype) for path, x in flat(like).items()}
   for slot in slots(like):
     slot.view(arrays[slot.ours])[...] = tensors[slot.name]
