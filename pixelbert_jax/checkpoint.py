@@ -52,8 +52,8 @@ class Checkpoints:
       manifest = Manifest.of(step, self._config, self._files, items)
       self._manager.save(step, args=_save_args(items, manifest), force=True)
 
-  def restore(self, like: Tree, step: int | None = None) -> Tree:
-    """The state of `step`, or the newest that is whole, with the shapes and shardings of `like`.
+  def restore(self, like: Tree) -> Tree:
+    """The newest state that is whole, with the shapes and shardings of `like`.
 
     Newer steps that are damaged are named and set aside, as `checkpoints/STEP.damaged`.
 
@@ -61,19 +61,17 @@ class Checkpoints:
       CheckpointError: there is none that is whole, or it does not fit `like`.
     """
     folder, items = self._workdir, _items(like)
-    chosen = reversed(steps(folder)) if step is None else [step]
 
     def read(step: int) -> Tree:
       manifest = Manifest.read(folder / 'checkpoints' / str(step))
-      if differences(manifest.config, self._config) or manifest.files != self._files:
-        raise DamagedError('config.json or vocab.txt is not what it was saved with')
+      _check_files(folder, manifest)
       misfits = manifest.misfits(items)
       if misfits:
         raise CheckpointError(f'{folder}/checkpoints/{step} does not fit: {"; ".join(misfits[:3])}')
       restored = _read(folder, manifest, items)
       return like._replace(**restored['model'], **restored['training'])
 
-    state, damaged = _first_whole(folder, chosen, read)
+    state, damaged = _first_whole(folder, reversed(steps(folder)), read)
     for number in damaged:
       _set_aside(folder / 'checkpoints' / str(number))
     if damaged:
@@ -108,9 +106,9 @@ class Loaded:
 def steps(folder: epath.Path | pathlib.Path) -> list[int]:
   """The steps in a checkpoint or workdir, oldest first; whether they are whole is not known yet."""
   inside = folder / 'checkpoints'
-  return (
-    sorted(int(p.name) for p in inside.iterdir() if p.name.isdecimal()) if inside.is_dir() else []
-  )
+  if not inside.is_dir():
+    return []
+  return sorted(int(path.name) for path in inside.iterdir() if path.name.isdecimal())
 
 
 def load(spec: str | os.PathLike, mesh: Mesh | None = None) -> Loaded:
@@ -208,12 +206,12 @@ def _save_args(items: dict[str, Tree], manifest: Manifest) -> ocp.args.Composite
 
 
 def _read(folder: epath.Path, manifest: Manifest, items: dict[str, Tree]) -> dict[str, Tree]:
-  # Whatever Orbax raises on damaged files, and it raises much, says that they are damaged.
   path = folder / 'checkpoints' / str(manifest.step)
   try:
     with ocp.StandardCheckpointer() as reader:
       restored = {name: reader.restore(path / name, like) for name, like in items.items()}
   except Exception as error:
+    # Whatever Orbax raises on damaged files, and it raises much, says that they are damaged.
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise DamagedError(f'cannot be read: {first[:200]}') from error
   damaged = manifest.damaged(restored)
@@ -283,8 +281,9 @@ def _check_files(folder: epath.Path, manifest: Manifest) -> None:
   for name, digest in _digests(folder, manifest.files).items():
     if digest != manifest.files[name]:
       raise DamagedError(f'{name} is not what it was saved with')
-  if differences(read_config(folder / 'config.json'), manifest.config):
-    raise DamagedError('config.json is not what it was saved with')
+  differing = differences(manifest.config, read_config(folder / 'config.json'))
+  if differing:
+    raise DamagedError(f'config.json is not what it was saved with: {differing[0]}')
 
 
 def _local(path: epath.Path) -> pathlib.Path:

@@ -14,11 +14,11 @@ from pixelbert_jax.workdir import differences, to_json, vocabulary_difference
 
 Tree = Any
 
-# What makes another backbone: other shapes or layers, or the same arrays put to another use.
+# Where these differ the arrays do not fit, or are put to another use.
 BACKBONE = (
   *('cnn.stages', 'cnn.width', 'cnn.groups', 'cnn.group_width', 'cnn.stem'),
   *('transformer.layers', 'transformer.width', 'transformer.heads', 'transformer.mlp_width'),
-  'transformer.max_positions',
+  *('transformer.max_positions', 'image.mean', 'image.deviation'),
 )
 
 

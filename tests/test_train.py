@@ -23,6 +23,7 @@ from pixelbert_jax.metrics import MetricsLog
 from pixelbert_jax.train import DONE, PREEMPTED, init_state, train
 
 STEPS = 12  # With a save after 5 and 10, and an evaluation after 10.
+ITEMS = ocp.args.Composite(model=ocp.args.StandardRestore(), training=ocp.args.StandardRestore())
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -86,10 +87,10 @@ def timeless_metrics(workdir):
 def last_state(workdir):
   """The newest checkpoint, each array as its path, type, shape and bytes."""
   with ocp.CheckpointManager(workdir / 'checkpoints') as manager:
-    state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore())
+    state = manager.restore(manager.latest_step(), args=ITEMS)
   return {
     jax.tree_util.keystr(path): (str(x.dtype), x.shape, np.asarray(x).tobytes())
-    for path, x in jax.tree_util.tree_leaves_with_path(state)
+    for path, x in jax.tree_util.tree_leaves_with_path(dict(state))
   }
 
 
