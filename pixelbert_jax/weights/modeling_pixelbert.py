@@ -1,7 +1,7 @@
 """Pixel-BERT (Huang et al. 2020, arXiv 2004.00849) in PyTorch: a CNN and BERT in one Transformer.
 
     model = transformers.AutoModel.from_pretrained(FOLDER, trust_remote_code=True)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(FOLDER)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(FOLDER, trust_remote_code=True)
     text = tokenizer(['a red bus'], return_tensors='pt')
     outputs = model(**model.preprocess([PIL.Image.open('bus.jpg')]), **text)
     outputs.itm_logits.sigmoid()  # the probability that image and text match
@@ -230,7 +230,7 @@ class Layer(nn.Module):
     return self.output.LayerNorm(x + self.dropout(y))
 
 
-# --- Pixel-BERT ------------------------------------------------------------------------------------
+# --- Pixel-BERT ---------------------------------------------------------------------------------
 
 
 class PixelBert(PreTrainedModel):
