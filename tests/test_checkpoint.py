@@ -9,6 +9,11 @@ import pathlib
 import random
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +21,8 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
-from etils import epath
 
-from pixelbert_jax import sharding
+from pixelbert_jax import checkpoint, sharding
 from pixelbert_jax.checkpoint import (
   CheckpointError,
   Checkpoints,
@@ -30,6 +34,7 @@ from pixelbert_jax.checkpoint import (
 from pixelbert_jax.step import State
 from pixelbert_jax.workdir import claim_workdir
 
+ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = {'seed': 0, 'betas': [0.9, 0.999], 'data': {'name': 'scenes'}, 'cnn': {'width': 8}}
 
 
@@ -207,7 +212,7 @@ def test_a_bucket_is_read_through_the_file_layer(converted, monkeypatch):
   monkeypatch.setattr(
     ocp.StandardCheckpointer, 'restore', lambda self, path, *like: restore(self, path.local, *like)
   )
-  monkeypatch.setattr(epath, 'Path', lambda spec: bucket.at(spec))
+  monkeypatch.setattr(checkpoint, 'epath', types.SimpleNamespace(Path=bucket.at))
   found = load('gs://bucket/converted')
   assert bits(found.variables) == bits(make_state(7).variables)
   assert str(found.folder) == 'gs://bucket/converted'
@@ -371,3 +376,32 @@ def test_a_byte_flipped_anywhere_never_gives_wrong_values(attempt, part, workdir
     assert (f'{tmp_path}/copy/checkpoints/10 is damaged' in said) == (step == 5), where
     outcomes[step] += 1
   assert outcomes.keys() == {'error', 5, 10}, outcomes
+
+
+SAVE = """
+import itertools, pathlib, sys
+from tests.test_checkpoint import Checkpoints, make_state
+checkpoints = Checkpoints(pathlib.Path(sys.argv[1]))
+first = (checkpoints.latest or 0) + 1
+print(first, flush=True)
+for step in itertools.count(first):
+  checkpoints.save(step, make_state(step))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_killed_while_it_saves_leaves_what_it_saved_before(tmp_path, capsys):
+  chance, reached = random.Random(0), 0
+  save(tmp_path)
+  for _ in range(6):
+    command = [sys.executable, '-c', SAVE, tmp_path]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+      assert int(process.stdout.readline()) == reached + 1
+      time.sleep(chance.uniform(0.5, 2))
+      process.send_signal(signal.SIGKILL)
+    found = load(tmp_path)
+    assert bits(found.variables) == bits(make_state(found.step).variables)
+    assert bits(restore(tmp_path)) == bits(make_state(found.step))
+    assert found.step > reached
+    reached = found.step
+  assert 'damaged' not in capsys.readouterr().out  # The newest is written before it has its name.
