@@ -140,7 +140,6 @@ class ResNet(nn.Module):
     self.conv1 = conv(48, c.cnn_width, 3) if self.patches else conv(3, c.cnn_width, 7, 2)
     self.bn1 = BatchNorm(c.cnn_width, frozen)
     inputs, stride = c.cnn_width, 8  # with the stem (4) and the last pool (2)
-    self.stages = []
     for i, blocks in enumerate(c.stages):
       width = (c.groups * c.group_width or c.cnn_width) * 2**i
       outputs = 4 * c.cnn_width * 2**i
@@ -311,13 +310,13 @@ class PixelBert(PreTrainedModel):
       labels: [N, T], the words under the [MASK]s, and -100 elsewhere.
       itm_labels: [N], 1 where image and text match.
     """
-    (b, _, *canvas), n = pixel_values.shape, len(input_ids)
     if image_size is None:
-      image_size = torch.tensor([canvas] * b, device=pixel_values.device)
+      image_size = torch.tensor([pixel_values.shape[2:]], device=pixel_values.device)
     if attention_mask is None:
       attention_mask = torch.ones_like(input_ids)
-    pixels, pixel_mask = self.embed_pixels(pixel_values, image_size)
-    pixels, pixel_mask = (x.repeat_interleave(n // b, 0) for x in (pixels, pixel_mask))
+    pixels, pixel_mask = self.embed_pixels(pixel_values, image_size.expand(len(pixel_values), 2))
+    texts = len(input_ids) // len(pixel_values)
+    pixels, pixel_mask = (x.repeat_interleave(texts, 0) for x in (pixels, pixel_mask))
     if pixel_indices is not None:
       pixels = pixels.take_along_dim(pixel_indices[..., None], 1)
       pixel_mask = pixel_mask.take_along_dim(pixel_indices, 1)
@@ -327,21 +326,13 @@ class PixelBert(PreTrainedModel):
     for layer in self.bert.encoder.layer:
       x = layer(x, mask)
     tokens, pixels = x.split([input_ids.shape[1], pixels.shape[1]], 1)
-
     pooled = self.bert.pooler.dense(tokens[:, 0]).tanh()
     transform = self.cls.predictions.transform
     hidden = transform.LayerNorm(F.gelu(transform.dense(tokens)))
     words = self.bert.embeddings.word_embeddings.weight
     mlm_logits = F.linear(hidden, words, self.cls.predictions.bias)
     itm_logits = self.itm(pooled)[:, 0]
-
-    losses = {}
-    if labels is not None:
-      total = F.cross_entropy(mlm_logits.flatten(0, 1), labels.flatten(), reduction='sum')
-      losses['mlm_loss'] = total / (labels != -100).sum().clamp(min=1)
-    if itm_labels is not None:
-      wanted = itm_labels.to(itm_logits.dtype)
-      losses['itm_loss'] = F.binary_cross_entropy_with_logits(itm_logits, wanted)
+    losses = pretraining_losses(mlm_logits, itm_logits, labels, itm_labels)
     return PixelBertOutput(
       loss=sum(losses.values()) if losses else None,
       **losses,
@@ -352,3 +343,17 @@ class PixelBert(PreTrainedModel):
       pixels=pixels,
       pixel_mask=pixel_mask,
     )
+
+
+def pretraining_losses(
+  mlm_logits: Tensor, itm_logits: Tensor, labels: Tensor | None, itm_labels: Tensor | None
+) -> dict[str, Tensor]:
+  """The mean cross-entropy of each task that has labels, in nats."""
+  losses = {}
+  if labels is not None:
+    total = F.cross_entropy(mlm_logits.flatten(0, 1), labels.flatten(), reduction='sum')
+    losses['mlm_loss'] = total / (labels != -100).sum().clamp(min=1)
+  if itm_labels is not None:
+    matched = itm_labels.to(itm_logits.dtype)
+    losses['itm_loss'] = F.binary_cross_entropy_with_logits(itm_logits, matched)
+  return losses
