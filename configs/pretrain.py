@@ -89,6 +89,9 @@ def x152(c: ConfigDict) -> None:
   c.cnn.update(stages=(3, 8, 36, 3), groups=32, group_width=8)
   c.image.shorter, c.image.longer = 600, 1000
   c.image.canvases = ((640, 640), (640, 832), (640, 1024), (832, 640), (1024, 640))
+  # Of Detectron's ResNeXt-152, the only one published: a mean in 0..255 and no deviation.
+  c.image.mean = tuple(x / 255 for x in (122.7717, 115.9465, 102.9801))
+  c.image.deviation = (1 / 255,) * 3
 
 
 def small() -> ConfigDict:

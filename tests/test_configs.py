@@ -12,6 +12,7 @@ from configs.pretrain import VARIANTS, get_config
 from pixelbert_jax.input.image import choose_canvas
 from pixelbert_jax.input.plan import Canvases
 from pixelbert_jax.train import init_variables, make_model
+from pixelbert_jax.weights import caffe2
 
 # shared/paper.md: number by number; what it calls open has the default it gives there.
 PAPER = {
@@ -54,12 +55,13 @@ PAPER = {
   'optimizer.decay_factor': 0.1,
 }
 RESNEXT = {'cnn.groups': 32, 'cnn.group_width': 8}
+DETECTRON = {'image.mean': caffe2.MEAN, 'image.deviation': caffe2.DEVIATION}
 SMALLER = {'image.shorter': 600, 'image.longer': 1000}
 DIFFERENCES = {
   'r50': {'micro_batches': 1},
   'r50_1gpu': {'micro_batches': 128, 'batch_size': 4096},
   'x101': {'cnn.stages': (3, 4, 23, 3), **RESNEXT},
-  'x152': {'cnn.stages': (3, 8, 36, 3), **RESNEXT, **SMALLER},
+  'x152': {'cnn.stages': (3, 8, 36, 3), **RESNEXT, **SMALLER, **DETECTRON},
 }
 
 

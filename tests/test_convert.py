@@ -212,8 +212,12 @@ def test_half_precision_is_read_exactly(dtype, tmp_path):
 
 
 def test_a_checkpoint_of_both(bert, cnn):
-  found, loaded, record = converted(bert, cnn)
+  config = small_config()
+  config.image.mean = (0.1, 0.2, 0.3)  # not this CNN's
+  found, loaded, record = converted(bert, cnn, config)
   assert_same(found)
+  assert loaded.config['image']['mean'] == [0.485, 0.456, 0.406]
+  assert loaded.config['image']['deviation'] == [0.229, 0.224, 0.225]
   assert {path.split('/')[1 + ('backbone' in path)] for path in record['at_random']} == set(OWN)
   t = loaded.config['transformer']
   sizes = ('width', 'layers', 'heads', 'mlp_width', 'max_positions')
@@ -589,12 +593,16 @@ def test_what_does_not_fit_is_one_line_and_leaves_nothing(what, bert, cnn, tmp_p
   assert_refused(capsys, tmp_path, message, **given)
 
 
-def test_folded_statistics_have_to_stay_frozen(bert, tmp_path, capsys):
+@pytest.mark.parametrize(
+  ('field', 'value', 'message'),
+  [('batch_norm', 'batch', "cnn.batch_norm has to be 'frozen'"), ('groups', 1, 'only ResNeXts')],
+)
+def test_detectron_s_cnn_wants_its_configuration(field, value, message, bert, tmp_path, capsys):
   path, config = tmp_path / 'X-152.pkl', small_config()
   path.write_bytes(pickle.dumps({'blobs': detectron()}))
-  config.cnn.batch_norm = 'batch'
+  config.cnn[field] = value
   given = {'bert': bert, 'cnn': path, 'config': config, 'output': tmp_path / 'converted'}
-  assert_refused(capsys, tmp_path, "cnn.batch_norm has to be 'frozen'", **given)
+  assert_refused(capsys, tmp_path, message, **given)
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,9 @@ def find(place: str) -> pathlib.Path:
   try:
     found = pathlib.Path(snapshot_download(place, allow_patterns=[*SMALL_FILES, *weights]))
     if not list(found.glob('model*.safetensors')):
-      found = pathlib.Path(snapshot_download(place, allow_patterns=[*SMALL_FILES, '*.bin']))
+      found = pathlib.Path(
+        snapshot_download(place, allow_patterns=[*SMALL_FILES, 'pytorch_model.bin'])
+      )
   except Exception as error:  # The hub's own, those of the network library, OSError, ValueError.
     raise WeightsError(
       f'--bert={place}: no such folder, and the hub does not give it ({one_line(error)}): download '

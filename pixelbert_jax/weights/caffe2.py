@@ -37,14 +37,14 @@ def read_pickle(path: pathlib.Path) -> dict[str, Any]:
   """
   try:
     read = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding='latin1').load()
+    blobs = read.get('blobs', read) if isinstance(read, dict) else read
+    if isinstance(blobs, dict) and all(isinstance(name, str) for name in blobs):
+      return {name: x.numpy if isinstance(x, _Array) else x for name, x in blobs.items()}
   except WeightsError as error:
     raise WeightsError(f'{path}: {error}') from error
   except Exception as error:  # Damaged pickles raise almost anything.
     raise WeightsError(f'{path} cannot be read ({one_line(error)}): download it again') from error
-  blobs = read.get('blobs', read) if isinstance(read, dict) else read
-  if not isinstance(blobs, dict) or not all(isinstance(name, str) for name in blobs):
-    raise WeightsError(f"{path} is not Detectron's: it holds no dictionary of blobs")
-  return {name: x.numpy if isinstance(x, _Array) else x for name, x in blobs.items()}
+  raise WeightsError(f"{path} is not Detectron's: it holds no dictionary of blobs")
 
 
 class _ArraysOnly(pickle.Unpickler):

@@ -8,6 +8,9 @@ from pixelbert_jax.weights import caffe2
 from pixelbert_jax.weights.files import Source, digest, read_file
 from pixelbert_jax.weights.names import WeightsError
 
+# Of RGB in 0..1: what torchvision and timm normalise by before their ResNets.
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 UNWANTED = {
   r'cnn\.fc\.(weight|bias)': 'classifier of ImageNet',
   r'cnn\..*\.num_batches_tracked': 'count of batches, which nothing here depends on',
@@ -44,7 +47,7 @@ def configure(config: Any, source: Source) -> None:
   """Checks `config.cnn` against the depth of a CNN, and sets what it was normalised by.
 
   Raises:
-    WeightsError: the file is of another depth, or needs frozen statistics and does not get them.
+    WeightsError: the file is of another depth, or Detectron's and the configuration not for it.
   """
   blocks = [re.match(r'cnn\.layer(\d)\.(\d+)\.', name) for name in source.tensors]
   numbers = {(int(m[1]), int(m[2])) for m in blocks if m}
@@ -63,11 +66,20 @@ def configure(config: Any, source: Source) -> None:
       f'configuration is {tuple(config.cnn.stages)}: take the variant of this CNN '
       '(r50, x101, x152), or another file'
     )
-  if not source.place.endswith('.pkl'):
-    return
+  config.image.mean, config.image.deviation = MEAN, DEVIATION
+  if source.place.endswith('.pkl'):
+    _check_folded(config, source.place)
+    config.image.mean, config.image.deviation = caffe2.MEAN, caffe2.DEVIATION
+
+
+def _check_folded(config: Any, place: str) -> None:
   if config.cnn.batch_norm != 'frozen':
     raise WeightsError(
-      f'{source.place} has its statistics folded into scale and shift: '
-      "cnn.batch_norm has to be 'frozen'"
+      f"{place} has its statistics folded into scale and shift: cnn.batch_norm has to be 'frozen'"
     )
-  config.image.mean, config.image.deviation = caffe2.MEAN, caffe2.DEVIATION
+  if config.cnn.groups == 1:
+    # They have the same names and shapes as torchvision's.
+    raise WeightsError(
+      f"{place}: of Detectron's pickles only ResNeXts are taken, and cnn.groups is 1; its ResNets "
+      "stride in the 1x1 convolutions: take torchvision's or timm's"
+    )

@@ -95,19 +95,19 @@ def _torch(path: pathlib.Path) -> dict[str, Any]:
     raise WeightsError(f'{path} is not safe to read with PyTorch {torch.__version__}: {remedy}')
   try:
     read = torch.load(path, map_location='cpu', weights_only=True)
+    # Training scripts put the weights beside the optimiser's state.
+    for key in ('state_dict', 'model'):
+      if isinstance(read, dict) and isinstance(read.get(key), dict):
+        read = read[key]
+    if isinstance(read, dict):
+      return {str(name): _array(x) for name, x in read.items()}
   except pickle.UnpicklingError as error:
     raise WeightsError(
       f'{path} holds more than weights, which may run code ({one_line(error)}): not read'
     ) from error
   except Exception as error:  # Damaged files raise almost anything.
     raise WeightsError(f'{path} cannot be read ({one_line(error)}): download it again') from error
-  # Training scripts put the weights beside the optimiser's state.
-  for key in ('state_dict', 'model'):
-    if isinstance(read, dict) and isinstance(read.get(key), dict):
-      read = read[key]
-  if not isinstance(read, dict):
-    raise WeightsError(f'{path} holds a {type(read).__name__}, not a dictionary of tensors')
-  return {str(name): _array(x) for name, x in read.items()}
+  raise WeightsError(f'{path} holds a {type(read).__name__}, not a dictionary of tensors')
 
 
 def _array(x: Any) -> Any:
