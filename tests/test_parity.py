@@ -66,6 +66,11 @@ def twin_of(config, variables):
   return twin.eval()
 
 
+def apply(model, variables, method, *inputs):
+  """A method of a model with variables that are too large to be compiled in."""
+  return jax.jit(lambda v, *x: model.apply(v, *x, method=method))(variables, *inputs)
+
+
 def assert_close(found, expected, tolerance):
   found, expected = np.asarray(found), expected.detach().numpy()
   assert found.shape == expected.shape
@@ -92,10 +97,7 @@ def test_feature_maps_of_the_papers_cnns(variant):
   twin = twin_of(config, variables)
   sizes = np.array([[96, 128], [70, 33]])
   image = np.random.default_rng(1).normal(size=(2, 96, 128, 3)).astype(np.float32)
-  run = jax.jit(
-    lambda *x: model.apply(variables, *x, False, method=lambda m, *x: m.backbone.cnn(*x))
-  )
-  features, mask = run(image, sizes)
+  features, mask = apply(model, variables, lambda m, *x: m.backbone.cnn(*x, False), image, sizes)
   with torch.no_grad():
     expected, expected_mask = twin.cnn(channels_first(image), torch.from_numpy(sizes))
     alone, _ = twin.cnn(channels_first(image[1:, :70, :33]), torch.from_numpy(sizes[1:]))
@@ -117,7 +119,7 @@ def text_outputs(model, variables, ids, mask, heads=True):
     x = m.backbone.encoder(m.backbone.text(ids, True), mask, True)
     return x, m.pooler(x), m.backbone.text.attend(m.mlm_transform(x)) + m.mlm_bias if heads else x
 
-  return jax.jit(lambda *x: model.apply(variables, *x, method=read))(ids, mask)
+  return apply(model, variables, read, ids, mask)
 
 
 @pytest.fixture(scope='module')
@@ -164,9 +166,7 @@ def test_twelve_layers_on_words_and_pixels(base, texts):
     tokens, pixels = m.backbone(image, sizes, ids, mask, False)
     return tokens, pixels, m.pooler(tokens)
 
-  found = jax.jit(lambda *x: model.apply(variables, *x, method=run))(
-    image, sizes, ids[:, None], mask[:, None]
-  )
+  found = apply(model, variables, run, image, sizes, ids[:, None], mask[:, None])
   with torch.no_grad():
     expected = twin(channels_first(image), *map(torch.from_numpy, (ids, mask, sizes)))
   for x, name in zip(found, ('tokens', 'pixels', 'pooled'), strict=True):
