@@ -223,6 +223,7 @@ def test_a_checkpoint_of_both(bert, cnn):
   sizes = ('width', 'layers', 'heads', 'mlp_width', 'max_positions')
   assert [t[name] for name in sizes] == [12, 3, 2, 20, 16]
   assert loaded.vocabulary.read_bytes() == WORDS
+  assert (config.transformer.width, config.image.mean) == (32, (0.1, 0.2, 0.3))  # The caller's.
   # As a run from scratch begins.
   params = loaded.variables['params']
   assert not np.any(params['itm']['bias'])

@@ -1,5 +1,6 @@
 """From published weights to a checkpoint: a BERT and a CNN, or an export, checked as a whole."""
 
+import copy
 import functools
 import json
 import os
@@ -45,7 +46,7 @@ def take(bert: str, cnn: str, config: ConfigDict, output: str | os.PathLike) -> 
   Raises:
     UserError: something does not fit; nothing is written.
   """
-  config = ConfigDict(config)
+  config = copy.deepcopy(config)
   folder = bert_lib.find(bert)
   bert_lib.configure(config, folder, bert)
   text = bert_lib.read(folder, bert)
@@ -66,7 +67,7 @@ def take(bert: str, cnn: str, config: ConfigDict, output: str | os.PathLike) -> 
       f'  BERT       {len(text.origins)} tensors of {bert}: {t.layers} layers, width {t.width}',
       f'  CNN        {len(image.origins)} tensors of {cnn}: stages {tuple(config.cnn.stages)}',
       f'  at random  {", ".join(sorted(random)) or "nothing"}',
-      f'  left out   {", ".join([*text.left_out, *image.left_out]) or "nothing"}',
+      f'  left out   {names.some([*text.left_out, *image.left_out]) or "nothing"}',
       f'start from it: python -m pixelbert_jax.main --config=... --config.init_from={output} '
       f'--config.text.vocabulary={output}/vocab.txt',
     ]
@@ -96,7 +97,8 @@ def take_export(bert: str, output: str | os.PathLike) -> str:
   source = Source(bert)
   source.sort(read_file(folder / 'model.safetensors'), str, {})
   vocabulary = bert_lib.vocabulary(folder, source)
-  source.files = {name: digest(folder / name) for name in ('config.json', 'model.safetensors')}
+  files = ('config.json', 'vocab.txt', 'model.safetensors')
+  source.files = {name: digest(folder / name) for name in files if (folder / name).is_file()}
   _, like = build(ConfigDict(config), vocabulary)
   variables = names.from_torch(source.tensors, like)
   write(output, config, variables, vocabulary, {'export': source}, [])
