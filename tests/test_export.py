@@ -19,6 +19,7 @@ from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.weights import export as export_lib
 from pixelbert_jax.weights import intake, names
 from pixelbert_jax.weights.export import export
+from pixelbert_jax.weights.modeling_pixelbert import PixelBertConfig
 
 FILES = {
   *('model.safetensors', 'config.json', 'tokenizer.json', 'tokenizer_config.json', 'vocab.txt'),
@@ -69,6 +70,7 @@ def quick_compiles():
 def saved(tmp_path_factory, vocabulary):
   """A checkpoint with everything at random, and its model."""
   config = get_config('test')
+  config.image.mean, config.image.deviation = (0.6, 0.5, 0.3), (0.3, 0.2, 0.25)
   model, like = intake.build(config, vocabulary.read_bytes())
   rng = np.random.default_rng(0)
 
@@ -155,14 +157,14 @@ def test_a_stranger_gets_our_answers(stranger):
     np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-4)
 
 
-def test_a_stranger_prepares_images_as_we_do(stranger):
+def test_a_stranger_prepares_images_as_we_do(saved, stranger):
   found, ours, _ = stranger
   np.testing.assert_array_equal(found['image_size'], ours['image_size'])
   assert found['pixel_values'].shape == (2, 3, 64, 64)
   for theirs, mine, (h, w) in zip(
     found['pixel_values'], ours['pixel_values'], ours['image_size'], strict=True
   ):
-    difference = np.abs(theirs - mine)[:, :h, :w].mean((1, 2)) * get_config().image.deviation
+    difference = np.abs(theirs - mine)[:, :h, :w].mean((1, 2)) * saved[1].backbone.deviation
     assert (difference < 0.5 / 255).all()
     assert not theirs[:, h:].any()
     assert not theirs[:, :, w:].any()
@@ -189,6 +191,7 @@ def test_the_card_says_what_it_was_trained_on(saved, tmp_path):
     assert 'from_pretrained' in card
     assert '{' not in card
     config = json.loads((folder / 'config.json').read_text())
+    assert config.keys() > PixelBertConfig.defaults.keys()
     assert config['trained_on']['steps'] == step
     assert config['training_config'] == loaded.config
 
