@@ -55,6 +55,8 @@ def paper() -> ConfigDict:
   c.image = ConfigDict()
   c.image.shorter, c.image.longer = 800, 1333
   c.image.canvases = ((832, 832), (832, 1088), (832, 1344), (1088, 832), (1344, 832))
+  # ImageNet's, of RGB in 0..1; `convert` writes those of the CNN it takes.
+  c.image.mean, c.image.deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
   c.text = ConfigDict()
   c.text.vocabulary = ''  # BERT's vocab.txt; '' is that of the embedded data
   c.text.length = 40  # open
@@ -85,6 +87,9 @@ def x152(c: ConfigDict) -> None:
   c.cnn.update(stages=(3, 8, 36, 3), groups=32, group_width=8)
   c.image.shorter, c.image.longer = 600, 1000
   c.image.canvases = ((640, 640), (640, 832), (640, 1024), (832, 640), (1024, 640))
+  # Of Detectron's ResNeXt-152, the only one published: a mean in 0..255 and no deviation.
+  c.image.mean = tuple(x / 255 for x in (122.7717, 115.9465, 102.9801))
+  c.image.deviation = (1 / 255,) * 3
 
 
 def small() -> ConfigDict:

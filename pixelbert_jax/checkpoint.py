@@ -1,59 +1,82 @@
-"""Checkpoints in a workdir: Orbax steps under `checkpoints/`, `config.json` and `vocab.txt` beside.
+"""Checkpoints: Orbax steps under `checkpoints/`, `config.json` and `vocab.txt` beside.
 
-A workdir loads after moving it alone: nothing in it points outside.
+A step has the items `model` (parameters and batch statistics), `manifest` (manifest.py: what is
+restored is compared with it) and, in the workdir of a run, `training` (the rest of its state). The
+folder loads after moving it alone: nothing in it points outside.
 """
 
+import atexit
+import contextlib
+import dataclasses
+import hashlib
 import json
 import os
 import pathlib
 import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
+from jax.sharding import Mesh
 
-from pixelbert_jax import UserError
+from pixelbert_jax import sharding
+from pixelbert_jax.manifest import CheckpointError, DamagedError, Manifest
+from pixelbert_jax.workdir import differences, read_config, to_json
 
 Tree = Any
 
-# What may differ when a run goes on; all else decides what the next step computes.
-MAY_CHANGE = (
-  *('data.data_dir', 'epochs', 'steps', 'log_every', 'eval_every', 'eval_batches'),
-  *('save_every', 'keep', 'threads'),
-  *('mesh.data', 'mesh.fsdp'),  # to the last bit it is the same run on the same mesh only
-)
-
-
-class CheckpointError(UserError):
-  """A checkpoint or workdir that cannot be used; one line: what, where, how to mend it."""
-
 
 class Checkpoints:
-  """Saves and restores the training state of a workdir."""
+  """Saves and restores the training state of a workdir that was claimed."""
 
   def __init__(self, workdir: pathlib.Path, keep: int = 2):
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-    self._folder = (workdir / 'checkpoints').absolute()
-    self._manager = ocp.CheckpointManager(self._folder, options=options)
+    self._workdir = epath.Path(workdir.absolute())
+    self._config = json.loads((workdir / 'config.json').read_text())
+    self._files = _digests(self._workdir, ['vocab.txt'])
+    self._manager = _manager(self._workdir, keep)
 
   @property
   def latest(self) -> int | None:
-    """The newest step that is whole, or None."""
+    """The newest step, or None."""
     return self._manager.latest_step()
 
   def save(self, step: int, state: Tree) -> None:
     """Begins to save; the writing goes on in the background."""
     if step != self.latest:
-      self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
+      items = _items(state)
+      # Before anything is written, and before the next step is given the memory of this state.
+      manifest = Manifest.of(step, self._config, self._files, items)
+      self._manager.save(step, args=_save_args(items, manifest), force=True)
 
-  def restore(self, like: Tree, step: int | None = None) -> Tree:
-    """The state of `step`, or the newest, with the shapes and shardings of `like`."""
-    step = self.latest if step is None else step
-    try:
-      return self._manager.restore(step, args=ocp.args.StandardRestore(like))
-    except (ValueError, KeyError, FileNotFoundError) as error:
-      first = str(error).strip().splitlines()[0]
-      raise CheckpointError(f'{self._folder}/{step} cannot be restored: {first}') from error
+  def restore(self, like: Tree) -> Tree:
+    """The newest state that is whole, with the shapes and shardings of `like`.
+
+    Newer steps that are damaged are named and set aside, as `checkpoints/STEP.damaged`.
+
+    Raises:
+      CheckpointError: there is none that is whole, or it does not fit `like`.
+    """
+    folder, items = self._workdir, _items(like)
+
+    def read(step: int) -> Tree:
+      manifest = Manifest.read(folder / 'checkpoints' / str(step))
+      _check_files(folder, manifest)
+      misfits = manifest.misfits(items)
+      if misfits:
+        raise CheckpointError(f'{folder}/checkpoints/{step} does not fit: {"; ".join(misfits[:3])}')
+      restored = _read(folder, manifest, items)
+      return like._replace(**restored['model'], **restored['training'])
+
+    state, damaged = _first_whole(folder, reversed(steps(folder)), read)
+    for number in damaged:
+      _set_aside(folder / 'checkpoints' / str(number))
+    if damaged:
+      self._manager.reload()
+    return state
 
   def close(self) -> None:
     """Waits until everything is on disk."""
@@ -61,50 +84,217 @@ class Checkpoints:
     self._manager.close()
 
 
-def claim_workdir(workdir: pathlib.Path, config: dict[str, Any], vocabulary: pathlib.Path) -> None:
-  """Writes the configuration and vocabulary of a run, or checks those of the run that is there.
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+  """A model out of a checkpoint, verified.
+
+  Attributes:
+    config: as of `config.json`: nested dictionaries.
+    variables: {'params', 'batch_stats'}; NumPy arrays, or on the mesh they were loaded to.
+    vocabulary: a local file.
+    step: 0 for a converted checkpoint.
+    folder: where it was.
+  """
+
+  config: dict[str, Any]
+  variables: dict[str, Tree]
+  vocabulary: pathlib.Path
+  step: int
+  folder: epath.Path
+
+
+def steps(folder: epath.Path | pathlib.Path) -> list[int]:
+  """The steps in a checkpoint or workdir, oldest first; whether they are whole is not known yet."""
+  inside = folder / 'checkpoints'
+  if not inside.is_dir():
+    return []
+  return sorted(int(path.name) for path in inside.iterdir() if path.name.isdecimal())
+
+
+def load(spec: str | os.PathLike, mesh: Mesh | None = None) -> Loaded:
+  """The model of a checkpoint, every bit of it compared with what was saved.
+
+  If the newest step is damaged, an older one is taken, which is then said.
+
+  Args:
+    spec: a folder (a workdir, or the output of `convert`), whose newest step is taken, or
+      FOLDER@STEP. Local, or whatever else Orbax's file layer reads ('gs://...').
+    mesh: the arrays are placed on it as a training state is; NumPy arrays without.
 
   Raises:
-    CheckpointError: the workdir holds another run; what differs is named.
+    CheckpointError: there is no such checkpoint, or none that is whole.
   """
-  path = workdir / 'config.json'
-  if path.exists():
-    differing = _differences(json.loads(path.read_text()), json.loads(json.dumps(config)))
-    if differing:
-      raise CheckpointError(
-        f'{workdir} holds a run with another configuration ({"; ".join(differing)}): '
-        'take another --workdir, or delete that one'
-      )
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
+  folder, step = _parse(spec)
+  there = steps(folder)
+  if not there:
     raise CheckpointError(
-      f'{workdir} cannot be made ({error.strerror}): take another --workdir'
-    ) from error
-  shutil.copyfile(vocabulary, workdir / 'vocab.txt')
-  _write_whole(path, json.dumps(config, indent=2) + '\n')
+      f'{folder} is not a checkpoint (no step in checkpoints/): '
+      'give a workdir, WORKDIR@STEP or the output of convert'
+    )
+  if step is not None and step not in there:
+    raise CheckpointError(f'{folder} has no step {step}: it has {", ".join(map(str, there))}')
+
+  def read(step: int) -> Loaded:
+    manifest = Manifest.read(folder / 'checkpoints' / str(step))
+    _check_files(folder, manifest)
+    shapes = {'params': {}, 'batch_stats': {}} | manifest.shapes('model')
+    model = _read(folder, manifest, {'model': _placed(shapes, mesh)})['model']
+    return Loaded(manifest.config, model, _local(folder / 'vocab.txt'), step, folder)
+
+  return _first_whole(folder, reversed(there) if step is None else [step], read)[0]
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-  old, new = _flat(old), _flat(new)
-  return [
-    f'{name} is {old.get(name, "absent")!r} there and {new.get(name, "absent")!r} here'
-    for name in sorted(old.keys() | new.keys())
-    if old.get(name) != new.get(name) and name not in MAY_CHANGE
-  ]
+def write_model(
+  folder: str | os.PathLike,
+  config: Mapping[str, Any],
+  variables: dict[str, Tree],
+  vocabulary: str | os.PathLike,
+  files: Mapping[str, bytes] | None = None,
+) -> None:
+  """Writes a model as a checkpoint of step 0, whole or not at all.
+
+  Args:
+    folder: that does not exist yet, or is empty.
+    config: nested dictionaries that JSON can hold.
+    variables: {'params', 'batch_stats'} of NumPy or JAX arrays.
+    vocabulary: a file that becomes `vocab.txt`.
+    files: more files by name, kept and verified with the rest.
+
+  Raises:
+    CheckpointError: the folder is not empty.
+  """
+  folder = pathlib.Path(folder).absolute()
+  if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    raise CheckpointError(f'{folder} is not empty: give a folder that does not exist yet')
+  partial = folder.with_name(f'.{folder.name}.partial')
+  shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+  partial.mkdir(parents=True)
+  try:
+    for name, content in (files or {}).items():
+      (partial / name).write_bytes(content)
+    shutil.copyfile(vocabulary, partial / 'vocab.txt')
+    (partial / 'config.json').write_text(to_json(config))
+    digests = _digests(epath.Path(partial), ['vocab.txt', *(files or {})])
+    items = {'model': variables}
+    manifest = Manifest.of(0, json.loads(to_json(config)), digests, items)
+    with contextlib.closing(_manager(epath.Path(partial), keep=1)) as manager:
+      manager.save(0, args=_save_args(items, manifest))
+      manager.wait_until_finished()
+    os.replace(partial, folder)
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
 
 
-def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat = {}
-  for key, value in tree.items():
-    flat |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
-  return flat
+# --- A step --------------------------------------------------------------------------------
 
 
-def _write_whole(path: pathlib.Path, text: str) -> None:
-  partial = path.with_suffix('.partial')
-  partial.write_text(text)
-  os.replace(partial, path)
+def _manager(folder: epath.Path, keep: int) -> ocp.CheckpointManager:
+  options = ocp.CheckpointManagerOptions(
+    preservation_policy=ocp.checkpoint_managers.LatestN(keep), lightweight_initialize=True
+  )
+  return ocp.CheckpointManager(folder / 'checkpoints', options=options)
+
+
+def _items(state: Tree) -> dict[str, Tree]:
+  model = state.variables
+  return {'model': model, 'training': {k: x for k, x in state._asdict().items() if k not in model}}
+
+
+def _save_args(items: dict[str, Tree], manifest: Manifest) -> ocp.args.Composite:
+  trees = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+  return ocp.args.Composite(**trees, manifest=ocp.args.JsonSave(manifest.sealed()))
+
+
+def _read(folder: epath.Path, manifest: Manifest, items: dict[str, Tree]) -> dict[str, Tree]:
+  path = folder / 'checkpoints' / str(manifest.step)
+  try:
+    with ocp.StandardCheckpointer() as reader:
+      restored = {name: reader.restore(path / name, like) for name, like in items.items()}
+  except Exception as error:
+    # Whatever Orbax raises on damaged files, and it raises much, says that they are damaged.
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    raise DamagedError(f'cannot be read: {first[:200]}') from error
+  damaged = manifest.damaged(restored)
+  if damaged:
+    more = f' and {len(damaged) - 1} more' if damaged[1:] else ''
+    raise DamagedError(f'{damaged[0]}{more} is not what was saved')
+  return restored
+
+
+def _first_whole(
+  folder: epath.Path, steps: Iterable[int], read: Callable[[int], Any]
+) -> tuple[Any, list[int]]:
+  """What `read` gives for the first step that is not damaged, and those before that are."""
+  damaged = {}
+  for step in steps:
+    try:
+      found = read(step)
+    except DamagedError as error:
+      damaged[step] = str(error)
+      continue
+    for number, error in damaged.items():
+      print(f'{folder}/checkpoints/{number} is damaged ({error}): taking step {step}', flush=True)
+    return found, list(damaged)
+  reasons = '; '.join(f'step {number}: {error}' for number, error in damaged.items())
+  raise CheckpointError(f'{folder}/checkpoints has nothing that can be restored: {reasons}')
+
+
+def _set_aside(path: epath.Path) -> None:
+  # The run will save that step again. No number, so it is no step any more.
+  if jax.process_index() == 0:
+    aside = path.with_name(f'{path.name}.damaged')
+    if aside.exists():
+      aside.rmtree()
+    path.rename(aside)
+
+
+# --- A folder ------------------------------------------------------------------------------
+
+
+def _parse(spec: str | os.PathLike) -> tuple[epath.Path, int | None]:
+  name, at, step = os.fspath(spec).rpartition('@')
+  if not (at and step.isdecimal()) or epath.Path(spec).exists():
+    name, step = os.fspath(spec), None
+  folder = epath.Path(name)
+  if not folder.is_dir():
+    raise CheckpointError(f'{name}: no such folder; give a checkpoint')
+  return folder if '://' in name else folder.absolute(), None if step is None else int(step)
+
+
+def _placed(shapes: Tree, mesh: Mesh | None) -> Tree:
+  if mesh is None:
+    return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), shapes)
+  places = sharding.state_sharding(mesh, shapes)
+  return jax.tree.map(
+    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places
+  )
+
+
+def _digests(folder: epath.Path, names: Iterable[str]) -> dict[str, str]:
+  return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+
+
+def _check_files(folder: epath.Path, manifest: Manifest) -> None:
+  for name in ('config.json', *manifest.files):
+    if not (folder / name).exists():
+      raise DamagedError(f'{name} is missing')
+  for name, digest in _digests(folder, manifest.files).items():
+    if digest != manifest.files[name]:
+      raise DamagedError(f'{name} is not what it was saved with')
+  differing = differences(manifest.config, read_config(folder / 'config.json'))
+  if differing:
+    raise DamagedError(f'config.json is not what it was saved with: {differing[0]}')
+
+
+def _local(path: epath.Path) -> pathlib.Path:
+  """A file that ordinary code can open: the file itself, or a copy for as long as we run."""
+  if '://' not in str(path):
+    return pathlib.Path(path)
+  folder = pathlib.Path(tempfile.mkdtemp(prefix='pixelbert-'))
+  atexit.register(shutil.rmtree, folder, ignore_errors=True)
+  copy = folder / path.name
+  copy.write_bytes(path.read_bytes())
+  return copy
 
 
 def abstract(state: Tree) -> Tree:

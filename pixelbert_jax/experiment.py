@@ -22,11 +22,9 @@ from pixelbert_jax.models.resnet import ResNet
 
 
 def make_model(config: ConfigDict, vocab_size: int) -> PretrainingModel:
-  """The model of a configuration."""
+  """The model of a resolved configuration."""
   c, t, dtype = config.cnn, config.transformer, jnp.dtype(config.dtype)
   unroll = jax.default_backend() == 'cpu'
-  # Without ImageNet's weights there are no statistics that one could freeze.
-  default_batch_norm = 'batch' if config.init_from == 'scratch' else 'frozen'
   cnn = ResNet(
     stages=tuple(c.stages),
     total_stride=c.total_stride,
@@ -34,14 +32,16 @@ def make_model(config: ConfigDict, vocab_size: int) -> PretrainingModel:
     groups=c.groups,
     group_width=c.group_width or None,
     stem=c.stem,
-    frozen=(c.batch_norm or default_batch_norm) == 'frozen',
+    frozen=c.batch_norm == 'frozen',
     remat=c.remat,
     unroll=unroll,
     dtype=dtype,
   )
   text = TextEmbedding(vocab_size, t.width, t.max_positions, t.dropout, t.init_std, dtype)
   encoder = Encoder(t.layers, t.heads, t.mlp_width, t.dropout, t.init_std, dtype, t.remat, unroll)
-  return PretrainingModel(PixelBert(cnn, text, encoder, config.sampled_pixels))
+  mean, deviation = tuple(config.image.mean), tuple(config.image.deviation)
+  backbone = PixelBert(cnn, text, encoder, config.sampled_pixels, mean, deviation)
+  return PretrainingModel(backbone)
 
 
 def make_optimizer(
@@ -82,27 +82,41 @@ def images_per_batch(config: ConfigDict) -> int:
   return images
 
 
-def vocabulary(config: ConfigDict) -> pathlib.Path:
-  """The vocabulary file of a configuration: the one it names, or that of the embedded data."""
-  if config.text.vocabulary:
-    return pathlib.Path(config.text.vocabulary)
-  if not is_embedded(config.data.name):
-    raise UserError(
-      "config.text.vocabulary is missing: the path of BERT's vocab.txt, which lies in any copy of "
-      'bert-base-uncased'
-    )
-  return scenes_vocabulary.FILE
+def resolve(config: ConfigDict, vocabulary: pathlib.Path | None = None) -> ConfigDict:
+  """A copy in which what was left open is said.
+
+  Args:
+    config: as of the command line.
+    vocabulary: of the checkpoint that a run starts from or goes on with, if there is any.
+
+  Raises:
+    UserError: no vocabulary is named, and there is none to take.
+  """
+  config = config.copy_and_resolve_references()
+  if not config.cnn.batch_norm:
+    # Without ImageNet's weights there are no statistics that one could freeze.
+    config.cnn.batch_norm = 'batch' if config.init_from == 'scratch' else 'frozen'
+  if not config.text.vocabulary:
+    if vocabulary is None and is_embedded(config.data.name):
+      vocabulary = scenes_vocabulary.FILE
+    if vocabulary is None:
+      raise UserError(
+        "config.text.vocabulary is missing: the path of BERT's vocab.txt, which lies in any copy "
+        'of bert-base-uncased'
+      )
+    config.text.vocabulary = str(vocabulary)
+  return config
 
 
 def make_batches(config: ConfigDict, dataset: Dataset) -> dict[str, PairBatches]:
-  """The batches of the three splits, by the names train, validation and test."""
+  """The batches of a resolved configuration's splits, by the names train, validation and test."""
   images, parts = images_per_batch(config), config.micro_batches
   splits = {role: dataset[config.data[role]] for role in ('train', 'validation', 'test')}
   guess = TextGuess(splits['train'].sidecar)
   return {
     role: PairBatches(
       split=split,
-      tokenizer=Tokenizer(vocabulary(config), config.text.length),
+      tokenizer=Tokenizer(config.text.vocabulary, config.text.length),
       canvases=Canvases(
         config.image.shorter, config.image.longer, tuple(map(tuple, config.image.canvases))
       ),

@@ -18,7 +18,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from pixelbert_jax import UserError, checkpoint, sharding
+from pixelbert_jax import checkpoint, sharding, starting
 from pixelbert_jax.evaluate import Evaluator, finish, result_table
 from pixelbert_jax.experiment import (
   images_per_batch,
@@ -26,13 +26,14 @@ from pixelbert_jax.experiment import (
   make_model,
   make_optimizer,
   prepare_data,
-  vocabulary,
+  resolve,
 )
 from pixelbert_jax.input import pipeline
 from pixelbert_jax.input.pipeline import PairBatches
 from pixelbert_jax.metrics import Metrics, MetricsLog, Progress
 from pixelbert_jax.models.heads import PretrainingModel
 from pixelbert_jax.step import LOGGED, Batch, State, Step
+from pixelbert_jax.workdir import check_workdir, claim_workdir
 
 DONE, PREEMPTED = 0, 75
 
@@ -72,15 +73,19 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
   Raises:
     UserError: something in the configuration, data or workdir has to be mended.
   """
-  check_start(config)
   mesh = sharding.make_mesh(**config.mesh)
   images_per_batch(config)  # Mistakes are told before data is built.
-  words = vocabulary(config)
+  loaded = starting.starting_point(config.init_from, workdir, mesh)
+  there = loaded.vocabulary if loaded else workdir / 'vocab.txt'
+  config = resolve(config, there if there.exists() else None)
   batches = make_batches(config, prepare_data(config))
   stop = config.steps or round(config.epochs * len(batches['train']))
-  checkpoint.claim_workdir(workdir, config.to_dict(), words)
+  check_workdir(workdir, config.to_dict(), config.text.vocabulary)
   model = make_model(config, len(batches['train'].tokenizer.words))
   state, step, rates = init_state(config, model, batches['train'], mesh)
+  if loaded:
+    state = state._replace(**starting.take(loaded, config.to_dict(), state.variables))
+  claim_workdir(workdir, config.to_dict(), config.text.vocabulary)
   with contextlib.closing(checkpoint.Checkpoints(workdir, config.keep)) as checkpoints:
     if checkpoints.latest is not None:
       state = checkpoints.restore(checkpoint.abstract(state))
@@ -92,15 +97,6 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
     run = Loop(config, mesh, model, step, rates, batches, checkpoints, stop)
     with contextlib.closing(MetricsLog(workdir, int(state.step))) as log:
       return run(state, log)
-
-
-def check_start(config: ConfigDict) -> None:
-  """Training starts from a checkpoint or, when that is said, from scratch; never by accident."""
-  if config.init_from != 'scratch':
-    raise UserError(
-      'config.init_from: starting from a checkpoint is not built yet; '
-      'say --config.init_from=scratch to train from random weights'
-    )
 
 
 def last_result(workdir: pathlib.Path, split: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from configs.pretrain import get_config
 from pixelbert_jax import sharding
 from pixelbert_jax.evaluate import Evaluator, finish
-from pixelbert_jax.experiment import make_batches, make_model, prepare_data
+from pixelbert_jax.experiment import make_batches, make_model, prepare_data, resolve
 from pixelbert_jax.train import init_state
 
 STEPS = 20
@@ -44,7 +44,7 @@ def main(data_dir, dtype, *meshes):
   """Runs on each mesh and prints what came out."""
   jax.config.update('jax_enable_x64', dtype == 'float64')
   jax.config.update('jax_disable_most_optimizations', True)
-  config = get_config('test')
+  config = resolve(get_config('test'))
   config.data.data_dir, config.dtype = data_dir, dtype
   config.batch_size, config.optimizer.transformer_warmup_steps = 64, 5
   # Wide enough that some parameters are large enough to be split.

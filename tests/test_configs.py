@@ -12,6 +12,7 @@ from configs.pretrain import VARIANTS, get_config
 from pixelbert_jax.input.image import choose_canvas
 from pixelbert_jax.input.plan import Canvases
 from pixelbert_jax.train import init_variables, make_model
+from pixelbert_jax.weights import caffe2
 
 # shared/paper.md: number by number; what it calls open has the default it gives there.
 PAPER = {
@@ -23,6 +24,8 @@ PAPER = {
   'text.length': 40,
   'image.shorter': 800,
   'image.longer': 1333,
+  'image.mean': (0.485, 0.456, 0.406),
+  'image.deviation': (0.229, 0.224, 0.225),
   'cnn.stages': (3, 4, 6, 3),
   'cnn.width': 64,
   'cnn.groups': 1,
@@ -52,12 +55,13 @@ PAPER = {
   'optimizer.decay_factor': 0.1,
 }
 RESNEXT = {'cnn.groups': 32, 'cnn.group_width': 8}
+DETECTRON = {'image.mean': caffe2.MEAN, 'image.deviation': caffe2.DEVIATION}
 SMALLER = {'image.shorter': 600, 'image.longer': 1000}
 DIFFERENCES = {
   'r50': {'micro_batches': 1},
   'r50_1gpu': {'micro_batches': 128, 'batch_size': 4096},
   'x101': {'cnn.stages': (3, 4, 23, 3), **RESNEXT},
-  'x152': {'cnn.stages': (3, 8, 36, 3), **RESNEXT, **SMALLER},
+  'x152': {'cnn.stages': (3, 8, 36, 3), **RESNEXT, **SMALLER, **DETECTRON},
 }
 
 
@@ -166,5 +170,5 @@ def test_parameters_are_as_many_as_published(variant, layers, cnn):
 
 
 def test_an_unknown_variant_is_told_the_known_ones():
-  with pytest.raises(ValueError, match=r"no variant 'r101': test, nlvr, r50, x101, x152"):
+  with pytest.raises(ValueError, match=r"no variant 'r101': test, nlvr, r50, r50_1gpu, x101, x152"):
     get_config('r101')

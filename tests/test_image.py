@@ -270,7 +270,32 @@ def test_resized_values_stay_within_bytes():
 def test_normalised_values():
   mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
   pixels = np.stack([np.zeros(3), mean * 255, np.full(3, 255), (mean + deviation) * 255])
-  found = image_lib.normalise(jnp.asarray(pixels, jnp.float32))
+  found = image_lib.normalise(jnp.asarray(pixels, jnp.float32), mean, deviation)
   assert found.dtype == jnp.float32
   expected = [-mean / deviation, np.zeros(3), (1 - mean) / deviation, np.ones(3)]
   np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+# --- The whole path ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  ('size', 'quality'),
+  [((150, 233), 92), ((233, 150), 60), ((70, 41), 92), ((30, 45), 60), ((64, 250), 92)],
+)
+def test_jpeg_to_normalised_pixels_is_pillows_path(size, quality):
+  # Up, down, and both limits; with grain, as photographs have.
+  grain = np.random.default_rng(size).normal(0, 12, (*size, 3))
+  data = encoded((waves(*size) + grain).clip(0, 255).astype(np.uint8), 'JPEG', quality=quality)
+  mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+  target = image_lib.target_size(np.array(size), 64, 96)
+  canvas = (96, 96)
+  placed, source = image_lib.place(image_lib.decode(data), target, canvas)
+  found = jax.jit(
+    lambda *x: image_lib.normalise(image_lib.resize(*x), tuple(mean), tuple(deviation))
+  )(placed[None], np.array([source]), target[None])
+  h, w = target
+  picture = Image.open(io.BytesIO(data)).convert('RGB').resize((w, h), Image.Resampling.BICUBIC)
+  expected = (np.asarray(picture) / 255 - mean) / deviation
+  difference = np.abs(found[0, :h, :w] - expected) * deviation
+  assert difference.mean() < 0.5 / 255

@@ -21,6 +21,7 @@ from data.scenes import record
 ROOT = pathlib.Path(__file__).parents[1]
 COMMAND = [sys.executable, '-m', 'pixelbert_jax.main']
 STEPS = 12
+ITEMS = ocp.args.Composite(model=ocp.args.StandardRestore(), training=ocp.args.StandardRestore())
 RESULTS = {'itm_accuracy', 'mlm_accuracy', 'mlm_visual_accuracy'}
 RESULTS |= {'itm_accuracy_swapped', 'mlm_visual_accuracy_swapped'}
 
@@ -98,10 +99,10 @@ def last_state(workdir):
   """The newest checkpoint, each array as its path, type, shape and bytes."""
   with ocp.CheckpointManager(workdir / 'checkpoints') as manager:
     assert manager.latest_step() == STEPS
-    state = manager.restore(STEPS, args=ocp.args.StandardRestore())
+    state = manager.restore(STEPS, args=ITEMS)
   return {
     jax.tree_util.keystr(path): (str(x.dtype), x.shape, np.asarray(x).tobytes())
-    for path, x in jax.tree_util.tree_leaves_with_path(state)
+    for path, x in jax.tree_util.tree_leaves_with_path(dict(state))
   }
 
 
@@ -155,15 +156,29 @@ def test_errors_are_one_line(start, finished, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+def damage(step):
+  """Changes a byte of the largest array that was saved."""
+  files = [path for path in (step / 'model').rglob('*') if path.is_file()]
+  path = max(files, key=lambda path: path.stat().st_size)
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+
+
 @pytest.mark.slow
-def test_a_damaged_checkpoint_is_an_error(run, finished, tmp_path):
+def test_after_damage_a_run_goes_on_from_the_step_before_or_says_why_not(run, finished, tmp_path):
   workdir = tmp_path / 'damaged'
   shutil.copytree(finished, workdir)
-  for path in (workdir / f'checkpoints/{STEPS}/default').rglob('*'):
-    if path.is_file() and path.stat().st_size > 100:
-      path.write_bytes(path.read_bytes()[:50])
+  damage(workdir / f'checkpoints/{STEPS}')
+  code, out, _ = run(workdir)
+  assert code == 0
+  assert f'checkpoints/{STEPS} is damaged (model/params/backbone/text/word/embedding is not' in out
+  assert f'resuming {workdir} at step 10 of {STEPS}' in out
+  assert_same_run(workdir, finished)
+  for step in (10, STEPS):
+    damage(workdir / f'checkpoints/{step}')
   code, _, err = run(workdir)
-  assert f'{workdir}/checkpoints/{STEPS} cannot be restored' in error_line(code, err)
+  assert f'{workdir}/checkpoints has nothing that can be restored' in error_line(code, err)
 
 
 def test_a_stopped_run_goes_on_as_if_it_never_was(start, run, finished, tmp_path):

@@ -196,12 +196,15 @@ def test_texts_of_one_image_count_like_pairs_one_by_one():
     np.testing.assert_allclose(x, sums_apart[name], rtol=1e-6)
 
 
-def test_the_model_sees_resized_and_normalised_pixels():
+@pytest.mark.parametrize('own', [{}, {'mean': (0.5, 0.4, 0.3), 'deviation': (0.3, 0.2, 0.1)}])
+def test_the_model_sees_resized_and_normalised_pixels(own):
   model, variables, _ = frozen_model()
+  model = model.clone(backbone=model.backbone.clone(**own))
   batch = batch_of_images()
   found = jax.jit(lambda b: pretraining.forward(model, variables, b, train=False))(batch)
   image = torch.from_numpy(batch['image'].astype(np.float32)) / 255
-  mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+  mean = torch.tensor(own.get('mean', [0.485, 0.456, 0.406]))
+  deviation = torch.tensor(own.get('deviation', [0.229, 0.224, 0.225]))
   image = ((image - mean) / deviation).numpy()
   texts = (batch[name] for name in ('token_ids', 'token_mask', 'mlm_position'))
   expected = jax.jit(lambda *x: model.apply(variables, *x, False))(image, batch['size'], *texts)

@@ -9,7 +9,7 @@ from configs.pretrain import get_config
 from data.build import build
 from data.scenes import record
 from pixelbert_jax import UserError, sharding
-from pixelbert_jax.experiment import make_batches, make_model, prepare_data
+from pixelbert_jax.experiment import make_batches, make_model, prepare_data, resolve
 from pixelbert_jax.train import init_state
 
 STEPS = 10
@@ -18,7 +18,7 @@ STEPS = 10
 @pytest.fixture(scope='module')
 def config(tmp_path_factory):
   """A configuration in which nothing is drawn anew for each micro-batch."""
-  config = get_config('test')
+  config = resolve(get_config('test'))
   config.data.data_dir = str(tmp_path_factory.mktemp('scenes'))
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(record, 'SPLITS', {'train': 100, 'val': 5, 'test': 5})

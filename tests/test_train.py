@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 from typing import Any
 
@@ -16,13 +17,14 @@ from ml_collections import ConfigDict
 from configs.pretrain import get_config
 from data.build import build
 from data.scenes import record
-from pixelbert_jax import UserError, sharding
+from pixelbert_jax import UserError, checkpoint, sharding
 from pixelbert_jax.evaluate import Evaluator
-from pixelbert_jax.experiment import make_batches, make_model, prepare_data
+from pixelbert_jax.experiment import make_batches, make_model, prepare_data, resolve
 from pixelbert_jax.metrics import MetricsLog
 from pixelbert_jax.train import DONE, PREEMPTED, init_state, train
 
 STEPS = 12  # With a save after 5 and 10, and an evaluation after 10.
+ITEMS = ocp.args.Composite(model=ocp.args.StandardRestore(), training=ocp.args.StandardRestore())
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -56,7 +58,7 @@ def few_scenes(tmp_path_factory):
 
 
 def make_config(few_scenes):
-  config = get_config('test')
+  config = resolve(get_config('test'))
   config.data.data_dir = str(few_scenes)
   config.epochs = STEPS / 100
   assert config.transformer.dropout > 0
@@ -86,10 +88,10 @@ def timeless_metrics(workdir):
 def last_state(workdir):
   """The newest checkpoint, each array as its path, type, shape and bytes."""
   with ocp.CheckpointManager(workdir / 'checkpoints') as manager:
-    state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore())
+    state = manager.restore(manager.latest_step(), args=ITEMS)
   return {
     jax.tree_util.keystr(path): (str(x.dtype), x.shape, np.asarray(x).tobytes())
-    for path, x in jax.tree_util.tree_leaves_with_path(state)
+    for path, x in jax.tree_util.tree_leaves_with_path(dict(state))
   }
 
 
@@ -190,6 +192,45 @@ def test_sparse_logs_survive_a_stop_between_lines(config, tmp_path, monkeypatch)
   assert saved == [5, 6]
   assert train(config, tmp_path / 'stopped') == DONE
   assert_same_run(tmp_path / 'stopped', tmp_path / 'through')
+
+
+@pytest.mark.slow
+def test_a_run_starts_from_another_and_goes_on_by_itself(
+  config, finished, tmp_path, monkeypatch, capsys
+):
+  # Moved, so that nothing but its folder is used.
+  source = shutil.copytree(finished, tmp_path / 'source')
+  config.init_from, config.seed = f'{source}@10', 1
+  stop_at(monkeypatch, 1)
+  assert train(config, tmp_path / 'run') == PREEMPTED
+  out = capsys.readouterr().out
+  assert f'starting from {source}, step 10: ' in out
+  first, before = timeless_metrics(tmp_path / 'run')[0], timeless_metrics(finished)
+  assert first['loss'] < before[0]['loss']
+  shutil.rmtree(source)
+  assert train(config, tmp_path / 'run') == DONE
+  assert f'resuming {tmp_path / "run"} at step 1 of {STEPS}' in capsys.readouterr().out
+
+
+def test_what_does_not_fit_is_an_error_and_leaves_no_workdir(config, finished, tmp_path):
+  config.init_from, config.transformer.mlp_width = str(finished), 32
+  with pytest.raises(UserError, match=r'transformer\.mlp_width is 64 there and 32 here'):
+    train(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.slow
+def test_what_is_loaded_evaluates_as_the_run_did(finished, few_scenes):
+  loaded = checkpoint.load(finished)
+  config = ConfigDict(loaded.config)
+  config.text.vocabulary = str(loaded.vocabulary)
+  batches = make_batches(config, prepare_data(config))
+  model = make_model(config, len(batches['test'].tokenizer.words))
+  evaluator = Evaluator(model, sharding.make_mesh(), 2)
+  found = evaluator(loaded.variables, batches['test'])
+  logged = timeless_metrics(finished)[-1]
+  for name in ('loss', 'itm_accuracy', 'mlm_accuracy'):
+    assert found[name] == pytest.approx(logged[name], rel=1e-6)
 
 
 @dataclasses.dataclass

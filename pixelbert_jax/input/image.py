@@ -15,9 +15,6 @@ from PIL import Image
 
 from pixelbert_jax import UserError
 
-MEAN = (0.485, 0.456, 0.406)
-DEVIATION = (0.229, 0.224, 0.225)
-
 
 class ImageError(UserError):
   """An image that cannot be read; the message says which and why."""
@@ -118,6 +115,6 @@ def resize(image: jax.Array, source: jax.Array, target: jax.Array) -> jax.Array:
   return jnp.clip(jax.vmap(one)(image, source, target), 0, 255)
 
 
-def normalise(image: jax.Array) -> jax.Array:
-  """ImageNet's mean and deviation: [..., 3] in 0..255 to float32 of about unit variance."""
-  return (image / 255 - jnp.array(MEAN)) / jnp.array(DEVIATION)
+def normalise(image: jax.Array, mean: Sequence[float], deviation: Sequence[float]) -> jax.Array:
+  """[..., 3] in 0..255 to float32 of about unit variance; mean and deviation are of RGB in 0..1."""
+  return (image / 255 - jnp.array(mean)) / jnp.array(deviation)

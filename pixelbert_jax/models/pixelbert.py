@@ -44,12 +44,16 @@ class PixelBert(nn.Module):
     text: embeds tokens.
     encoder: the Transformer.
     sampled_pixels: pixels drawn for each pair in training; 0 takes them all.
+    mean, deviation: of RGB in 0..1, what images are normalised by before they come in: part of
+      what the CNN has learnt. ImageNet's by default.
   """
 
   cnn: ResNet
   text: TextEmbedding
   encoder: Encoder
   sampled_pixels: int = 0
+  mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+  deviation: tuple[float, ...] = (0.229, 0.224, 0.225)
 
   def setup(self) -> None:
     width, std = self.text.width, self.text.init_std

@@ -36,7 +36,8 @@ def mean(sums: Array) -> Array:
 
 def forward(model: PretrainingModel, variables: dict, batch: Sums, train: bool, **options):
   """Runs the model on a batch; `options` are those of Flax's `apply` (rngs, mutable)."""
-  image = normalise(resize(batch['image'], batch['source_size'], batch['size']))
+  image = resize(batch['image'], batch['source_size'], batch['size'])
+  image = normalise(image, model.backbone.mean, model.backbone.deviation)
   return model.apply(
     variables,
     image,

@@ -1,0 +1,93 @@
+"""Where a run starts from: the parameters and statistics of a checkpoint, by name."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from pixelbert_jax import UserError, checkpoint
+from pixelbert_jax.checkpoint import CheckpointError, Loaded
+from pixelbert_jax.manifest import by_name
+from pixelbert_jax.workdir import differences, to_json, vocabulary_difference
+
+Tree = Any
+
+# Where these differ the arrays do not fit, or are put to another use.
+BACKBONE = (
+  *('cnn.stages', 'cnn.width', 'cnn.groups', 'cnn.group_width', 'cnn.stem'),
+  *('transformer.layers', 'transformer.width', 'transformer.heads', 'transformer.mlp_width'),
+  *('transformer.max_positions', 'image.mean', 'image.deviation'),
+)
+
+
+def starting_point(init_from: str, workdir: pathlib.Path, mesh: Mesh) -> Loaded | None:
+  """The checkpoint that a run in `workdir` starts from; None from scratch or if it goes on.
+
+  Raises:
+    UserError: neither a checkpoint nor 'scratch' is given, or it cannot be loaded.
+  """
+  if not init_from:
+    raise UserError(
+      'init_from: say --config.init_from=CHECKPOINT to start from a workdir or from the output of '
+      '`python -m pixelbert_jax.convert --bert=... --cnn=... --config=... --output=CHECKPOINT`, '
+      'or --config.init_from=scratch to train from random weights'
+    )
+  if init_from == 'scratch' or checkpoint.steps(workdir):
+    return None
+  try:
+    return checkpoint.load(init_from, mesh)
+  except CheckpointError as error:
+    raise CheckpointError(f'init_from: {error}') from error
+
+
+def take(loaded: Loaded, config: dict[str, Any], variables: dict[str, Tree]) -> dict[str, Tree]:
+  """`variables` with all that the checkpoint has of them, by name; says what it has not.
+
+  Args:
+    loaded: with its arrays on the mesh of `variables`.
+    config: of the new run.
+    variables: fresh {'params', 'batch_stats'}. What only they have (a new head) stays as it is;
+      what only the checkpoint has is dropped.
+
+  Raises:
+    CheckpointError: the vocabulary or the backbone is another, or a shape.
+  """
+  here, there = by_name(variables), by_name(loaded.variables)
+  _check_fit(loaded, config, here, there)
+  taken, new, dropped = here.keys() & there.keys(), here.keys() - there, there.keys() - here
+  print(
+    f'starting from {loaded.folder}, step {loaded.step}: '
+    f'{len(taken)} of {len(here)} arrays of parameters and statistics'
+  )
+  for title, names in {'at random': new, 'not taken': dropped}.items():
+    if names:
+      print(f'  {title}: {", ".join(sorted(names))}')
+
+  def choose(path: tuple, x: jax.Array) -> jax.Array:
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    return there[name].astype(x.dtype) if name in taken else x
+
+  return jax.tree_util.tree_map_with_path(choose, variables)
+
+
+def _check_fit(loaded: Loaded, config: dict[str, Any], here: dict, there: dict) -> None:
+  what = f'init_from: {loaded.folder}'
+  vocabulary = config['text']['vocabulary']
+  differing = vocabulary_difference(loaded.vocabulary, vocabulary)
+  if differing:
+    raise CheckpointError(
+      f'{what} has another vocabulary than text.vocabulary, {vocabulary} ({differing}): '
+      f'take {loaded.vocabulary}'
+    )
+  config = json.loads(to_json(config))
+  problems = differences(loaded.config, config, only=BACKBONE)
+  problems += [
+    f'{name} is {list(there[name].shape)} there and {list(here[name].shape)} here'
+    for name in sorted(here.keys() & there.keys())
+    if here[name].shape != there[name].shape
+  ]
+  if problems:
+    more = f'; and {len(problems) - 4} more' if problems[4:] else ''
+    raise CheckpointError(f'{what} is of another model: {"; ".join(problems[:4])}{more}')
