@@ -31,16 +31,22 @@ class DamagedError(CheckpointError):
 
 def _mix(x: Array) -> Array:
   # The finaliser of MurmurHash3: a bijection of uint32 in which every bit depends on every bit.
-  x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
-  x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+  x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
+  x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
   return x ^ (x >> 16)
 
 
-@jax.jit
-def _sums(x: Array) -> tuple[Array, Array]:
+def _sums(bits: Array, position: Array) -> tuple[Array, Array]:
   # Sums wrap around, so their order does not matter. That every element is mixed with its position
   # before it is added tells permutations; a plain weight per position would miss many exchanges of
   # powers of two, whose bits differ in few places.
+  first = _mix(bits ^ _mix(position))  # One to one: a single changed element changes the sum.
+  second = _mix(first + np.uint32(1))
+  return first.sum(dtype=np.uint32), second.sum(dtype=np.uint32)
+
+
+@jax.jit
+def _sums_on_devices(x: Array) -> tuple[Array, Array]:
   if x.dtype == bool:
     x = x.astype(jnp.uint8)
   width = min(x.dtype.itemsize, 4)
@@ -48,17 +54,20 @@ def _sums(x: Array) -> tuple[Array, Array]:
   position = jnp.zeros(bits.shape, jnp.uint32)
   for axis, size in enumerate(bits.shape):
     position = position * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
-  first = _mix(bits ^ _mix(position))  # One to one: a single changed element changes the sum.
-  second = _mix(first + jnp.uint32(1))
-  return jnp.sum(first, dtype=jnp.uint32), jnp.sum(second, dtype=jnp.uint32)
+  return _sums(bits, position)
+
+
+def _sums_on_host(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  bits = np.ascontiguousarray(x).reshape(-1).view(f'u{min(x.dtype.itemsize, 4)}')
+  return _sums(bits.astype(np.uint32), np.arange(len(bits), dtype=np.uint32))
 
 
 def _dispatch(x: Array | np.ndarray) -> tuple[Array, Array]:
-  if not isinstance(x, jax.Array):
-    # Seen as integers before JAX gets it, which without x64 would round float64.
-    x = np.ascontiguousarray(x)
-    x = x.reshape(*x.shape, 1).view(f'u{min(x.dtype.itemsize, 4)}')
-  return _sums(x)
+  # What is in this host's memory anyway needs no program, which would be compiled for each shape.
+  on_host = not isinstance(x, jax.Array) or (
+    x.is_fully_addressable and {d.platform for d in x.devices()} == {'cpu'}
+  )
+  return _sums_on_host(np.asarray(x)) if on_host else _sums_on_devices(x)
 
 
 def checksums(tree: Tree) -> dict[str, str]:

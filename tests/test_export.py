@@ -14,6 +14,7 @@ from PIL import Image
 
 from configs.pretrain import get_config
 from pixelbert_jax import UserError, checkpoint
+from pixelbert_jax.experiment import resolve
 from pixelbert_jax.input import image as image_lib
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.weights import export as export_lib
