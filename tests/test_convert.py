@@ -29,7 +29,7 @@ from pixelbert_jax import checkpoint, convert
 from pixelbert_jax.input.image import normalise
 from pixelbert_jax.weights import bert as bert_lib
 from pixelbert_jax.weights import cnn as cnn_lib
-from pixelbert_jax.weights import intake, names
+from pixelbert_jax.weights import caffe2, intake, names
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 WORDS = '[PAD] [UNK] [CLS] [SEP] [MASK] a red bus ##es'.replace(' ', '\n').encode() + b'\n'
@@ -310,6 +310,25 @@ def detectron():
   return blobs
 
 
+@pytest.mark.parametrize(
+  ('blob', 'name'),
+  [
+    ('conv1_w', 'conv1.weight'),
+    ('res_conv1_bn_s', 'bn1.weight'),
+    ('res_conv1_bn_b', 'bn1.bias'),
+    ('res2_0_branch1_w', 'layer1.0.downsample.0.weight'),
+    ('res2_0_branch1_bn_b', 'layer1.0.downsample.1.bias'),
+    ('res3_7_branch2a_w', 'layer2.7.conv1.weight'),
+    ('res4_35_branch2b_bn_s', 'layer3.35.bn2.weight'),
+    ('res5_2_branch2c_bn_b', 'layer4.2.bn3.bias'),
+    ('res4_35_branch2b_bn_rm', 'res4_35_branch2b_bn_rm'),  # none that Detectron's has
+    ('conv1_b', 'conv1_b'),
+  ],
+)
+def test_names_of_detectron(blob, name):
+  assert caffe2.rename(blob) == name
+
+
 def python2_pickle(blobs):
   """The bytes that Python 2 pickles them to: strings are bytes, flags of dtypes are integers."""
 
@@ -356,6 +375,8 @@ def test_detectron_s_cnn_sees_what_it_saw(bert, tmp_path):
   for name, x in torchvision.items():
     if name.endswith(('weight', 'bias')) and not name.startswith(('fc', 'conv1')):
       np.testing.assert_array_equal(found[f'cnn.{name}'], x, err_msg=name)
+  # Scale and shift as they are: what is left of BatchNorm divides by exactly 1.
+  assert np.all(found['cnn.layer2.0.bn2.running_var'] + np.float32(1e-5) == 1)
   # The stem, from RGB bytes, as Detectron computes it and as we do.
   rgb = np.random.default_rng(1).integers(0, 256, (2, 9, 11, 3), np.uint8)
   bgr = rgb[..., ::-1] - np.array([102.9801, 115.9465, 122.7717], np.float32)
