@@ -511,6 +511,13 @@ BAD = {
     ),
     r'conv1\.weight is of type int8',
   ),
+  'kernel that overflowed': (
+    cnn_file(
+      'x.safetensors',
+      lambda p: save_cnn(p, edited(cnn_tensors(), bn1__weight=np.full(8, np.inf, 'f4'))),
+    ),
+    r'x\.safetensors: bn1\.weight holds numbers that are not finite',
+  ),
   'CNN that is a folder': (lambda d: {'cnn': d / 'bert'}, r'bert is a folder: give the file'),
   'CNN that is not there': (lambda d: {'cnn': d / 'x.pth'}, r'x\.pth: no such file'),
   'CNN of an unknown format': (
