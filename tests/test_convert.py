@@ -28,8 +28,8 @@ from configs.pretrain import get_config
 from pixelbert_jax import checkpoint, convert
 from pixelbert_jax.input.image import normalise
 from pixelbert_jax.weights import bert as bert_lib
-from pixelbert_jax.weights import cnn as cnn_lib
 from pixelbert_jax.weights import caffe2, intake, names
+from pixelbert_jax.weights import cnn as cnn_lib
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 WORDS = '[PAD] [UNK] [CLS] [SEP] [MASK] a red bus ##es'.replace(' ', '\n').encode() + b'\n'
@@ -511,6 +511,13 @@ BAD = {
     ),
     r'conv1\.weight is of type int8',
   ),
+  'kernel that overflowed': (
+    cnn_file(
+      'x.safetensors',
+      lambda p: save_cnn(p, edited(cnn_tensors(), bn1__weight=np.full(8, np.inf, 'f4'))),
+    ),
+    r'x\.safetensors: bn1\.weight holds numbers that are not finite',
+  ),
   'CNN that is a folder': (lambda d: {'cnn': d / 'bert'}, r'bert is a folder: give the file'),
   'CNN that is not there': (lambda d: {'cnn': d / 'x.pth'}, r'x\.pth: no such file'),
   'CNN of an unknown format': (
@@ -678,7 +685,12 @@ def test_the_command(bert, cnn, tmp_path):
     f'--output={tmp_path / "converted"}',
   )
   assert done.returncode == 0, done.stderr
-  assert f'--config.init_from={tmp_path / "converted"}' in done.stdout
+  start = f'main --config=configs/pretrain.py:test --config.init_from={tmp_path / "converted"} '
+  assert start in done.stdout
+  sizes = {'heads': 2, 'layers': 3, 'max_positions': 16, 'mlp_width': 20, 'width': 12}
+  changed = {name: x for name, x in sizes.items() if get_config('test').transformer[name] != x}
+  told = re.findall(r"--config\.(\w+\.\w+)='(.*?)'", done.stdout)
+  assert told == [(f'transformer.{name}', str(x)) for name, x in changed.items()]
   assert 'at random  params/backbone/projection/bias, ' in done.stdout
   assert_same(names.to_torch(checkpoint.load(tmp_path / 'converted').variables))
 

@@ -105,6 +105,7 @@ def bits(folder):
 
 def test_an_export_comes_back_to_the_bit(saved, exported, tmp_path):
   assert {path.name for path in exported.iterdir()} == FILES
+  assert len({path.stat().st_mode for path in exported.iterdir()}) == 1
   intake.take_export(str(exported), tmp_path / 'c')
   assert bits(tmp_path / 'c') == bits(saved[0])
   assert {b'\0\0\0\x80', b'\0\0\0\0'} < {

@@ -60,6 +60,8 @@ def write(loaded: checkpoint.Loaded, folder: pathlib.Path) -> None:
     'training_config': loaded.config,
   }
   (folder / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
+  # safetensors writes for the owner alone; a model is there to be given away.
+  shutil.copymode(folder / 'config.json', folder / 'model.safetensors')
   write_tokenizer(loaded.vocabulary, loaded.config['text']['length'], folder)
   shutil.copyfile(CODE, folder / CODE.name)
   parameters = sum(x.size for x in jax.tree.leaves(loaded.variables['params']))

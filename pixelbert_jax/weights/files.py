@@ -40,7 +40,7 @@ class Source:
     """Takes what was read under its new names, but for what fits a pattern of `unwanted`.
 
     Raises:
-      WeightsError: two tensors have one name, or what is wanted is no array of floating point.
+      WeightsError: two tensors have one name, or what is wanted is no array of finite floats.
     """
     for name, x in read.items():
       new = rename(name)
@@ -54,6 +54,8 @@ class Source:
         kind = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
         raise WeightsError(f'{self.place}: {name} is of type {kind}, not an array of numbers')
       self.tensors[new], self.origins[new] = np.asarray(x, np.float32), name
+      if not np.isfinite(self.tensors[new]).all():
+        raise WeightsError(f'{self.place}: {name} holds numbers that are not finite')
 
 
 def read_file(path: pathlib.Path) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def take(bert: str, cnn: str, config: ConfigDict, output: str | os.PathLike) -> 
   Raises:
     UserError: something does not fit; nothing is written.
   """
-  config = copy.deepcopy(config)
+  given, config = config, copy.deepcopy(config)
   config.cnn.batch_norm = config.cnn.batch_norm or 'frozen'
   folder = bert_lib.find(bert)
   bert_lib.configure(config, folder, bert)
@@ -69,8 +69,25 @@ def take(bert: str, cnn: str, config: ConfigDict, output: str | os.PathLike) -> 
       f'  CNN        {len(image.origins)} tensors of {cnn}: stages {tuple(config.cnn.stages)}',
       f'  at random  {", ".join(sorted(random)) or "nothing"}',
       f'  left out   {names.some([*text.left_out, *image.left_out]) or "nothing"}',
-      f'start from it: python -m pixelbert_jax.main --config=... --config.init_from={output} '
+      f'start from it: {start_command(given, config, output)}',
+    ]
+  )
+
+
+def start_command(given: ConfigDict, config: ConfigDict, output: str | os.PathLike) -> str:
+  """How to train from a checkpoint of `config`, which the sources changed from what was given."""
+  variant = ':'.join(filter(None, [f'configs/{config.name}.py', config.variant]))
+  changed = [
+    f"--config.{part}.{field}='{value}'"
+    for part in ('transformer', 'image')
+    for field, value in config[part].items()
+    if value != given[part][field]
+  ]
+  return ' '.join(
+    [
+      f'python -m pixelbert_jax.main --config={variant} --config.init_from={output}',
       f'--config.text.vocabulary={output}/vocab.txt',
+      *changed,
     ]
   )
 
