@@ -1,0 +1,133 @@
+"""The published annotation files, as much of them as the scores need; gzipped or not."""
+
+import pathlib
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+
+from pixelbert_jax import UserError
+from pixelbert_jax.scores import files
+from pixelbert_jax.scores.nlvr import IMAGES
+from pixelbert_jax.scores.vqa import Question
+
+_QUESTIONS = 'the questions file of VQA, with a list of "questions"'
+
+
+def read_vqa(path: files.Path) -> list[Question]:
+  """Reads `v2_mscoco_*_annotations.json`; UserError naming what is wrong with which entry."""
+  questions = {}
+  for number, entry in enumerate(_entries(path, 'annotations', 'the annotations file of VQA'), 1):
+    try:
+      question = Question(
+        int(entry['question_id']),
+        int(entry['image_id']),
+        str(entry['question_type']),
+        str(entry['answer_type']),
+        tuple(str(answer['answer']) for answer in entry['answers']),
+      )
+    except (KeyError, TypeError, ValueError) as error:
+      raise UserError(f'{path}: annotation {number} is none of VQA: {error!r}') from error
+    if not question.answers:
+      raise UserError(f'{path}: question {question.question_id} has no answers')
+    if question.question_id in questions:
+      raise UserError(f'{path}: question {question.question_id} is annotated twice')
+    questions[question.question_id] = question
+  return list(questions.values())
+
+
+def read_vqa_question_ids(path: files.Path) -> list[int]:
+  """The question ids of `v2_OpenEnded_mscoco_*_questions.json`."""
+  try:
+    return [int(entry['question_id']) for entry in _entries(path, 'questions', _QUESTIONS)]
+  except (KeyError, TypeError, ValueError) as error:
+    raise UserError(f'{path} holds a question without question_id: is it {_QUESTIONS}?') from error
+
+
+def _entries(path: files.Path, key: str, what: str) -> list:
+  value = files.read_json(path)
+  entries = value.get(key) if isinstance(value, dict) else None
+  if not isinstance(entries, list):
+    raise UserError(f'{path} has no list of "{key}": is it {what}?')
+  if not entries:
+    raise UserError(f'{path} is empty: name a file with {key}')
+  return entries
+
+
+def read_nlvr2(path: files.Path) -> dict[str, bool]:
+  """The label of each example, by identifier, of `dev.json` or the like of NLVR2."""
+  return _read_labels(path, 4)
+
+
+def read_nlvr(path: files.Path) -> dict[str, bool]:
+  """The label of each *image*, by ids as '1572-0-3', of `dev.json` or the like of NLVR."""
+  labels = _read_labels(path, 2)
+  return {f'{name}-{k}': label for name, label in labels.items() for k in range(IMAGES)}
+
+
+def _read_labels(path: files.Path, fields: int) -> dict[str, bool]:
+  """Labels of JSON lines whose identifiers have so many fields."""
+  labels = {}
+  for number, example in files.read_json_lines(path):
+    name, label = str(example.get('identifier')), str(example.get('label')).lower()
+    if name.count('-') != fields - 1:
+      raise UserError(f'{path} line {number}: identifier {name!r} has not {fields} fields')
+    if label not in ('true', 'false'):
+      raise UserError(f'{path} line {number}: {name!r} has the label {label!r}')
+    if name in labels:
+      raise UserError(f'{path} line {number} repeats the identifier {name!r}')
+    labels[name] = label == 'true'
+  if not labels:
+    raise UserError(f'{path} is empty: name a file with examples')
+  return labels
+
+
+def read_captions(path: files.Path, image_ids: Collection[str]) -> dict[str, list[str]]:
+  """Text ids by image id, in file order, of the split that the images are from.
+
+  Args:
+    path: Karpathy's `dataset_*.json`, or `{"text id": "image id", ...}` of one split.
+    image_ids: as the predictions call the images: in Karpathy's files by `cocoid` (where there is
+      none, `imgid`), by `filename`, or by that without its ending. Texts go by `sentid`.
+
+  Raises:
+    UserError: the file is neither, or holds none of the images.
+  """
+  value = files.read_json(path)
+  if not isinstance(value, dict) or not value:
+    raise UserError(f'{path} is neither a dataset_*.json nor {{"text id": "image id", ...}}')
+  if isinstance(value.get('images'), list):
+    return _karpathy_captions(path, value['images'], image_ids)
+  captions = defaultdict(list)
+  for text, image in value.items():
+    if isinstance(image, bool) or not isinstance(image, int | str):
+      raise UserError(f'{path}: text {text!r} has no image id but {image!r}')
+    captions[str(image)].append(text)
+  return dict(captions)
+
+
+def _karpathy_captions(
+  path: files.Path, images: list, image_ids: Collection[str]
+) -> dict[str, list[str]]:
+  try:
+    names = [_image_names(image) for image in images]
+    splits = [image['split'] for image in images]
+    texts = [[str(text['sentid']) for text in image['sentences']] for image in images]
+  except (KeyError, TypeError, AttributeError) as error:
+    raise UserError(f'{path} is no dataset_*.json of Karpathy: {error!r}') from error
+  # As the predictions name them, and where they are from: whatever explains most of their ids.
+  wanted = set(image_ids)
+  found = defaultdict(int)
+  for kinds, split in zip(names, splits, strict=True):
+    for kind, name in kinds.items():
+      found[kind, split] += name in wanted
+  if not any(found.values()):
+    raise UserError(f'{path} holds none of the images of the predictions: is it their dataset?')
+  kind, chosen = max(found, key=found.get)
+  rows = zip(names, splits, texts, strict=True)
+  return {name[kind]: text for name, split, text in rows if split == chosen and text}
+
+
+def _image_names(image: Mapping) -> dict[str, str]:
+  """What an image may be called, by kind of name."""
+  number = image['cocoid'] if 'cocoid' in image else image['imgid']
+  file = image['filename']
+  return {'number': str(number), 'file': file, 'stem': pathlib.PurePath(file).stem}
