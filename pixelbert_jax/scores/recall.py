@@ -35,7 +35,8 @@ def ranks(
   if not (has_text := np.bincount(text_image, minlength=images) > 0).all():
     raise UserError(f'the image of row {np.argmin(has_text)} has no text: leave it out')
   own = np.asarray(scores[text_image, np.arange(texts)])
-  best = np.full(images, -np.inf, own.dtype)
+  _, first = np.unique(text_image, return_index=True)
+  best = own[first]  # The dtype stays, so that nothing is rounded into a tie.
   np.maximum.at(best, text_image, own)
 
   # Of every candidate that is not beaten, the right ones included.
