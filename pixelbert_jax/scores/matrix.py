@@ -2,6 +2,7 @@
 
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -30,6 +31,8 @@ def read(path: files.Path) -> tuple[np.ndarray, list[str], list[str]]:
   path = pathlib.Path(path)
   if not path.exists():
     raise UserError(f'{path} does not exist: name a file that does')
+  if not zipfile.is_zipfile(path):
+    raise UserError(f'{path} is not a whole npz file: write it again')
   try:
     with np.load(path, allow_pickle=False) as archive:
       ids = [archive[name] for name in ('image_ids', 'text_ids')]
@@ -38,7 +41,7 @@ def read(path: files.Path) -> tuple[np.ndarray, list[str], list[str]]:
   except KeyError as error:
     needed = 'scores, image_ids and text_ids'
     raise UserError(f'{path} lacks an array ({error.args[0]}): it needs {needed}') from error
-  except (ValueError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+  except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
     raise UserError(f'{path} is no npz file of plain arrays ({error}): write it again') from error
   faults = []
   if scores.dtype.kind not in 'fiu':
@@ -55,7 +58,7 @@ def read(path: files.Path) -> tuple[np.ndarray, list[str], list[str]]:
 
 
 def _map_scores(path: pathlib.Path) -> np.ndarray | None:
-  """Maps `scores.npy` in an npz into memory; None if it is compressed, and must be unpacked."""
+  """Maps `scores.npy` in an npz into memory; None if it must be read, as when compressed."""
   with zipfile.ZipFile(path) as archive, path.open('rb') as file:
     info = archive.getinfo('scores.npy')
     if info.compress_type != zipfile.ZIP_STORED:
@@ -64,13 +67,12 @@ def _map_scores(path: pathlib.Path) -> np.ndarray | None:
     file.seek(info.header_offset + 26)
     lengths = file.read(4)
     file.seek(int.from_bytes(lengths[:2], 'little') + int.from_bytes(lengths[2:], 'little'), 1)
-    version = np.lib.format.read_magic(file)
-    read_header = getattr(np.lib.format, f'read_array_header_{version[0]}_{version[1]}')
-    shape, fortran, dtype = read_header(file)
+    if np.lib.format.read_magic(file) != (1, 0):
+      return None
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     if dtype.hasobject or 0 in shape:
       return None
-    order = 'F' if fortran else 'C'
-    return np.memmap(path, dtype, 'r', file.tell(), shape, order)
+    return np.memmap(path, dtype, 'r', file.tell(), shape, 'F' if fortran else 'C')
 
 
 def match(
