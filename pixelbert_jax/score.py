@@ -8,6 +8,7 @@
 import argparse
 import collections
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -42,42 +43,37 @@ class Scored:
   cluster: str  # the noun
 
 
-def score_vqa(path: str, annotated: str | None, asked: str | None) -> Scored:
-  """Scores a VQA file on all questions of `asked`, or else of the annotations."""
-  if not annotated and not asked:
-    raise UserError('name --annotations=F, or --questions=F to check the file without a score')
-  wanted = annotations.read_vqa_question_ids(asked) if asked else None
-  if not annotated:
-    answers = predictions.read_vqa(path, wanted)
-    return Scored({'valid_predictions': len(answers)}, {}, {}, {}, '')
+def read_questions(annotated: str, asked: str | None) -> list[vqa.Question]:
+  """The annotated questions of VQA; with a file of questions, those in it."""
   questions = annotations.read_vqa(annotated)
-  if wanted is not None:
-    by_id = {q.question_id: q for q in questions}
-    if missing := [i for i in wanted if i not in by_id]:
-      raise UserError(f'{annotated} lacks question {missing[0]} of {asked}: are they a pair?')
-    questions = [by_id[i] for i in wanted]
+  if not asked:
+    return questions
+  by_id = {q.question_id: q for q in questions}
+  wanted = annotations.read_vqa_question_ids(asked)
+  if missing := [i for i in wanted if i not in by_id]:
+    raise UserError(f'{annotated} lacks question {missing[0]} of {asked}: are they a pair?')
+  return [by_id[i] for i in wanted]
+
+
+def score_vqa(path: str, questions: Sequence[vqa.Question]) -> Scored:
+  """Scores a VQA file on all these questions."""
   answers = predictions.read_vqa(path, [q.question_id for q in questions])
   per_item = vqa.per_question(answers, questions)
   sizes = {'accuracy': len(questions)}
   sizes |= collections.Counter(f'per_answer_type/{q.answer_type}' for q in questions)
   sizes |= collections.Counter(f'per_question_type/{q.question_type}' for q in questions)
+  images = np.array([q.image_id for q in questions])
   return Scored(
     vqa.summarise(per_item, questions),
     sizes,
     per_item,
-    {
-      'accuracy': (
-        np.array(list(per_item.values())),
-        np.array([q.image_id for q in questions]),
-      )
-    },
+    {'accuracy': (np.array(list(per_item.values())), images)},
     'images',
   )
 
 
-def score_nlvr2(path: str, annotated: str) -> Scored:
+def score_nlvr2(path: str, labels: Mapping[str, bool]) -> Scored:
   """Scores an NLVR2 file, with the balanced and unbalanced subsets."""
-  labels = annotations.read_nlvr2(annotated)
   correct = nlvr.correct(predictions.read_nlvr2(path, labels), labels)
   sizes = _sizes('', correct, nlvr2.sentence)
   for name, identifiers in nlvr2.subsets(labels).items():
@@ -85,9 +81,8 @@ def score_nlvr2(path: str, annotated: str) -> Scored:
   return _by_sentence(nlvr2.summarise(correct, labels), sizes, correct, nlvr2.sentence)
 
 
-def score_nlvr(path: str, annotated: str) -> Scored:
-  """Scores an NLVR file."""
-  labels = annotations.read_nlvr(annotated)
+def score_nlvr(path: str, labels: Mapping[str, bool]) -> Scored:
+  """Scores an NLVR file, by the labels of its images."""
   correct = nlvr.correct(predictions.read_nlvr(path, labels), labels)
   sizes = _sizes('', correct, nlvr.sentence)
   return _by_sentence(nlvr.summarise(correct), sizes, correct, nlvr.sentence)
@@ -115,10 +110,10 @@ def _by_sentence(
   return Scored(summary, sizes, per_item, items, 'sentences')
 
 
-def score_retrieval(path: str, annotated: str) -> Scored:
+def score_retrieval(path: str, annotated: str, splits: Sequence[annotations.Captions]) -> Scored:
   """Scores a score matrix; over 5,000 images also as the mean of five folds of 1,000."""
   scores, image_ids, text_ids = matrix.read(path)
-  captions = annotations.read_captions(annotated, image_ids)
+  captions = annotations.captions_of(annotated, splits, image_ids)
   text_image, place = matrix.match(path, image_ids, text_ids, captions)
   image_ranks, text_ranks = recall.ranks(scores, text_image)
   summary = recall.recalls(image_ranks, text_ranks, text_image)
@@ -156,8 +151,6 @@ def compare(first: Scored, second: Scored) -> dict[str, dict]:
   Raises:
     UserError: they were scored on different items.
   """
-  if not first.items:
-    raise UserError('--compare needs --annotations=F: without answers there is no score')
   differences = {}
   for name, (values, cluster) in first.items.items():
     other = second.items[name][0]
@@ -239,30 +232,46 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser.add_argument('--per_item', action='store_true', help='with the score of each id')
   parser.add_argument('--debug', action='store_true', help='show a traceback with an error')
   options = parser.parse_args(argv)
-  if options.task != 'vqa':
-    if options.questions:
-      parser.error('--questions is for vqa only')
-    if not options.annotations:
-      parser.error('name the annotations with --annotations=F')
+  if options.questions and options.task != 'vqa':
+    parser.error('--questions is for vqa only')
+  if not options.annotations and not options.questions:
+    parser.error('name the annotations with --annotations=F')
+  if options.compare and not options.annotations:
+    parser.error('--compare needs --annotations=F: without answers there is no score')
   return options
 
 
-def _score(options: argparse.Namespace, path: str) -> Scored:
+def _scorer(options: argparse.Namespace) -> Callable[[str], Scored]:
+  """Reads the annotations, once; what it returns scores a prediction file by them."""
+  file = options.annotations
   match options.task:
     case 'vqa':
-      return score_vqa(path, options.annotations, options.questions)
+      return functools.partial(score_vqa, questions=read_questions(file, options.questions))
     case 'nlvr2':
-      return score_nlvr2(path, options.annotations)
+      return functools.partial(score_nlvr2, labels=annotations.read_nlvr2(file))
     case 'nlvr':
-      return score_nlvr(path, options.annotations)
+      return functools.partial(score_nlvr, labels=annotations.read_nlvr(file))
     case _:
-      return score_retrieval(path, options.annotations)
+      splits = annotations.read_captions(file)
+      return functools.partial(score_retrieval, annotated=file, splits=splits)
+
+
+def _check(options: argparse.Namespace) -> str:
+  """Checks answers to questions that have no annotations, such as those of test."""
+  answers = predictions.read_vqa(
+    options.predictions, annotations.read_vqa_question_ids(options.questions)
+  )
+  found = {'valid_predictions': len(answers)}
+  return json.dumps(found) if options.json else f'valid_predictions: {len(answers):,}'
 
 
 def _report(options: argparse.Namespace) -> str:
   """What the command prints."""
-  scored = _score(options, options.predictions)
-  differences = compare(scored, _score(options, options.compare)) if options.compare else {}
+  if not options.annotations:
+    return _check(options)
+  score = _scorer(options)
+  scored = score(options.predictions)
+  differences = compare(scored, score(options.compare)) if options.compare else {}
   if options.json:
     printed = scored.summary | ({'compare': differences} if differences else {})
     return json.dumps(printed | ({'per_item': scored.per_item} if options.per_item else {}))

@@ -363,6 +363,10 @@ def test_labels_that_are_none(write, text, message):
   assert str(path) in str(raised.value)
 
 
+def captions_of(path, image_ids):
+  return annotations.captions_of(path, annotations.read_captions(path), image_ids)
+
+
 def karpathy(split, number, sentences, **more):
   name = f'COCO_val2014_{number:012}.jpg'
   sentences = [{'sentid': s, 'raw': 'A man . ', 'tokens': []} for s in sentences]
@@ -391,21 +395,21 @@ COCO = {
   ],
 )
 def test_captions_of_the_split_that_the_images_are_from(write, names, expected):
-  captions = annotations.read_captions(write(COCO), names)
+  captions = captions_of(write(COCO), names)
   # In the order of the file, which makes the folds; not in that of the numbers.
   assert list(captions.items()) == list(zip(expected, [['3', '1'], ['7', '9', '8']], strict=True))
 
 
 def test_cocoid_is_not_mistaken_for_imgid(write):
   # 5 is an image of val by its cocoid; by imgid it would be one of test.
-  assert annotations.read_captions(write(COCO), ['5']) == {'5': ['4']}
+  assert captions_of(write(COCO), ['5']) == {'5': ['4']}
   flickr = {'images': [karpathy('test', 105, [1]), karpathy('test', 101, [2])]}
-  assert annotations.read_captions(write(flickr), ['1']) == {'5': ['1'], '1': ['2']}
+  assert captions_of(write(flickr), ['1']) == {'5': ['1'], '1': ['2']}
 
 
 def test_plain_captions(write):
   path = write({'t1': 'b', 't2': 7, 't3': 'b'})
-  assert annotations.read_captions(path, ['b']) == {'b': ['t1', 't3'], '7': ['t2']}
+  assert captions_of(path, ['b']) == {'b': ['t1', 't3'], '7': ['t2']}
 
 
 @pytest.mark.parametrize(
@@ -422,5 +426,5 @@ def test_plain_captions(write):
 def test_captions_that_are_none(write, content, message):
   path = write(content)
   with pytest.raises(UserError, match=message) as raised:
-    annotations.read_captions(path, ['77'])
+    captions_of(path, ['77'])
   assert str(path) in str(raised.value)

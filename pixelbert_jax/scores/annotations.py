@@ -2,12 +2,14 @@
 
 import pathlib
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from pixelbert_jax import UserError
 from pixelbert_jax.scores import files
 from pixelbert_jax.scores.nlvr import IMAGES
 from pixelbert_jax.scores.vqa import Question
+
+Captions = Mapping[str, Sequence[str]]  # text ids by image id
 
 _QUESTIONS = 'the questions file of VQA, with a list of "questions"'
 
@@ -80,50 +82,41 @@ def _read_labels(path: files.Path, fields: int) -> dict[str, bool]:
   return labels
 
 
-def read_captions(path: files.Path, image_ids: Collection[str]) -> dict[str, list[str]]:
-  """Text ids by image id, in file order, of the split that the images are from.
+def read_captions(path: files.Path) -> list[Captions]:
+  """Text ids by image id, in file order: of each split, for each way to name its images.
 
   Args:
-    path: Karpathy's `dataset_*.json`, or `{"text id": "image id", ...}` of one split.
-    image_ids: as the predictions call the images: in Karpathy's files by `cocoid` (where there is
-      none, `imgid`), by `filename`, or by that without its ending. Texts go by `sentid`.
+    path: Karpathy's `dataset_*.json`, or `{"text id": "image id", ...}` of one split. The former
+      names images by `cocoid` (where there is none, `imgid`), by `filename`, and by that without
+      its ending; texts by `sentid`.
 
   Raises:
-    UserError: the file is neither, or holds none of the images.
+    UserError: the file is neither.
   """
   value = files.read_json(path)
   if not isinstance(value, dict) or not value:
     raise UserError(f'{path} is neither a dataset_*.json nor {{"text id": "image id", ...}}')
   if isinstance(value.get('images'), list):
-    return _karpathy_captions(path, value['images'], image_ids)
+    return _read_karpathy(path, value['images'])
   captions = defaultdict(list)
   for text, image in value.items():
     if isinstance(image, bool) or not isinstance(image, int | str):
       raise UserError(f'{path}: text {text!r} has no image id but {image!r}')
     captions[str(image)].append(text)
-  return dict(captions)
+  return [dict(captions)]
 
 
-def _karpathy_captions(
-  path: files.Path, images: list, image_ids: Collection[str]
-) -> dict[str, list[str]]:
+def _read_karpathy(path: files.Path, images: list) -> list[Captions]:
+  found = defaultdict(dict)
   try:
-    names = [_image_names(image) for image in images]
-    splits = [image['split'] for image in images]
-    texts = [[str(text['sentid']) for text in image['sentences']] for image in images]
+    for image in images:
+      texts = [str(text['sentid']) for text in image['sentences']]
+      for kind, name in _image_names(image).items():
+        if texts:
+          found[image['split'], kind][name] = texts
   except (KeyError, TypeError, AttributeError) as error:
     raise UserError(f'{path} is no dataset_*.json of Karpathy: {error!r}') from error
-  # As the predictions name them, and where they are from: whatever explains most of their ids.
-  wanted = set(image_ids)
-  found = defaultdict(int)
-  for kinds, split in zip(names, splits, strict=True):
-    for kind, name in kinds.items():
-      found[kind, split] += name in wanted
-  if not any(found.values()):
-    raise UserError(f'{path} holds none of the images of the predictions: is it their dataset?')
-  kind, chosen = max(found, key=found.get)
-  rows = zip(names, splits, texts, strict=True)
-  return {name[kind]: text for name, split, text in rows if split == chosen and text}
+  return list(found.values())
 
 
 def _image_names(image: Mapping) -> dict[str, str]:
@@ -131,3 +124,17 @@ def _image_names(image: Mapping) -> dict[str, str]:
   number = image['cocoid'] if 'cocoid' in image else image['imgid']
   file = image['filename']
   return {'number': str(number), 'file': file, 'stem': pathlib.PurePath(file).stem}
+
+
+def captions_of(
+  path: files.Path, splits: Sequence[Captions], image_ids: Collection[str]
+) -> Captions:
+  """The split, and the names in it, that most of the images go by.
+
+  Raises:
+    UserError: none of the images is in any; `path` is that of the annotations.
+  """
+  shared = [len(captions.keys() & set(image_ids)) for captions in splits]
+  if not any(shared):
+    raise UserError(f'{path} holds none of the images of the predictions: is it their dataset?')
+  return splits[shared.index(max(shared))]

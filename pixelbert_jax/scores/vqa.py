@@ -42,6 +42,7 @@ class Question:
   answers: tuple[str, ...]
 
 
+@functools.lru_cache(maxsize=1 << 20)  # The same few answers are given again and again.
 def clean(answer: str) -> str:
   """The answer on one line, with no space around it."""
   return answer.replace('\n', ' ').replace('\t', ' ').strip()
