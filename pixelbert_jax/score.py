@@ -115,7 +115,10 @@ def score_retrieval(path: str, annotated: str, splits: Sequence[annotations.Capt
   scores, image_ids, text_ids = matrix.read(path)
   captions = annotations.captions_of(annotated, splits, image_ids)
   text_image, place = matrix.match(path, image_ids, text_ids, captions)
-  image_ranks, text_ranks = recall.ranks(scores, text_image)
+  try:
+    image_ranks, text_ranks = recall.ranks(scores, text_image)
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from error
   summary = recall.recalls(image_ranks, text_ranks, text_image)
   if len(image_ids) == _COCO_IMAGES:
     fold = recall.consecutive_folds(len(image_ids), _FOLD)[place]

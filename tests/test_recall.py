@@ -106,12 +106,13 @@ def test_small_differences_are_no_ties():
   assert recall.ranks(large, np.array([0, 1]))[0].tolist() == [1, 1]
 
 
-def test_what_is_no_number_has_a_place():
+@pytest.mark.parametrize(('row', 'column'), [(1, 2), (2, 1), (1, 1), (2, 3)])
+def test_what_is_no_number_has_a_place(row, column):
   scores = np.zeros((3, 4), np.float32)
-  scores[1, 2] = np.nan
-  with pytest.raises(UserError, match='row 1, column 2 is not a number'):
+  scores[row, column] = np.nan
+  with pytest.raises(UserError, match=f'row {row}, column {column} is not a number'):
     recall.ranks(scores, np.array([0, 1, 2, 2]))
-  scores[1, 2] = -np.inf
+  scores[row, column] = -np.inf
   recall.ranks(scores, np.array([0, 1, 2, 2]))
 
 

@@ -304,6 +304,13 @@ def test_5_000_images_are_also_scored_in_folds(folder, capsys):
 # What it refuses.
 
 
+def test_a_score_that_is_no_number(retrieval_files, capsys):
+  retrieval_files[2, 4] = np.nan
+  matrix.write('a.npz', retrieval_files, list('abc'), np.arange(9))
+  (line,) = refusal(capsys, *RETRIEVAL)
+  assert line == 'a.npz: the score of row 2, column 4 is not a number'
+
+
 def test_faults_are_a_line_each(vqa_files, capsys):
   pathlib.Path('bad.json').write_text('[{"question_id": 10, "answer": 1}]')
   assert refusal(capsys, 'vqa', '--predictions=bad.json', '--annotations=val.json') == [
@@ -342,6 +349,9 @@ def test_questions_that_are_not_annotated(vqa_files, capsys):
   pathlib.Path('other.json').write_text('{"questions": [{"question_id": 99}]}')
   (line,) = refusal(capsys, *VQA, '--questions=other.json')
   assert line == 'val.json lacks question 99 of other.json: are they a pair?'
+  pathlib.Path('other.json').write_text('{"questions": [{"question_id": 10}, {"question_id": 10}]}')
+  (line,) = refusal(capsys, *VQA, '--questions=other.json')
+  assert line == 'other.json: question 10 is there twice'
 
 
 # As a process.

@@ -1,7 +1,7 @@
 """The published annotation files, as much of them as the scores need; gzipped or not."""
 
 import pathlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 from pixelbert_jax import UserError
@@ -39,9 +39,13 @@ def read_vqa(path: files.Path) -> list[Question]:
 def read_vqa_question_ids(path: files.Path) -> list[int]:
   """The question ids of `v2_OpenEnded_mscoco_*_questions.json`."""
   try:
-    return [int(entry['question_id']) for entry in _entries(path, 'questions', _QUESTIONS)]
+    ids = [int(entry['question_id']) for entry in _entries(path, 'questions', _QUESTIONS)]
   except (KeyError, TypeError, ValueError) as error:
     raise UserError(f'{path} holds a question without question_id: is it {_QUESTIONS}?') from error
+  if len(set(ids)) < len(ids):
+    twice = next(i for i, count in Counter(ids).items() if count > 1)
+    raise UserError(f'{path}: question {twice} is there twice')
+  return ids
 
 
 def _entries(path: files.Path, key: str, what: str) -> list:

@@ -35,6 +35,8 @@ def ranks(
   if not (has_text := np.bincount(text_image, minlength=images) > 0).all():
     raise UserError(f'the image of row {np.argmin(has_text)} has no text: leave it out')
   own = np.asarray(scores[text_image, np.arange(texts)])
+  if (bad := np.isnan(own)).any():
+    raise _not_a_number(text_image[np.argmax(bad)], np.argmax(bad))
   _, first = np.unique(text_image, return_index=True)
   best = own[first]  # The dtype stays, so that nothing is rounded into a tie.
   np.maximum.at(best, text_image, own)
@@ -43,7 +45,9 @@ def ranks(
   of_image, of_text = np.zeros(images, int), np.zeros(texts, int)
   for rows in _blocks(images, texts):
     block = np.asarray(scores[rows])
-    _check_numbers(block, rows)
+    if (bad := np.isnan(block)).any():
+      row, column = np.argwhere(bad)[0]
+      raise _not_a_number(rows[row], column)
     for f in np.unique(fold[rows]):
       row = rows[fold[rows] == f]
       columns = np.flatnonzero(fold[text_image] == f)
@@ -61,10 +65,8 @@ def _blocks(images: int, texts: int) -> list[np.ndarray]:
   return [np.arange(start, min(start + rows, images)) for start in range(0, images, rows)]
 
 
-def _check_numbers(block: np.ndarray, rows: np.ndarray) -> None:
-  if (bad := np.isnan(block)).any():
-    row, column = np.argwhere(bad)[0]
-    raise UserError(f'the score of row {rows[row]}, column {column} is not a number')
+def _not_a_number(row: int, column: int) -> UserError:
+  return UserError(f'the score of row {row}, column {column} is not a number')
 
 
 def recalls(
