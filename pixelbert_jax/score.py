@@ -184,8 +184,8 @@ def _table(scored: Scored) -> str:
       rows.append((name, value, scored.sizes[name]))
     else:
       notes.append(f'{name}: {value:,}' if isinstance(value, int) else f'{name}: {value}')
-  wide = max((len(row[0]) for row in rows), default=0) + 2
-  lines = [f'{"":<{wide}}{"%":>8}{"of":>10}'] if rows else []
+  wide = max(len(name) for name, _, _ in rows) + 2
+  lines = [f'{"":<{wide}}{"%":>8}{"of":>10}']
   for name, value, size in rows:
     lines.append(name if value is None else f'{name:<{wide}}{100 * value:>8.2f}{size:>10,}')
   return '\n'.join(lines + notes)

@@ -39,9 +39,11 @@ class Reader:
     self._faults: list[str] = []
 
   def fault(self, what: str) -> None:
+    """Notes what is wrong; the file is refused at the end."""
     self._faults.append(f'{self._path}: {what}')
 
-  def add(self, name: int | str, value: str | bool) -> None:
+  def add(self, name: int | str, value: object) -> None:
+    """Notes a prediction, or that its id is unknown or came before."""
     if name not in self._wanted:
       self.fault(f'{self._noun} {name!r} is not among those to predict: remove it')
     elif name in self._found:
@@ -49,7 +51,10 @@ class Reader:
     self._found.setdefault(name, value)
 
   def finish(self, excused: Collection = ()) -> dict:
-    """The predictions in the order of the ids; `excused` are ids whose fault is told already."""
+    """The predictions in the order of the ids, or PredictionError with all that was noted.
+
+    Of missing ids, `excused` are those of which a fault is told already.
+    """
     for name in self._wanted:
       if name not in self._found and name not in excused:
         self.fault(f'{self._noun} {name!r} has no prediction: add one')
