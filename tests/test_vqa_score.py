@@ -52,6 +52,7 @@ NORMALISED = [
   ('x-y 1,2', 'xy 12'),
   # No such comma: a letter or a space beside it.
   ('1, 000', '1 000'),
+  ('1, 2-3', '1 2 3'),
   ('1,b-c', '1 b c'),
   ('2 dogs, 1-eyed cat', '2 dogs 1 eyed cat'),
   # What the table lacks stays: colon, apostrophe, and others.
