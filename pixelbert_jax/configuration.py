@@ -143,6 +143,8 @@ RULES: dict[str, Rule] = {
   **dict.fromkeys(('mesh.data', 'mesh.fsdp'), DEVICES),
   **dict.fromkeys(('image.shorter', 'image.longer'), at_least(1)),
   'image.canvases': CANVASES,
+  'image.mean': tuple_of(3, SHARE),
+  'image.deviation': tuple_of(3, ABOVE_0),
   'text.length': at_least(3),
   'cnn.stages': tuple_of(None, WHOLE),
   **dict.fromkeys(('cnn.width', 'cnn.groups'), at_least(1)),

@@ -6,47 +6,44 @@
     python -m pixelbert_jax.convert --bert=DIR --output=C     # of an exported DIR, which is whole
 """
 
+import functools
 import sys
+from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import logging
 
-from pixelbert_jax import UserError
+from pixelbert_jax import UserError, commandline, configuration
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration file, with its variant.')
-_BERT = flags.DEFINE_string('bert', None, "A Hugging Face BERT's folder or hub id, or an export.")
-_CNN = flags.DEFINE_string('cnn', None, "An ImageNet CNN's .safetensors, .pth or Detectron .pkl.")
-_OUTPUT = flags.DEFINE_string('output', None, 'The checkpoint to write.')
-_CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'The checkpoint to export.')
-_EXPORT = flags.DEFINE_string('export', None, 'The folder to write for PyTorch.')
-_DEBUG = flags.DEFINE_bool('debug', False, 'Show a traceback with an error.')
-
+FLAGS = {
+  'bert': "a Hugging Face BERT's folder or hub id, or an export",
+  'cnn': "an ImageNet CNN's .safetensors, .pth or Detectron .pkl",
+  'config': 'configs/NAME.py[:VARIANT]',
+  'output': 'the checkpoint to write',
+  'checkpoint': 'the checkpoint to export',
+  'export': 'the folder to write for PyTorch',
+}
 USAGE = (
   'give --bert, --cnn, --config and --output to convert; --checkpoint and --export to export; '
   '--bert and --output to take an export back'
 )
 
 
-def main(argv: list[str]) -> int:
-  """Dispatches; errors that the user can mend are one line."""
-  del argv
-  logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a save.
-  names = ('bert', 'cnn', 'config', 'output', 'checkpoint', 'export')
-  values = (_BERT, _CNN, _CONFIG, _OUTPUT, _CHECKPOINT, _EXPORT)
-  given = {name: flag.value for name, flag in zip(names, values, strict=True) if flag.value}
-  try:
-    print(dispatch(given))
-  except UserError as error:
-    if _DEBUG.value:
-      raise
-    print(f'error: {error}', file=sys.stderr)
-    return 1
-  return 0
+def command(argv: Sequence[str]) -> None:
+  """Converts or exports, and prints what was done."""
+  parser = commandline.Parser('convert', 'Takes weights from PyTorch, and gives them back.')
+  for name, text in FLAGS.items():
+    parser.add_argument(f'--{name}', help=text)
+  flags, overrides = parser.parse_overrides(argv)
+  given = {name: value for name, value in vars(flags).items() if name in FLAGS and value}
+  if flags.config:
+    given['config'] = configuration.load(flags.config, overrides)
+  print(dispatch(given))
 
 
 def dispatch(given: dict[str, Any]) -> str:
   """Does what the given flags ask for; returns what was done."""
+  logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a save.
   # JAX and the rest are imported once the flags are known to be right.
   if given.keys() == {'checkpoint', 'export'}:
     from pixelbert_jax.weights.export import export
@@ -62,10 +59,10 @@ def dispatch(given: dict[str, Any]) -> str:
   return take(**given)
 
 
-def run() -> None:
-  """The command's entry point."""
-  app.run(main)
+def main(argv: Sequence[str]) -> int:
+  """The command, its errors one line."""
+  return commandline.answer(functools.partial(command, argv), '--debug' in argv)
 
 
 if __name__ == '__main__':
-  run()
+  sys.exit(main(sys.argv[1:]))

@@ -10,9 +10,8 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NoReturn
 
-from pixelbert_jax import UserError
+from pixelbert_jax import commandline
 from pixelbert_jax.scores import annotations, bootstrap, predictions, scored
 
 
@@ -58,16 +57,9 @@ def _item_lines(per_item: Mapping) -> Iterable[str]:
       yield f'{name} {value:g}'
 
 
-class _Parser(argparse.ArgumentParser):
-  def error(self, message: str) -> NoReturn:
-    raise UserError(f'{message}; --help lists the flags')
-
-
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-  parser = _Parser(
-    'python -m pixelbert_jax.score',
-    description='Official scores of a prediction file. docs/scores.md has examples.',
-    allow_abbrev=False,
+  parser = commandline.Parser(
+    'score', 'Official scores of a prediction file. docs/scores.md has examples.'
   )
   parser.add_argument('task', choices=('vqa', 'nlvr2', 'nlvr', 'retrieval'))
   parser.add_argument('--predictions', metavar='F', required=True, help='the file to score')
@@ -76,7 +68,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser.add_argument('--compare', metavar='F', help='a second prediction file')
   parser.add_argument('--json', action='store_true', help='print one JSON object')
   parser.add_argument('--per_item', action='store_true', help='with the score of each id')
-  parser.add_argument('--debug', action='store_true', help='show a traceback with an error')
   options = parser.parse_args(argv)
   if options.questions and options.task != 'vqa':
     parser.error('--questions is for vqa only')
@@ -133,16 +124,8 @@ def _report(options: argparse.Namespace) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Prints the scores; errors that the user can mend are a line each, and exit code 1."""
-  debug = '--debug' in (sys.argv if argv is None else argv)
-  try:
-    print(_report(_parse(argv)))
-  except UserError as error:
-    if debug:
-      raise
-    for line in str(error).splitlines():
-      print(f'error: {line}', file=sys.stderr)
-    return 1
-  return 0
+  argv = sys.argv[1:] if argv is None else argv
+  return commandline.answer(lambda: print(_report(_parse(argv))), '--debug' in argv)
 
 
 if __name__ == '__main__':

@@ -20,12 +20,10 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from absl import flags
-from absl.testing import flagsaver
 from safetensors.numpy import save_file
 
 from configs.pretrain import get_config
-from pixelbert_jax import checkpoint, convert
+from pixelbert_jax import checkpoint, commandline, convert
 from pixelbert_jax.input.image import normalise
 from pixelbert_jax.weights import bert as bert_lib
 from pixelbert_jax.weights import caffe2, intake, names
@@ -594,11 +592,9 @@ def contents(folder):
 
 
 def command(capsys, **given):
-  """Exit code and lines of `main`, with these flags."""
-  flags.FLAGS.mark_as_parsed()
-  given = {name: x if name == 'config' else x and str(x) for name, x in given.items()}
-  with flagsaver.flagsaver(**given):
-    code = convert.main([])
+  """Exit code and lines of the command, with these flags."""
+  given = {name: x if name == 'config' else str(x) for name, x in given.items() if x}
+  code = commandline.answer(lambda: print(convert.dispatch(given)))
   return code, capsys.readouterr()
 
 

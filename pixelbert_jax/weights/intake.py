@@ -86,7 +86,6 @@ def start_command(given: ConfigDict, config: ConfigDict, output: str | os.PathLi
   return ' '.join(
     [
       f'python -m pixelbert_jax.main --config={variant} --config.init_from={output}',
-      f'--config.text.vocabulary={output}/vocab.txt',
       *changed,
     ]
   )
