@@ -43,6 +43,7 @@ import torch
 from PIL import Image
 from transformers import AutoModel, AutoTokenizer
 
+torch.set_num_threads(1)
 export, image, texts, exact, found, saved = sys.argv[1:]
 model = AutoModel.from_pretrained(export, trust_remote_code=True)
 tokenizer = AutoTokenizer.from_pretrained(export, trust_remote_code=True)

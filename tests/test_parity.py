@@ -281,15 +281,18 @@ def assert_same_gradients(found, twin):
 
 
 @pytest.fixture
-def quick_compiles():
-  """Compiling takes longer than all else here, and optimised code is no other in meaning."""
+def small():
+  """What suits small models: compiling, and PyTorch's threads, take longer than all else."""
+  threads = torch.get_num_threads()
+  torch.set_num_threads(1)
   jax.config.update('jax_disable_most_optimizations', True)
   yield
   jax.config.update('jax_disable_most_optimizations', False)
+  torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize(('cnn', 'sampled'), [('7x7', 0), ('patches', 10)])
-def test_outputs_losses_and_gradients(cnn, sampled, quick_compiles):
+def test_outputs_losses_and_gradients(cnn, sampled, small):
   config = small_config(cnn)
   config.sampled_pixels = sampled
   model, batch = make_model(config, VOCAB), make_batch(0)
@@ -360,10 +363,11 @@ def torch_optimizers(twin, c):
   )
 
 
-def test_twenty_steps_of_training(quick_compiles):
+def test_twenty_steps_of_training(small):
   steps, warmups, boundary = 20, (4, 8), 13
   config = small_config('7x7')
   config.dtype = 'float64'
+  config.cnn.update(stages=(1, 1), groups=1, group_width=0)  # which compile sooner
   c = config.optimizer
   c.update(cnn_rule='sgd', cnn_rate=0.25, cnn_momentum=0.9, cnn_decay=0.05)
   # Powers of two, because schedules are float32 whatever the model is.
