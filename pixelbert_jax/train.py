@@ -34,7 +34,7 @@ def init_variables(model: PretrainingModel, seed: int, batch: dict[str, np.ndarr
   """Random parameters and fresh statistics."""
   keys = jax.random.split(jax.random.key(seed))
   rngs = dict(zip(('params', 'pixels'), keys, strict=True))
-  image = jnp.zeros(batch['image'].shape[1:], jnp.float32)[None]
+  image = jnp.zeros((1, *batch['canvas'].shape[1:3], 3))
   texts = (batch[name][:1] for name in ('token_ids', 'token_mask', 'mlm_position'))
   return model.init(rngs, image, batch['size'][:1], *texts, False)
 

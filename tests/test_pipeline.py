@@ -16,10 +16,13 @@ from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.input.visual import TextGuess
 
 LENGTH, SHARE = 12, 0.3
-# Reduced, reduced and on the other canvas, enlarged; with their sizes on the canvas.
+# Reduced by the host, reduced by the device and on the other canvas, enlarged.
 SIZES = ((40, 40), (20, 40), (10, 10))
-PLACED = ((16, 16), (16, 32), (10, 10))
+# As they travel, as the model sees them, and the canvases for that, for one canvas of the model
+# and the other.
+PLACED = ((16, 16), (20, 40), (10, 10))
 TARGET = ((16, 16), (16, 32), (16, 16))
+TRAVEL = ((16, 16), (20, 40))
 CANVASES = Canvases(16, 32, ((16, 16), (16, 32)))
 ADJECTIVES, NOUNS = ('red', 'blue', 'green'), ('cat', 'dog', 'bus', 'street')
 
@@ -102,9 +105,10 @@ def test_shapes_and_types(make, training):
   places = 3  # 0.3 of 10 tokens
   for step in range(len(batches)):
     batch = batches[step]
-    canvas = CANVASES.shapes[batches.plan(0).canvas[step]]
+    number = batches.plan(0).canvas[step]
     assert {name: (x.shape, x.dtype.name) for name, x in batch.items()} == {
-      'image': ((4, *canvas, 3), 'uint8'),
+      'image': ((4, *TRAVEL[number], 3), 'uint8'),
+      'canvas': ((4, *CANVASES.shapes[number], 0), 'uint8'),
       'source_size': ((4, 2), 'int32'),
       'size': ((4, 2), 'int32'),
       'token_ids': ((4, 2, LENGTH), 'int32'),
@@ -130,9 +134,9 @@ def test_a_batch_is_what_the_plan_says(make, tokenizer, training):
     assert set(kind) <= ({1} if plan.canvas[step] else {0, 2})
     assert batch['source_size'].tolist() == [list(PLACED[i]) for i in kind]
     assert batch['size'].tolist() == [list(TARGET[i]) for i in kind]
-    # The whole canvas, as edges are repeated.
     colour = np.stack([plan.image[step], 2 * plan.image[step], 255 - plan.image[step]], -1)
-    assert (batch['image'] == colour[:, None, None]).all()
+    for image, size, c in zip(batch['image'], batch['source_size'], colour, strict=True):
+      assert (image[: size[0], : size[1]] == c).all()
     texts = [sidecar.caption(i) for i in plan.text[step].ravel()]
     ids, _ = tokenizer(texts)
     np.testing.assert_array_equal(plain(batch).reshape(8, LENGTH), ids)
