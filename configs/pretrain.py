@@ -54,9 +54,11 @@ def paper() -> ConfigDict:
   c.data = ConfigDict()
   c.data.name, c.data.data_dir = 'coco_karpathy', ''  # '' is $TFDS_DATA_DIR, then TFDS's default
   c.data.train, c.data.validation, c.data.test = 'train', 'val', 'test'
+  c.data.shares = ()  # of the sources of 'a+b' in an epoch; () is every pair of all of them once
   c.image = ConfigDict()
   c.image.shorter, c.image.longer = 800, 1333
   c.image.canvases = ((832, 832), (832, 1088), (832, 1344), (1088, 832), (1344, 832))
+  c.image.flip = 0.0  # open: share of the images mirrored, where no text says left or right
   c.text = ConfigDict()
   c.text.vocabulary = ''  # BERT's vocab.txt
   c.text.length = 40  # open

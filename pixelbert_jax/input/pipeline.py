@@ -155,7 +155,7 @@ class PairBatches:
     def load(rows: range) -> dict[int, image.ImageError]:
       bad = {}
       for i in rows:
-        data = self.split.source[numbers[i]]['image']
+        data = self.split.encoded(numbers[i])
         try:
           image.place(image.load(data, size[i], target[i], names[i]), pixels[i])
         except image.ImageError as error:

@@ -8,23 +8,29 @@ from pixelbert_jax.input.sidecar import Ragged, Sidecar
 
 
 class Truth:
-  """Whether texts are true of images, by their claims; without claims, by being listed there."""
+  """Whether texts are true of images, by their claims; without claims, by being listed there.
+
+  Attributes:
+    claim: [N] int, what each text claims.
+    claims: ragged int over images, all that are true of each.
+    number: of claims; all are below it.
+  """
 
   def __init__(self, sidecar: Sidecar):
     if len(sidecar.claim):
-      self._claim, self._claims = sidecar.claim, sidecar.claims
+      self.claim, self.claims = sidecar.claim, sidecar.claims
     else:
       # Each text claims itself, and images make true just what is listed with them. Corpora list
       # some texts with several images.
-      self._claim = text_numbers(sidecar.text)
-      self._claims = dataclasses.replace(sidecar.captions, values=self._claim)
-    self._base = int(max(self._claim.max(initial=0), self._claims.values.max(initial=0))) + 1
-    rows = np.repeat(np.arange(len(self._claims)), np.diff(self._claims.start))
-    self._true = np.sort(rows * self._base + self._claims.values)
+      self.claim = text_numbers(sidecar.text)
+      self.claims = dataclasses.replace(sidecar.captions, values=self.claim)
+    self.number = int(max(self.claim.max(initial=0), self.claims.values.max(initial=0))) + 1
+    rows = np.repeat(np.arange(len(self.claims)), np.diff(self.claims.start))
+    self._true = np.sort(rows * self.number + self.claims.values)
 
   def __call__(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
     """Image numbers [N] and caption numbers [N] to [N] bool."""
-    key = images * self._base + self._claim[texts]
+    key = images * self.number + self.claim[texts]
     found = np.searchsorted(self._true, key).clip(max=len(self._true) - 1)
     return self._true[found] == key
 

@@ -82,7 +82,8 @@ def visual_words(
     hidden = sum(1 << int(w) for w in set(at))
     words = sidecar.caption(text).split()
     for slot, w in zip(slots, at, strict=True):
-      number = _NUMBER.get(sidecar.kinds[text][w], 0)
+      # In a mixture, texts of other sources have no kinds.
+      number = _NUMBER.get(sidecar.kinds[text][w], 0) if len(sidecar.kinds[text]) else 0
       shown = masked.ids[n, masked.position[n, slot]]
       if number and shown == mask_id and determined(sidecar.rivals[text], hidden, w):
         kind[n, slot] = number
