@@ -22,6 +22,7 @@ from pixelbert_jax import UserError, checkpoint, sharding
 from pixelbert_jax.evaluate import Evaluator, finish, result_table
 from pixelbert_jax.experiment import make_batches, make_model, make_optimizer, prepare_data
 from pixelbert_jax.input import pipeline
+from pixelbert_jax.input.image import model_canvas
 from pixelbert_jax.input.pipeline import PairBatches
 from pixelbert_jax.metrics import Metrics, MetricsLog, Progress
 from pixelbert_jax.models.heads import PretrainingModel
@@ -34,7 +35,7 @@ def init_variables(model: PretrainingModel, seed: int, batch: dict[str, np.ndarr
   """Random parameters and fresh statistics."""
   keys = jax.random.split(jax.random.key(seed))
   rngs = dict(zip(('params', 'pixels'), keys, strict=True))
-  image = jnp.zeros((1, *batch['canvas'].shape[1:3], 3))
+  image = jnp.zeros((1, *model_canvas(batch), 3))
   texts = (batch[name][:1] for name in ('token_ids', 'token_mask', 'mlm_position'))
   return model.init(rngs, image, batch['size'][:1], *texts, False)
 
