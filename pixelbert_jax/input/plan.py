@@ -165,14 +165,13 @@ def keep_shares(
   """
   source = np.searchsorted(shares.first, image_of, side='right') - 1
   pairs = np.bincount(source, weight.sum(1), minlength=len(shares.first))
-  wanted = np.array(shares.share)
-  kept_share = wanted * (pairs[wanted > 0] / wanted[wanted > 0]).min() / np.maximum(pairs, 1)
-  cell = source * (canvas.max(initial=0) + 1) + canvas
+  kept = shares.share * (pairs / shares.share).min() / np.maximum(pairs, 1)
+  canvases = canvas.max(initial=0) + 1
+  cell = source * canvases + canvas
   # A random order within each cell, of which the first are taken.
   order = np.lexsort((rng.random(len(cell)), cell))
   number, first, count = np.unique(cell[order], return_index=True, return_counts=True)
-  share = kept_share[number // (canvas.max(initial=0) + 1)]
-  taken = np.floor(count * share + 0.5).astype(int)
+  taken = np.floor(count * kept[number // canvases] + 0.5).astype(int)
   rank = np.arange(len(cell)) - np.repeat(first, count)
   return np.sort(order[rank < np.repeat(taken, count)])
 
