@@ -26,7 +26,7 @@ GREY = tuple(round(255 * mean) for mean in MEAN)  # what is nearest to 0 for the
 WHOLE = 2
 # Those larger ones are decoded at 1/2, 1/4 or 1/8 where that leaves so many times the target. On
 # ten photographs and two generated pictures the mean difference to Pillow's bicubic from the full
-# size was 1.6 to 2.1 of 255 with 1 here, 0.9 to 1.3 with 1.5, 0.6 to 0.9 with 2 and 0.4 to 0.5 with 3;
+# size was 1.6 to 2.1 of 255 with 1 here, 0.9 to 1.3 with 1.5, 0.6 to 0.9 with 2, 0.4 to 0.5 with 3;
 # from the full size it is 0.3, which is rounding.
 SPARE = 3
 # Pixels by which edges are repeated: what a cubic filter that reduces by WHOLE can reach.
