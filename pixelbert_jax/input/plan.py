@@ -165,7 +165,8 @@ def keep_shares(
   """
   source = np.searchsorted(shares.first, image_of, side='right') - 1
   pairs = np.bincount(source, weight.sum(1), minlength=len(shares.first))
-  kept = shares.share * (pairs / shares.share).min() / np.maximum(pairs, 1)
+  share = np.array(shares.share)
+  kept = share * (pairs / share).min() / np.maximum(pairs, 1)
   canvases = canvas.max(initial=0) + 1
   cell = source * canvases + canvas
   # A random order within each cell, of which the first are taken.
