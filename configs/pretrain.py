@@ -52,11 +52,13 @@ def paper() -> ConfigDict:
   c.data = ConfigDict()
   c.data.name, c.data.data_dir = 'coco_karpathy', ''  # '' is $TFDS_DATA_DIR, then TFDS's default
   c.data.train, c.data.validation, c.data.test = 'train', 'val', 'test'
+  c.data.shares = ()  # of the sources of 'a+b' in an epoch; () is every pair of all of them once
   c.image = ConfigDict()
   c.image.shorter, c.image.longer = 800, 1333
   c.image.canvases = ((832, 832), (832, 1088), (832, 1344), (1088, 832), (1344, 832))
   # ImageNet's, of RGB in 0..1; `convert` writes those of the CNN it takes.
   c.image.mean, c.image.deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+  c.image.flip = 0.0  # open: share of the images mirrored, where no text says left or right
   c.text = ConfigDict()
   c.text.vocabulary = ''  # BERT's vocab.txt; '' is that of the embedded data
   c.text.length = 40  # open

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import fcntl
 import io
+import itertools
 import os
 import pathlib
 import shlex
@@ -44,10 +45,20 @@ class BuildError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-  """A split: record i of `source`, its image still encoded, is image i of `sidecar`."""
+  """A split: its records with images still encoded, and the sidecar.
+
+  A record holds one image or, where the texts are about pairs, two; images are numbered in
+  the order of the records, as in the sidecar.
+  """
 
   source: Sequence[Mapping[str, Any]]
   sidecar: Sidecar
+  slots: Names = ('image',)
+
+  def encoded(self, image: int) -> bytes:
+    """The original bytes of an image, by its number."""
+    record, slot = divmod(int(image), len(self.slots))
+    return self.source[record][self.slots[slot]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +119,10 @@ def open_dataset(name: str, data_dir: Path | None = None) -> Dataset:
       f'{name} is not built, or not wholly, in {builder.data_dir}: '
       f'run `python -m data.build {name} --data_dir={root}{manual}`'
     )
-  splits = {s: Split(_source(builder, s), _sidecar(builder, s)) for s in builder.info.splits}
+  splits = {
+    s: Split(_source(builder, s), _sidecar(builder, s), _slots(builder))
+    for s in builder.info.splits
+  }
   return Dataset(name, pathlib.Path(builder.data_dir), splits)
 
 
@@ -163,9 +177,8 @@ def _write_sidecars(builder: TfdsBuilder) -> None:
   for split in builder.info.splits:
     if _sidecar(builder, split) is None:
       records = tqdm(_source(builder, split), f'{split} sidecar', unit=' images', leave=False)
-      Sidecar.of(map(builder.sidecar_row, records)).write(
-        pathlib.Path(builder.data_dir, 'sidecar', split)
-      )
+      rows = itertools.chain.from_iterable(map(builder.sidecar_rows, records))
+      Sidecar.of(rows).write(pathlib.Path(builder.data_dir, 'sidecar', split))
 
 
 def _is_built(builder: TfdsBuilder) -> bool:
@@ -184,7 +197,13 @@ def _source(builder: TfdsBuilder, split: str) -> Sequence[Mapping[str, Any]]:
     raise _damaged(builder, f'the records of {split} cannot be read') from error
   if found != info.num_examples:
     raise _damaged(builder, f'{split} has {found} records of {info.num_examples}')
-  return builder.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})
+  decoders = {slot: tfds.decode.SkipDecoding() for slot in _slots(builder)}
+  return builder.as_data_source(split, decoders=decoders)
+
+
+def _slots(builder: TfdsBuilder) -> Names:
+  """The images of a record, in order."""
+  return [name for name, f in builder.info.features.items() if isinstance(f, tfds.features.Image)]
 
 
 def _damaged(builder: TfdsBuilder, what: str) -> BuildError:
@@ -197,7 +216,8 @@ def _sidecar(builder: TfdsBuilder, split: str) -> Sidecar | None:
     sidecar = Sidecar.open(pathlib.Path(builder.data_dir, 'sidecar', split))
   except (OSError, ValueError, EOFError):
     return None
-  whole = len(sidecar.image_id) == len(sidecar.captions) == builder.info.splits[split].num_examples
+  images = builder.info.splits[split].num_examples * len(_slots(builder))
+  whole = len(sidecar.image_id) == len(sidecar.captions) == images
   return sidecar if whole else None
 
 

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from data.build import Dataset, build, open_dataset
 from data.scenes import vocabulary as scenes_vocabulary
 from pixelbert_jax import UserError, optim
+from pixelbert_jax.input import mixture
 from pixelbert_jax.input.pipeline import PairBatches
 from pixelbert_jax.input.plan import Canvases
 from pixelbert_jax.input.text import Tokenizer
@@ -127,6 +128,8 @@ def make_batches(config: ConfigDict, dataset: Dataset) -> dict[str, PairBatches]
       whole_share=config.whole_share,
       training=role == 'train',
       micro_batches=parts if role == 'train' else 1,
+      shares=mixture.shares_of(split, config.data.shares) if role == 'train' else None,
+      flip=config.image.flip,
       guess=None if role == 'train' else guess,
       process=(jax.process_index(), jax.process_count()),
     )
@@ -135,11 +138,21 @@ def make_batches(config: ConfigDict, dataset: Dataset) -> dict[str, PairBatches]
 
 
 def prepare_data(config: ConfigDict) -> Dataset:
-  """Opens the dataset; the embedded one is built first, nothing else ever is."""
-  name, data_dir = config.data.name, config.data.data_dir or None
-  if is_embedded(name):
-    build(name, data_dir)
-  return open_dataset(name, data_dir)
+  """Opens the dataset or, of names joined by '+', the mixture of several.
+
+  The embedded one is built first, nothing else ever is.
+  """
+  data_dir, datasets = config.data.data_dir or None, []
+  for name in config.data.name.split('+'):
+    if is_embedded(name):
+      build(name, data_dir)
+    datasets.append(open_dataset(name, data_dir))
+  if len(datasets) == 1:
+    return datasets[0]
+  train = config.data.train
+  mixed = mixture.mix(datasets, train, (config.data.validation, config.data.test))
+  print(mixture.summary(datasets, mixed, train))
+  return mixed
 
 
 def is_embedded(name: str) -> bool:

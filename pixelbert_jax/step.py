@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pixelbert_jax.input.image import model_canvas
 from pixelbert_jax.models.heads import PretrainingModel
 from pixelbert_jax.tasks import pretraining
 
@@ -132,16 +133,17 @@ class Step:
 
   def program(self, *arguments: Any) -> Callable:
     """What runs on this shape of batch, compiled ahead; says what it took and will take."""
-    shape = arguments[-1]['image'].shape
-    if shape not in self._programs:
+    batch = arguments[-1]
+    shapes = (len(batch['image']), *model_canvas(batch)), batch['image'].shape
+    if shapes not in self._programs:
       began = time.perf_counter()
       jitted = self._whole if self.micro_batches == 1 else self._add
-      self._programs[shape] = compiled = jitted.lower(*arguments).compile()
+      self._programs[shapes] = compiled = jitted.lower(*arguments).compile()
       memory = compiled.memory_analysis()
       total = memory.argument_size_in_bytes + memory.temp_size_in_bytes
       print(
-        f'compiled    images {"x".join(map(str, shape[:3]))} in '
+        f'compiled    images {"x".join(map(str, shapes[0]))} in '
         f'{time.perf_counter() - began:.0f} s; {total / 2**20:,.0f} MiB a device',
         flush=True,
       )
-    return self._programs[shape]
+    return self._programs[shapes]

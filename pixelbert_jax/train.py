@@ -29,6 +29,7 @@ from pixelbert_jax.experiment import (
   resolve,
 )
 from pixelbert_jax.input import pipeline
+from pixelbert_jax.input.image import model_canvas
 from pixelbert_jax.input.pipeline import PairBatches
 from pixelbert_jax.metrics import Metrics, MetricsLog, Progress
 from pixelbert_jax.models.heads import PretrainingModel
@@ -42,7 +43,7 @@ def init_variables(model: PretrainingModel, seed: int, batch: dict[str, np.ndarr
   """Random parameters and fresh statistics."""
   keys = jax.random.split(jax.random.key(seed))
   rngs = dict(zip(('params', 'pixels'), keys, strict=True))
-  image = jnp.zeros(batch['image'].shape[1:], jnp.float32)[None]
+  image = jnp.zeros((1, *model_canvas(batch), 3))
   texts = (batch[name][:1] for name in ('token_ids', 'token_mask', 'mlm_position'))
   return model.init(rngs, image, batch['size'][:1], *texts, False)
 

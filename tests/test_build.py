@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data import build as build_lib
-from pixelbert_jax.input.sidecar import Caption, Row
+from pixelbert_jax.input.rows import Caption, Row
 
 COUNTS = {'train': 12, 'val': 3}
 
@@ -41,13 +41,13 @@ class Toy(tfds.core.GeneratorBasedBuilder):
       yield i, {'image': io.BytesIO(file.getvalue()), 'image_id': f'{split}-{i}'}
 
   @staticmethod
-  def sidecar_row(example):
+  def sidecar_rows(example):
     image_id = example['image_id'].decode()
     with Image.open(io.BytesIO(example['image'])) as image:
       width, height = image.size
     number = int(image_id.split('-')[1])
     captions = [Caption(f'{image_id} caption {k}', 10 * number + k) for k in range(2)]
-    return Row(image_id, height, width, captions)
+    return [Row(image_id, height, width, captions)]
 
 
 @pytest.fixture(autouse=True)
@@ -151,9 +151,9 @@ def test_a_harmed_sidecar_is_mended_by_building_again(harm, tmp_path):
   elif harm == 'file':
     (sidecar / 'train' / 'label.npy').unlink()
   elif harm == 'truncated':
-    os.truncate(sidecar / 'train' / 'text.npy', 300)
+    os.truncate(sidecar / 'train' / 'text.values.npy', 300)
   elif harm == 'empty':
-    os.truncate(sidecar / 'train' / 'text.npy', 0)
+    os.truncate(sidecar / 'train' / 'text.values.npy', 0)
   else:  # the sidecar of another split
     shutil.rmtree(sidecar / 'train')
     shutil.copytree(sidecar / 'val', sidecar / 'train')
@@ -200,7 +200,7 @@ def test_an_interrupted_build_does_not_pass_as_whole(tmp_path, monkeypatch):
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(Toy, 'sidecar_row', staticmethod(interrupted))
+    patch.setattr(Toy, 'sidecar_rows', staticmethod(interrupted))
     with pytest.raises(KeyboardInterrupt):
       build_lib.build('toy', tmp_path)
   with pytest.raises(build_lib.BuildError, match='is not built'):

@@ -131,8 +131,9 @@ def stranger(saved, exported, tmp_path_factory):
   decoded = image_lib.decode((folder / 'image.jpg').read_bytes())
   for upright in (decoded, np.rot90(decoded)):
     target = image_lib.target_size(np.array(upright.shape[:2]), 64, 64)
-    canvas, source = image_lib.place(upright, target, (64, 64))
-    image = image_lib.resize(canvas[None], np.array([source]), target[None])
+    canvas, source = np.zeros((160, 160, 3), np.uint8), np.array([upright.shape[:2]])
+    image_lib.place(upright, canvas)
+    image = image_lib.resize(canvas[None], source, target[None], (64, 64))
     pixels.append(image_lib.normalise(image, model.backbone.mean, model.backbone.deviation)[0])
     sizes.append(target)
   ids, _ = Tokenizer(loaded.vocabulary, loaded.config['text']['length'])(TEXTS)

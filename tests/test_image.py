@@ -9,10 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image, ImageOps
 
 from pixelbert_jax import UserError
 from pixelbert_jax.input import image as image_lib
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 CANVAS = (64, 96)
 ORIENTATION = 0x0112
@@ -136,13 +139,14 @@ def test_file_size_is_height_and_width():
     assert image_lib.file_size(encoded(noise(5, 9), kind)) == (5, 9)
 
 
+def chunk(name: bytes, content: bytes) -> bytes:
+  """A part of a PNG file."""
+  check = zlib.crc32(name + content)
+  return struct.pack('>I', len(content)) + name + content + struct.pack('>I', check)
+
+
 def huge_png() -> bytes:
   """A small file that says it is 100,000 pixels high and wide."""
-
-  def chunk(name: bytes, content: bytes) -> bytes:
-    check = zlib.crc32(name + content)
-    return struct.pack('>I', len(content)) + name + content + struct.pack('>I', check)
-
   header = struct.pack('>IIBBBBB', 100_000, 100_000, 8, 2, 0, 0, 0)
   chunks = [chunk(b'IHDR', header), chunk(b'IDAT', zlib.compress(b'')), chunk(b'IEND', b'')]
   return b'\x89PNG\r\n\x1a\n' + b''.join(chunks)
@@ -168,41 +172,129 @@ def test_what_cannot_be_decoded_is_named(data):
   assert isinstance(error.value, UserError)
 
 
+@pytest.mark.parametrize('channels', [1, 3])
+def test_png_of_16_bits_keeps_the_upper_8(channels):
+  pixels = np.random.default_rng(0).integers(0, 2**16, (7, 9, channels), np.uint16)
+  body = b''.join(b'\0' + row.astype('>u2').tobytes() for row in pixels)
+  header = struct.pack('>IIBBBBB', 9, 7, 16, 2 if channels == 3 else 0, 0, 0, 0)
+  chunks = [(b'IHDR', header), (b'IDAT', zlib.compress(body)), (b'IEND', b'')]
+  data = b'\x89PNG\r\n\x1a\n' + b''.join(chunk(*c) for c in chunks)
+  found = image_lib.decode(data)
+  assert found.dtype == np.uint8
+  np.testing.assert_array_equal(found, np.broadcast_to(pixels >> 8, (7, 9, 3)))
+
+
+def test_stray_bytes_in_a_jpeg_are_overlooked():
+  data = encoded(waves(40, 60), 'JPEG', quality=90)
+  stray = data[:-2] + b'\1\2\3\4' + data[-2:]
+  np.testing.assert_array_equal(image_lib.decode(stray), image_lib.decode(data))
+
+
+def test_a_jpeg_with_a_preview_inside():
+  file = io.BytesIO()
+  first, second = Image.fromarray(waves(40, 60)), Image.fromarray(waves(20, 30))
+  first.save(file, 'MPO', save_all=True, append_images=[second], quality=90)
+  assert Image.open(file).format == 'MPO'
+  found = image_lib.decode(file.getvalue()).astype(int)
+  assert abs(found - as_by_pillow(file.getvalue(), 40, 60)).mean() < 0.5
+
+
+# --- Loading -----------------------------------------------------------------------------
+
+
+def as_by_pillow(data: bytes, height: int, width: int) -> np.ndarray:
+  """The reference: all on the host, from the full size."""
+  picture = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert('RGB')
+  return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
+@pytest.mark.parametrize('size', [(20, 30), (40, 60), (60, 61), (80, 120)])
+def test_an_image_up_to_twice_its_target_is_loaded_whole(kind, size):
+  data = encoded(waves(*size), kind)
+  target = np.array((40, 60))
+  found = image_lib.load(data, np.array(size), target)
+  np.testing.assert_array_equal(found, image_lib.decode(data))
+  assert found.shape[:2] == tuple(image_lib.placed_size(np.array(size), target)) == size
+
+
+@pytest.mark.parametrize('size', [(200, 300), (81, 60), (40, 121), (30, 500)])
+def test_a_larger_image_is_reduced_to_its_target(size):
+  data, target = encoded(noise(*size)), np.array((40, 60))
+  found = image_lib.load(data, np.array(size), target)
+  np.testing.assert_array_equal(found, as_by_pillow(data, 40, 60))
+  assert tuple(image_lib.placed_size(np.array(size), target)) == (40, 60)
+
+
+def scene(height: int, width: int, seed: int = 0) -> np.ndarray:
+  """A picture with the spectrum of photographs: amplitudes fall as frequency ** -1.2."""
+  rng = np.random.default_rng(seed)
+  frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+  spectrum = rng.normal(size=(4, *frequency.shape, 2)) @ (1, 1j)
+  pixels = np.fft.irfft2(spectrum / np.maximum(frequency, 1e-3) ** 1.2, (height, width))
+  pixels = pixels[0] + 0.3 * pixels[1:]  # Much the same in all colours.
+  return (128 + 45 * np.moveaxis(pixels, 0, -1) / pixels.std()).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize('orientation', [1, 3, 6])
+@pytest.mark.parametrize('divisor', [6.05, 12.2, 24.5])
+def test_a_much_larger_jpeg_is_decoded_in_part(monkeypatch, divisor, orientation):
+  exif = Image.Exif()
+  exif[ORIENTATION] = orientation
+  data = encoded(scene(1201, 1607), 'JPEG', quality=92, exif=exif)
+  size = np.array(image_lib.file_size(data))
+  target = np.round(size / divisor).astype(int)
+  seen, decode_jpeg = [], simplejpeg.decode_jpeg
+
+  def spy(*arguments, **options) -> np.ndarray:
+    seen.append(decode_jpeg(*arguments, **options))
+    return seen[0]
+
+  monkeypatch.setattr(simplejpeg, 'decode_jpeg', spy)
+  found = image_lib.load(data, size, target)
+  shrink = int(divisor / 3)
+  assert seen[0].shape == (-(-1201 // shrink), -(-1607 // shrink), 3)
+  assert found.shape == (*target, 3)
+  # Wherever it is: a last row or column that is partly there would show as a shift.
+  assert abs(found - as_by_pillow(data, *target)).mean() < 0.5
+
+
+def test_an_image_of_another_size_than_its_dataset_says():
+  for size in ((30, 40), (40, 31)):
+    with pytest.raises(
+      image_lib.ImageError, match=r'^image 3: 40x30 pixels, .* has (30x40|40x31):'
+    ):
+      image_lib.load(encoded(noise(40, 30)), np.array(size), np.array(size), 'image 3')
+
+
 # --- Placing -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('target', [(40, 60), (64, 96)])
-def test_an_image_up_to_its_target_is_placed_as_it_is_with_edges_repeated(target):
-  pixels = noise(40, 60)
-  canvas, size = image_lib.place(pixels, np.array(target), CANVAS)
-  assert canvas.shape == (*CANVAS, 3)
-  assert canvas.dtype == np.uint8
-  assert tuple(size) == (40, 60)
-  np.testing.assert_array_equal(canvas[:40, :60], pixels)
-  np.testing.assert_array_equal(canvas[:40, 60:], np.repeat(pixels[:, -1:], 36, axis=1))
-  np.testing.assert_array_equal(canvas[40:], np.repeat(canvas[39:40], 24, axis=0))
+def placed(pixels: np.ndarray, canvas=CANVAS) -> np.ndarray:
+  out = np.zeros((*canvas, 3), np.uint8)
+  image_lib.place(pixels, out)
+  return out
 
 
-@pytest.mark.parametrize('source', [(200, 300), (41, 60), (40, 61), (30, 500)])
-def test_a_larger_image_is_reduced_to_its_target(source):
-  pixels = noise(*source)
-  canvas, size = image_lib.place(pixels, np.array((40, 60)), CANVAS)
-  assert tuple(size) == (40, 60)
-  assert canvas.shape == (*CANVAS, 3)
-  reference = Image.fromarray(pixels).resize((60, 40), Image.Resampling.BICUBIC)
-  np.testing.assert_array_equal(canvas[:40, :60], np.asarray(reference))
-  np.testing.assert_array_equal(canvas[39, 60:], np.repeat(canvas[39, 59:60], 36, axis=0))
+@pytest.mark.parametrize('size', [(40, 60), (60, 96), (64, 90), (62, 95)])
+def test_an_image_is_placed_with_its_edges_repeated(size):
+  pixels, (h, w) = noise(*size), size
+  canvas = placed(pixels)
+  reach = image_lib.REACH
+  right, below = min(reach, 96 - w), min(reach, 64 - h)
+  np.testing.assert_array_equal(canvas[:h, :w], pixels)
+  np.testing.assert_array_equal(canvas[:h, w : w + reach], np.repeat(pixels[:, -1:], right, axis=1))
+  repeated = np.repeat(canvas[h - 1 : h], below, axis=0)
+  np.testing.assert_array_equal(canvas[h : h + reach], repeated)
 
 
 def test_an_image_of_the_canvas_fills_it():
-  canvas, size = image_lib.place(noise(*CANVAS), np.array(CANVAS), CANVAS)
-  assert tuple(size) == CANVAS
-  np.testing.assert_array_equal(canvas, noise(*CANVAS))
+  np.testing.assert_array_equal(placed(noise(*CANVAS)), noise(*CANVAS))
 
 
 # --- Resizing ----------------------------------------------------------------------------
 
-# Source and target on one canvas: enlarged, reduced, both, to and from its edges.
+# Source and target: enlarged, reduced as far as the host leaves to the device, both, up to edges.
 RESIZED = [
   ((30, 45), (60, 90)),
   ((33, 50), (64, 96)),
@@ -210,25 +302,29 @@ RESIZED = [
   ((64, 96), (32, 48)),
   ((60, 90), (40, 60)),
   ((64, 96), (63, 95)),
-  ((64, 96), (5, 7)),
   ((17, 96), (20, 50)),
+  ((63, 90), (32, 46)),
 ]
+# From canvas to canvas: of one shape, to a larger and to a smaller one.
+BETWEEN = [((64, 96), (64, 96)), ((64, 96), (70, 130)), ((80, 100), (64, 96))]
+resize_to = jax.jit(image_lib.resize, static_argnums=3)
 
 
 @functools.cache
-def resized(picture) -> np.ndarray:
+def resized(picture, between=BETWEEN[0]) -> np.ndarray:
   """All of RESIZED as one batch."""
-  canvases = [image_lib.place(picture(*source), source, CANVAS)[0] for source, _ in RESIZED]
+  canvases = np.stack([placed(picture(*source), between[0]) for source, _ in RESIZED])
   sizes = jnp.array(RESIZED)
-  return np.asarray(jax.jit(image_lib.resize)(np.stack(canvases), sizes[:, 0], sizes[:, 1]))
+  return np.asarray(resize_to(canvases, sizes[:, 0], sizes[:, 1], between[1]))
 
 
 @pytest.mark.parametrize('case', range(len(RESIZED)), ids=map(str, RESIZED))
 @pytest.mark.parametrize('picture', [waves, noise])
-def test_resized_as_by_pillow(picture, case):
+@pytest.mark.parametrize('between', BETWEEN)
+def test_resized_as_by_pillow(picture, case, between):
   source, (height, width) = RESIZED[case]
-  found = resized(picture)[case]
-  assert found.shape == (*CANVAS, 3)
+  found = resized(picture, between)[case]
+  assert found.shape == (*between[1], 3)
   assert found.dtype == np.float32
   found = found[:height, :width]
   # A channel at a time in float32: Pillow rounds bytes between its two passes.
@@ -254,8 +350,8 @@ def test_resized_as_by_pillow(picture, case):
 
 def test_resizing_to_the_same_size_changes_nothing():
   sizes = [(40, 60), (64, 96), (1, 1), (64, 7)]
-  canvases = np.stack([image_lib.place(noise(*size), size, CANVAS)[0] for size in sizes])
-  found = jax.jit(image_lib.resize)(canvases, jnp.array(sizes), jnp.array(sizes))
+  canvases = np.stack([placed(noise(*size)) for size in sizes])
+  found = resize_to(canvases, jnp.array(sizes), jnp.array(sizes), CANVAS)
   for (height, width), before, after in zip(sizes, canvases, np.asarray(found), strict=True):
     np.testing.assert_array_equal(after[:height, :width], before[:height, :width])
 
@@ -268,7 +364,7 @@ def test_resized_values_stay_within_bytes():
 
 
 def test_normalised_values():
-  mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+  mean, deviation = np.array(MEAN), np.array(DEVIATION)
   pixels = np.stack([np.zeros(3), mean * 255, np.full(3, 255), (mean + deviation) * 255])
   found = image_lib.normalise(jnp.asarray(pixels, jnp.float32), mean, deviation)
   assert found.dtype == jnp.float32
@@ -276,26 +372,43 @@ def test_normalised_values():
   np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-# --- The whole path ----------------------------------------------------------------------
-
-
+@pytest.mark.parametrize('quality', [92, 60])
 @pytest.mark.parametrize(
-  ('size', 'quality'),
-  [((150, 233), 92), ((233, 150), 60), ((70, 41), 92), ((30, 45), 60), ((64, 250), 92)],
+  ('size', 'target'), [((121, 160), (200, 264)), ((121, 160), (96, 127)), ((600, 800), (96, 128))]
 )
-def test_jpeg_to_normalised_pixels_is_pillows_path(size, quality):
-  # Up, down, and both limits; with grain, as photographs have.
-  grain = np.random.default_rng(size).normal(0, 12, (*size, 3))
-  data = encoded((waves(*size) + grain).clip(0, 255).astype(np.uint8), 'JPEG', quality=quality)
-  mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-  target = image_lib.target_size(np.array(size), 64, 96)
-  canvas = (96, 96)
-  placed, source = image_lib.place(image_lib.decode(data), target, canvas)
-  found = jax.jit(
-    lambda *x: image_lib.normalise(image_lib.resize(*x), tuple(mean), tuple(deviation))
-  )(placed[None], np.array([source]), target[None])
-  h, w = target
-  picture = Image.open(io.BytesIO(data)).convert('RGB').resize((w, h), Image.Resampling.BICUBIC)
-  expected = (np.asarray(picture) / 255 - mean) / deviation
-  difference = np.abs(found[0, :h, :w] - expected) * deviation
-  assert difference.mean() < 0.5 / 255
+def test_jpeg_to_normalised_pixels_is_pillows_path(size, target, quality):
+  # Up, down on the device, and down on the host from a scaled decoding.
+  data = encoded(scene(*size), 'JPEG', quality=quality)
+  batch = {
+    'image': placed(image_lib.load(data, np.array(size), np.array(target)), (128, 192))[None],
+    'source_size': image_lib.placed_size(np.array([size]), np.array([target])),
+    'size': np.array([target]),
+    'canvas': np.zeros((1, 256, 320, 0), np.uint8),
+  }
+  found = np.asarray(jax.jit(image_lib.model_input, static_argnums=(1, 2))(batch, MEAN, DEVIATION))
+  assert found.shape == (1, 256, 320, 3)
+  bytes_ = (found * DEVIATION + MEAN)[0, : target[0], : target[1]] * 255
+  assert abs(bytes_ - as_by_pillow(data, *target)).mean() < 0.5
+
+
+def test_mirrored_images():
+  sizes = [(40, 60), (64, 96), (30, 90), (40, 60)]
+  canvases = np.stack([placed(noise(*size)) for size in sizes])
+  flip = np.array([True, True, True, False])
+  found = np.asarray(image_lib.mirror(canvases, jnp.array(sizes)[:, 1], flip))
+  for size, after in zip(sizes[:3], found, strict=False):
+    # Also its new edges, as if the host had placed it mirrored.
+    expected = placed(noise(*size)[:, ::-1])
+    width = min(96, size[1] + image_lib.REACH)
+    np.testing.assert_array_equal(after[: size[0], :width], expected[: size[0], :width])
+  np.testing.assert_array_equal(found[3], canvases[3])
+  batch = {
+    'image': canvases,
+    'source_size': np.array(sizes),
+    'size': np.array(sizes),
+  }
+  flipped = image_lib.model_input({**batch, 'flip': jnp.array(flip)}, MEAN, DEVIATION)
+  plain = image_lib.model_input(batch, MEAN, DEVIATION)
+  for i, (h, w) in enumerate(sizes):
+    expected = plain[i, :h, :w][:, :: -1 if flip[i] else 1]
+    np.testing.assert_allclose(flipped[i, :h, :w], expected, atol=1e-5)

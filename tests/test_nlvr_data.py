@@ -149,7 +149,7 @@ def test_only_the_wanted_splits(tmp_path, manual, capsys):
   build_lib.build('nlvr', tmp_path / 'd', manual, ['dev'])
   assert list(build_lib.open_dataset('nlvr', tmp_path / 'd').splits) == ['dev']
   line = failure(capsys, tmp_path / 'd', manual, ['dev', 'test'])
-  assert f"{tmp_path / 'd' / 'nlvr' / '1.0.0'} has no split 'test', only dev" in line
+  assert f"{tmp_path / 'd' / 'nlvr' / '1.1.0'} has no split 'test', only dev" in line
   assert 'delete that folder' in line
 
 
@@ -168,7 +168,7 @@ def test_missing_archive(tmp_path, manual, capsys):
   assert f'error: nlvr/train/train.json not found in {manual}' in line
   line = failure(capsys, tmp_path / 'd', manual, ['val'])
   assert "nlvr has no split 'val'" in line
-  assert not (tmp_path / 'd' / 'nlvr' / '1.0.0').exists()
+  assert not (tmp_path / 'd' / 'nlvr' / '1.1.0').exists()
 
 
 def test_truncated_zip(tmp_path, manual, capsys):
@@ -218,7 +218,7 @@ def test_many_unreadable_images_are_an_error(tmp_path, manual, capsys):
   line = failure(capsys, tmp_path / 'd', manual)
   assert '1 of 198 images in ' in line
   assert image_id in line
-  assert not (tmp_path / 'd' / 'nlvr' / '1.0.0').exists()
+  assert not (tmp_path / 'd' / 'nlvr' / '1.1.0').exists()
 
 
 def test_a_zip_with_a_harmed_json(tmp_path, manual, capsys):
@@ -265,7 +265,7 @@ def test_two_commands_at_once(tmp_path, manual):
     assert 'built in' in out
     assert 'TensorFlow' not in out + err
     assert 'deprecated' not in out + err
-  assert [p.name for p in (tmp_path / 'd' / 'nlvr').iterdir()] == ['1.0.0']
+  assert [p.name for p in (tmp_path / 'd' / 'nlvr').iterdir()] == ['1.1.0']
   assert len(build_lib.open_dataset('nlvr', tmp_path / 'd')['dev'].source) == 30
 
 

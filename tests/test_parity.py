@@ -19,7 +19,7 @@ import transformers
 from configs.pretrain import get_config
 from pixelbert_jax import sharding
 from pixelbert_jax.experiment import make_model, make_optimizer, resolve
-from pixelbert_jax.input.image import normalise, resize
+from pixelbert_jax.input.image import model_input
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.models.pixelbert import sample_pixels
 from pixelbert_jax.step import LOGGED, State, Step
@@ -243,8 +243,7 @@ def make_batch(seed):
 
 @jax.jit
 def normalised(batch):
-  image = resize(batch['image'], batch['source_size'], batch['size'])
-  return normalise(image, *(get_config().image[name] for name in ('mean', 'deviation')))
+  return model_input(batch, *(get_config().image[name] for name in ('mean', 'deviation')))
 
 
 def twin_inputs(batch, dtype):

@@ -1,5 +1,6 @@
 """Host batches on a toy split: what the plan says, whoever asks for it and whenever."""
 
+import contextlib
 import dataclasses
 import io
 
@@ -8,18 +9,23 @@ import pytest
 from PIL import Image
 
 from data.build import Split
-from pixelbert_jax.input.image import ImageError
+from pixelbert_jax import UserError
+from pixelbert_jax.input.image import GREY, ImageError
 from pixelbert_jax.input.pipeline import Batch, PairBatches, read
 from pixelbert_jax.input.plan import Canvases
 from pixelbert_jax.input.sidecar import Caption, Row, Sidecar
 from pixelbert_jax.input.text import Tokenizer
+from pixelbert_jax.input.unreadable import Unreadable
 from pixelbert_jax.input.visual import TextGuess
 
 LENGTH, SHARE = 12, 0.3
-# Reduced, reduced and on the other canvas, enlarged; with their sizes on the canvas.
+# Reduced by the host, reduced by the device and on the other canvas, enlarged.
 SIZES = ((40, 40), (20, 40), (10, 10))
-PLACED = ((16, 16), (16, 32), (10, 10))
+# As they travel, as the model sees them, and the canvases for that, for one canvas of the model
+# and the other.
+PLACED = ((16, 16), (20, 40), (10, 10))
 TARGET = ((16, 16), (16, 32), (16, 16))
+TRAVEL = ((16, 16), (20, 40))
 CANVASES = Canvases(16, 32, ((16, 16), (16, 32)))
 ADJECTIVES, NOUNS = ('red', 'blue', 'green'), ('cat', 'dog', 'bus', 'street')
 
@@ -102,9 +108,10 @@ def test_shapes_and_types(make, training):
   places = 3  # 0.3 of 10 tokens
   for step in range(len(batches)):
     batch = batches[step]
-    canvas = CANVASES.shapes[batches.plan(0).canvas[step]]
+    number = batches.plan(0).canvas[step]
     assert {name: (x.shape, x.dtype.name) for name, x in batch.items()} == {
-      'image': ((4, *canvas, 3), 'uint8'),
+      'image': ((4, *TRAVEL[number], 3), 'uint8'),
+      'canvas': ((4, *CANVASES.shapes[number], 0), 'uint8'),
       'source_size': ((4, 2), 'int32'),
       'size': ((4, 2), 'int32'),
       'token_ids': ((4, 2, LENGTH), 'int32'),
@@ -130,9 +137,9 @@ def test_a_batch_is_what_the_plan_says(make, tokenizer, training):
     assert set(kind) <= ({1} if plan.canvas[step] else {0, 2})
     assert batch['source_size'].tolist() == [list(PLACED[i]) for i in kind]
     assert batch['size'].tolist() == [list(TARGET[i]) for i in kind]
-    # The whole canvas, as edges are repeated.
     colour = np.stack([plan.image[step], 2 * plan.image[step], 255 - plan.image[step]], -1)
-    assert (batch['image'] == colour[:, None, None]).all()
+    for image, size, c in zip(batch['image'], batch['source_size'], colour, strict=True):
+      assert (image[: size[0], : size[1]] == c).all()
     texts = [sidecar.caption(i) for i in plan.text[step].ravel()]
     ids, _ = tokenizer(texts)
     np.testing.assert_array_equal(plain(batch).reshape(8, LENGTH), ids)
@@ -325,8 +332,124 @@ def test_100k_examples(make, tokenizer):
     assert abs(count - share * predicted) < 5 * np.sqrt(predicted * share * (1 - share))
 
 
-def test_an_image_that_cannot_be_read_is_named(make):
-  split = split_of(12, 2)
-  split.source[7]['image'] = b'\xff\xd8\xff not a picture'
+# --- Images that cannot be read ----------------------------------------------------------
+
+
+def spoilt(images: int, bad, captions: int = 2) -> Split:
+  split = split_of(images, captions)
+  for number in bad:
+    split.source[number]['image'] = b'\xff\xd8\xff not a picture'
+  return split
+
+
+def test_an_image_that_cannot_be_read_is_an_error_of_evaluation(make):
   with pytest.raises(ImageError, match=r'^image 7: '):
-    list(read(make(split=split, training=False), 0, 6))
+    list(read(make(split=spoilt(12, [7]), training=False), range(6)))
+
+
+@pytest.mark.parametrize('threads', [1, 3])
+def test_in_training_its_pairs_do_not_count_and_it_is_named(make, threads, capsys):
+  good, bad = make(split=split_of(12, 2)), make(split=spoilt(12, [7]))
+  stop, met = 2 * len(good), 0
+  for step, batch in enumerate(read(bad, range(stop), threads)):
+    expected = good[step]
+    row = good.plan(step // len(good)).image[step % len(good)] == 7
+    met += row.sum()
+    assert not batch['weight'][row].any()
+    assert not batch['mlm_weight'][row].any()
+    # A grey image of the size that was planned; all else as if nothing were wrong.
+    assert (batch['image'][row] == GREY).all()
+    for name, array in batch.items():
+      same = slice(None) if name not in ('image', 'weight', 'mlm_weight') else ~row
+      np.testing.assert_array_equal(array[same], expected[name][same], name)
+  assert met == 2
+  lines = capsys.readouterr().out.splitlines()
+  assert len(lines) == 1
+  assert lines[0].startswith('unreadable  image 7: 17 bytes that are not')
+
+
+def test_which_rows_do_not_count_is_the_same_on_any_number_of_processes(make):
+  split = spoilt(46, [7, 8, 30], captions=5)
+  whole = make(split=split)
+  parts = [make(split=split, process=(i, 2)) for i in range(2)]
+  for step in range(len(whole)):
+    batches = [part[step] for part in parts]
+    joined = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
+    assert_same(joined, whole[step])
+
+
+def test_an_image_of_another_size_than_planned_does_not_count(make, capsys):
+  split = split_of(12, 2)
+  split.source[7]['image'] = png(7, (5, 5))
+  batches = make(split=split)
+  weights = np.concatenate([batches[step]['weight'] for step in range(len(batches))])
+  assert (weights == 0).sum() == 2
+  assert 'image 7: 5x5 pixels, where its dataset has 20x40' in capsys.readouterr().out
+
+
+def test_too_many_unreadable_images_stop_the_run(make):
+  batches = make(split=spoilt(40, [3, 9]), images=1)
+  whole = 5 * len(batches)
+  for step in range(whole):
+    batches[step]  # Ten times one of the two.
+  said = r'11 of [\d,]+ images read .* image [39], image [39]:'
+  with pytest.raises(UserError, match=said) as error:
+    list(read(batches, range(whole, whole + len(batches))))
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(('read_each', 'stops'), [(101, False), (99, True)])
+def test_a_small_share_of_unreadable_images_is_no_reason_to_stop(read_each, stops):
+  count = Unreadable(share=0.01, at_least=3)
+  error = {'a': ImageError('a: bad')}
+  for _ in range(3):
+    count.count(read_each, error)
+  with pytest.raises(UserError) if stops else contextlib.nullcontext():
+    count.count(read_each, error)
+
+
+# --- Mirrored images ---------------------------------------------------------------------
+
+
+def sided() -> Split:
+  """Images of which every third has a text with a side in it."""
+  texts = ('a red cat', 'a bright street', 'the dog on the Leftmost bus', 'a bus right of a cat')
+  rows = [
+    Row(f'{i}', 16, 16, [Caption(f'a dog {i}', 2 * i), Caption(f'{texts[i % 4]} {i}', 2 * i + 1)])
+    for i in range(64)
+  ]
+  return Split([{'image': png(i, (16, 16))} for i in range(64)], Sidecar.of(rows))
+
+
+def test_images_are_mirrored_where_no_text_names_a_side(make):
+  batches = make(split=sided(), flip=0.5)
+  flips, eligible = [], []
+  for step in range(8 * len(batches)):
+    epoch, number = divmod(step, len(batches))
+    texts = batches.plan(epoch).text[number]
+    flip = batches[step]['flip']
+    assert flip.shape == (4,)
+    assert flip.dtype == bool
+    names_side = ((texts % 8 == 5) | (texts % 8 == 7)).any(1)
+    assert not (flip & names_side).any()
+    flips += flip[~names_side].tolist()
+    eligible.append(~names_side)
+  assert 0.2 < np.mean(eligible) < 0.9
+  assert abs(np.mean(flips) - 0.5) < 5 * 0.5 / np.sqrt(len(flips))
+
+
+def test_mirroring_is_off_by_default_and_in_evaluation(make):
+  assert 'flip' not in make(split=sided())[0]
+  assert 'flip' not in make(split=sided(), flip=1.0, training=False)[0]
+
+
+def test_mirroring_follows_from_seed_and_step_and_changes_nothing_else(make):
+  whole, plain_ones = make(split=sided(), flip=0.5), make(split=sided())
+  parts = [make(split=sided(), flip=0.5, process=(i, 2)) for i in range(2)]
+  for step in range(len(whole) + 2):
+    batch = whole[step]
+    joined = [part[step]['flip'] for part in parts]
+    np.testing.assert_array_equal(np.concatenate(joined), batch['flip'])
+    assert_same({k: x for k, x in batch.items() if k != 'flip'}, plain_ones[step])
+  other = make(split=sided(), flip=0.5, seed=4)
+  assert any((other[s]['flip'] != whole[s]['flip']).any() for s in range(len(whole)))

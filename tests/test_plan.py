@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from pixelbert_jax.input.plan import (
   plan_epoch,
   swap_images,
 )
-from pixelbert_jax.input.sidecar import Caption, Row, Sidecar
+from pixelbert_jax.input.rows import Caption, Row
+from pixelbert_jax.input.sidecar import Ragged, Sidecar
+from pixelbert_jax.input.truth import text_numbers
 
 SQUARE = Canvases(64, 64, ((64, 64),))
 SEVERAL = Canvases(64, 128, ((64, 64), (64, 128), (128, 64), (64, 96)))
@@ -359,3 +362,45 @@ def test_a_text_that_is_true_everywhere_is_left_out_of_the_untrue_half():
 def test_a_split_without_texts_is_refused():
   with pytest.raises(UserError, match='has no texts'):
     epoch(Sidecar.of([Row('a', 64, 64, [])]))
+
+
+# --- What travels, and many texts --------------------------------------------------------
+
+
+def test_canvases_on_which_images_travel():
+  canvases = Canvases(64, 128, ((64, 64), (64, 128), (128, 64)))
+  # Smaller, up to twice as large, larger than that and so reduced to 64x64; and wide ones.
+  sizes = np.array([(30, 20), (100, 40), (90, 128), (1000, 1000), (40, 80), (100, 202)])
+  chosen = canvases.choose(sizes)
+  assert chosen.tolist() == [2, 2, 1, 0, 1, 1]
+  assert canvases.sources(sizes) == [(64, 64), (100, 202), (100, 40)]
+  # None for which there is no image.
+  assert canvases.sources(sizes[:2]) == [(1, 1), (1, 1), (100, 40)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.one_of(st.text('ab', max_size=4), st.text(max_size=6)), max_size=30))
+def test_equal_texts_and_no_others_have_equal_numbers(texts):
+  coded = [text.encode() + b'\0' * (len(text) % 2) for text in texts]
+  numbers = text_numbers(Ragged.of(coded, np.uint8)).tolist()
+  assert len(set(numbers)) == len(set(coded)) == len(set(zip(coded, numbers, strict=True)))
+  assert not texts or max(numbers) < len(texts)
+
+
+def test_a_million_texts_are_numbered_in_seconds():
+  rng = np.random.default_rng(0)
+  which = rng.integers(0, 400_000, 1_000_000)
+  text = which.astype('>u4')[:, None].view(np.uint8).reshape(-1)
+  began = time.process_time()
+  numbers = text_numbers(Ragged(text, np.arange(len(which) + 1) * 4))
+  assert time.process_time() - began < 8  # It takes less than one.
+  first = np.full(400_000, -1)
+  first[which] = numbers
+  np.testing.assert_array_equal(first[which], numbers)
+  assert len(np.unique(numbers)) == len(np.unique(which))
+
+
+def test_a_part_that_begins_anywhere_is_numbered_alike():
+  words = Ragged.of([b'one', b'two', b'one', b'three'], np.uint8)
+  later = Ragged(words.values, words.start[1:])
+  assert len(set(text_numbers(later).tolist())) == 3

@@ -543,8 +543,8 @@ def test_builder_writes_the_records_in_order(built):
       assert {left.decode() for left in read['statements']['left']} <= {made['image_id']}
 
 
-def test_sidecar_row_holds_what_was_said(built, tmp_path):
-  rows = [built.sidecar_row(read) for read in built.as_data_source('train')]
+def test_sidecar_rows_hold_what_was_said(built, tmp_path):
+  rows = [row for read in built.as_data_source('train') for row in built.sidecar_rows(read)]
   for i, row in enumerate(rows):
     place = record.Place('easy', 'train', i)
     scene = record.scene(place)
@@ -556,6 +556,23 @@ def test_sidecar_row_holds_what_was_said(built, tmp_path):
   opened = sidecar.Sidecar.open(tmp_path / 'sidecar')
   assert opened.caption(9) == rows[1].captions[1].text
   assert tuple(opened.rivals[9]) == rows[1].captions[1].rivals
+  asked = [(i, q) for i in range(12) for q in example(i, 'train')['questions']]
+  for number, (i, question) in enumerate(asked):
+    assert opened.questions.image[number] == i
+    assert opened.questions.id[number] == question['question_id']
+    assert opened.questions.text.text(number) == question['question']
+    answers = [opened.questions.strings.text(a) for a in opened.questions.answers[number]]
+    assert answers == json.loads(question['answers'])
+    answer = opened.questions.multiple_choice_answer[number]
+    assert opened.questions.strings.text(answer) == question['multiple_choice_answer']
+  stated = [s for some in record.pairs('easy', 'train', 12).values() for s in some]
+  assert len(opened.questions) == len(asked)
+  assert len(opened.statements) == len(stated) > 0
+  for number, statement in enumerate(stated):
+    assert opened.statements.text.text(number) == statement['sentence']
+    assert opened.statements.label[number] == (statement['label'] == 'True')
+    for side, images in (('left', opened.statements.left), ('right', opened.statements.right)):
+      assert opened.image_id[images[number]].decode() == statement[side]
 
 
 def test_ids_are_unique_over_splits():

@@ -1,13 +1,12 @@
 """The sidecar: what is written comes back, and half of it never passes for the whole."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelbert_jax.input.sidecar import Caption, Ragged, Row, Sidecar
+from pixelbert_jax.input.rows import Caption, Question, Row, Statement
+from pixelbert_jax.input.sidecar import Ragged, Sidecar, arrays
 
 FULL = [
   Row(
@@ -33,22 +32,33 @@ PLAIN = [
   Row('a', 3, 4, [Caption('one', 1), Caption('two', 2, label=False)]),
   Row('bcd', 5, 6, [Caption('three', 3)]),
 ]
-ROWS = {'full': FULL, 'plain': PLAIN, 'no captions': [Row('a', 3, 4, [])], 'nothing': []}
-
-
-def parts(sidecar: Sidecar) -> dict[str, np.ndarray]:
-  """Every array of a sidecar by name."""
-  found = {}
-  for field in dataclasses.fields(sidecar):
-    value = getattr(sidecar, field.name)
-    if isinstance(value, Ragged):
-      found[f'{field.name}.start'], value = value.start, value.values
-    found[field.name] = value
-  return found
+ASKED = [
+  Row('eins', 3, 4, questions=[Question('what?', 5, ['no', 'yes', 'no'], 'no', 'what', 'yes/no')]),
+  Row('leer', 3, 4),
+  Row(
+    'zwei',
+    3,
+    4,
+    questions=[Question('wohin, ü', 2**40, subset='test-dev'), Question('', 7, [''], '', 'what')],
+  ),
+]
+STATED = [
+  Row('left-ü', 3, 4, statements=[Statement('both', 'dev-1-0-0', True, 'left-ü', 'right')]),
+  Row('right', 5, 6),
+  Row('other', 5, 6, statements=[Statement('ü', 'dev-1-0-11', False, 'right', 'left-ü', 'even')]),
+]
+ROWS = {
+  'full': FULL,
+  'asked': ASKED,
+  'stated': STATED,
+  'plain': PLAIN,
+  'no captions': [Row('a', 3, 4, [])],
+  'nothing': [],
+}
 
 
 def assert_same(left: Sidecar, right: Sidecar) -> None:
-  left, right = parts(left), parts(right)
+  left, right = arrays(left), arrays(right)
   assert left.keys() == right.keys()
   for name, array in left.items():
     assert array.dtype == right[name].dtype, name
@@ -88,6 +98,44 @@ def test_what_a_dataset_does_not_know_is_empty():
   assert len(sidecar.claim) == len(sidecar.claims.values) == len(sidecar.kinds.values) == 0
 
 
+def test_questions_say_what_was_asked_of_which_image(tmp_path):
+  Sidecar.of(ASKED).write(tmp_path / 'val')
+  questions = Sidecar.open(tmp_path / 'val').questions
+  assert len(questions) == 3
+  assert [questions.text.text(i) for i in range(3)] == ['what?', 'wohin, ü', '']
+  assert questions.id.tolist() == [5, 2**40, 7]
+  assert questions.image.tolist() == [0, 2, 2]
+
+  def said(numbers):
+    return [questions.strings.text(n) for n in numbers]
+
+  assert [said(row) for row in questions.answers] == [['no', 'yes', 'no'], [], ['']]
+  assert said(questions.multiple_choice_answer) == ['no', '', '']
+  assert said(questions.question_type) == ['what', '', 'what']
+  assert said(questions.answer_type) == ['yes/no', '', '']
+  assert said(questions.subset) == ['', 'test-dev', '']
+  # A string comes once, so that its number stands for it.
+  assert len(set(said(range(len(questions.strings))))) == len(questions.strings)
+
+
+def test_statements_are_about_image_numbers(tmp_path):
+  Sidecar.of(STATED).write(tmp_path / 'dev')
+  statements = Sidecar.open(tmp_path / 'dev').statements
+  assert len(statements) == 2
+  assert [statements.text.text(i) for i in range(2)] == ['both', 'ü']
+  assert statements.identifier.tolist() == [b'dev-1-0-0', b'dev-1-0-11']
+  assert statements.label.tolist() == [True, False]
+  assert statements.left.tolist() == [0, 1]
+  assert statements.right.tolist() == [1, 0]
+  assert [statements.strings.text(n) for n in statements.subset] == ['', 'even']
+
+
+def test_a_statement_about_no_image_of_the_split_is_refused():
+  rows = [Row('a', 3, 4, statements=[Statement('both', 'dev-7-0-0', True, 'a', 'b')])]
+  with pytest.raises(ValueError, match='dev-7-0-0 is about an image that is not in the split'):
+    Sidecar.of(rows)
+
+
 def test_opening_reads_nothing_until_it_is_used(tmp_path):
   rows = [Row(f'{i:04d}', 10, 10, [Caption('some text', i)]) for i in range(100)]
   Sidecar.of(rows).write(tmp_path / 'train')
@@ -100,7 +148,7 @@ def test_opening_reads_nothing_until_it_is_used(tmp_path):
 def test_a_folder_that_lacks_any_file_is_not_opened(tmp_path):
   Sidecar.of(FULL).write(tmp_path / 'train')
   files = sorted((tmp_path / 'train').iterdir())
-  assert len(files) == len(parts(Sidecar.of(FULL)))
+  assert len(files) == len(arrays(Sidecar.of(FULL)))
   for file in files:
     content = file.read_bytes()
     file.unlink()

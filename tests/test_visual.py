@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from pixelbert_jax.input.sidecar import VISUAL_KINDS, Caption, Row, Sidecar
+from pixelbert_jax.input.rows import VISUAL_KINDS, Caption, Row
+from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Masked
 from pixelbert_jax.input.visual import KINDS, TextGuess, determined, visual_words
 

@@ -10,7 +10,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.nlvr import corpus
-from pixelbert_jax.input.sidecar import Caption, Row
+from pixelbert_jax.input.rows import Caption, Row
 
 # A few bad files are a bad copy's noise; more would move the scores.
 MOST_UNREADABLE = 0.005
@@ -19,8 +19,8 @@ MOST_UNREADABLE = 0.005
 class Builder(tfds.core.GeneratorBasedBuilder):
   """One record an image, shuffled by TFDS in an order that depends on the image ids alone."""
 
-  VERSION = tfds.core.Version('1.0.0')
-  RELEASE_NOTES: Mapping[str, str] = {'1.0.0': 'train, dev and test (public).'}
+  VERSION = tfds.core.Version('1.1.0')
+  RELEASE_NOTES: Mapping[str, str] = {'1.1.0': 'train, dev and test (public).'}
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     f'put nlvr/<split>/ or zips that hold it (nlvr_dev.zip, ...) there, from {corpus.SOURCE}'
   )
@@ -76,7 +76,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     _report_unreadable(unreadable, len(examples) * corpus.PERMUTATIONS, folder)
 
   @staticmethod
-  def sidecar_row(example: Mapping[str, Any]) -> Row:
+  def sidecar_rows(example: Mapping[str, Any]) -> list[Row]:
     """What the sidecar keeps of a record that was read with its image still encoded."""
     image_id = example['image_id'].decode()
     with Image.open(io.BytesIO(example['image'])) as image:
@@ -86,7 +86,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       id=caption_id(image_id),
       label=example['label'] == b'true',
     )
-    return Row(image_id=image_id, height=height, width=width, captions=[caption])
+    return [Row(image_id=image_id, height=height, width=width, captions=[caption])]
 
 
 def caption_id(image_id: str) -> int:

@@ -2,16 +2,17 @@
 
 import contextlib
 import io
+import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from data.scenes import record, world
-from pixelbert_jax.input import sidecar
+from pixelbert_jax.input import rows
 
 # Fewer images are made sooner here than worker processes start.
 WORTH_WORKERS = 1_000
@@ -22,7 +23,7 @@ MOST_WORKERS = 4
 class Builder(tfds.core.GeneratorBasedBuilder):
   """Scenes of coloured shapes at three difficulties; see README.md."""
 
-  VERSION = tfds.core.Version('1.2.0')
+  VERSION = tfds.core.Version('1.3.0')
   BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS's own form)
     tfds.core.BuilderConfig(name=name, description=f'{name.capitalize()} scenes.')
     for name in world.DIFFICULTIES
@@ -69,26 +70,52 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         yield i, example | {'image': image, 'statements': statements[i]}
 
   @staticmethod
-  def sidecar_row(example: dict[str, Any]) -> sidecar.Row:
+  def sidecar_rows(example: dict[str, Any]) -> list[rows.Row]:
     """What the sidecar keeps of a record as read back, its texts in bytes."""
-    said = example['captions']
-    columns = (said[name] for name in ('text', 'id', 'claim', 'kinds', 'rivals'))
-    return sidecar.Row(
-      image_id=example['image_id'].decode(),
-      height=int(example['height']),
-      width=int(example['width']),
-      captions=[
-        sidecar.Caption(
-          text=text.decode(),
-          id=int(number),
-          claim=claim.decode(),
-          kinds=kinds.decode(),
-          rivals=tuple(int(mask) for mask in rivals.decode().split(',') if mask),
-        )
-        for text, number, claim, kinds, rivals in zip(*columns, strict=True)
-      ],
-      claims=[claim.decode() for claim in example['claims']],
+    return [
+      rows.Row(
+        image_id=example['image_id'].decode(),
+        height=int(example['height']),
+        width=int(example['width']),
+        captions=_captions(example['captions']),
+        claims=[claim.decode() for claim in example['claims']],
+        questions=_questions(example['questions']),
+        statements=_statements(example['statements']),
+      )
+    ]
+
+
+def _columns(columns: dict[str, Sequence], *names: str) -> Iterator[tuple]:
+  """Rows of columns, texts decoded."""
+  for values in zip(*(columns[name] for name in names), strict=True):
+    yield tuple(v.decode() if isinstance(v, bytes) else v for v in values)
+
+
+def _captions(said: dict[str, Sequence]) -> list[rows.Caption]:
+  names = ('text', 'id', 'claim', 'kinds', 'rivals')
+  return [
+    rows.Caption(
+      text, int(number), True, claim, kinds, tuple(map(int, rivals.split(',') if rivals else ()))
     )
+    for text, number, claim, kinds, rivals in _columns(said, *names)
+  ]
+
+
+def _questions(asked: dict[str, Sequence]) -> list[rows.Question]:
+  names = ('question', 'question_id', 'answers', 'multiple_choice_answer')
+  return [
+    rows.Question(text, int(number), json.loads(answers), *rest)
+    for text, number, answers, *rest in _columns(asked, *names, 'question_type', 'answer_type')
+  ]
+
+
+def _statements(stated: dict[str, Sequence]) -> list[rows.Statement]:
+  return [
+    rows.Statement(text, identifier, label == 'True', left, right)
+    for text, identifier, label, left, right in _columns(
+      stated, 'sentence', 'identifier', 'label', 'left', 'right'
+    )
+  ]
 
 
 @contextlib.contextmanager

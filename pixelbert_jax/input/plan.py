@@ -12,9 +12,10 @@ import numpy as np
 from pixelbert_jax import UserError
 from pixelbert_jax.input import image
 from pixelbert_jax.input.sidecar import Sidecar
+from pixelbert_jax.input.truth import Truth
 
-# Streams of chance of a seed: an epoch's plan, a step's hidden words.
-PLAN, WORDS = 1, 2
+# Streams of chance of a seed: an epoch's plan, a step's hidden words, a step's mirrored images.
+PLAN, WORDS, FLIPS = 1, 2, 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,29 @@ class Canvases:
   def target(self, size: np.ndarray) -> np.ndarray:
     """Sizes [..., 2] after resizing."""
     return image.target_size(size, self.shorter, self.longer)
+
+  def choose(self, size: np.ndarray) -> np.ndarray:
+    """[I] numbers of the canvases of images of sizes [I, 2]."""
+    return image.choose_canvas(self.target(size), self.shapes)
+
+  def sources(self, size: np.ndarray) -> list[tuple[int, int]]:
+    """For each canvas the smallest that holds its images as they travel, of all of sizes [I, 2]."""
+    placed, canvas = image.placed_size(size, self.target(size)), self.choose(size)
+    members = (placed[canvas == number] for number in range(len(self.shapes)))
+    return [tuple(m.max(0, initial=1).tolist()) for m in members]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shares:
+  """A mixture's declared shares; without them every pair comes once an epoch.
+
+  Attributes:
+    first: [S] number of the first image of each source.
+    share: [S] of the pairs of an epoch, adding up to 1.
+  """
+
+  first: tuple[int, ...]
+  share: tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +90,7 @@ def plan_epoch(
   images_per_batch: int,
   texts_per_image: int,
   training: bool,
+  shares: Shares | None = None,
 ) -> Plan:
   """Plans an epoch of image-text pairs.
 
@@ -77,6 +102,9 @@ def plan_epoch(
   permuting them among each other, so true and false pairs have the same texts. Where the corpus
   labels its texts itself, those labels are taken and nothing is permuted.
 
+  With `shares`, an epoch has as many pairs as it can have without any coming twice: all of one
+  source, and others of the rest in each epoch.
+
   Raises:
     UserError: the split has no texts, or in training too few for one batch.
   """
@@ -84,11 +112,14 @@ def plan_epoch(
     raise UserError('the split has no texts')
   rng = np.random.default_rng([seed, PLAN, epoch])
   image_of, text, weight = group_texts(sidecar, texts_per_image, rng, training)
+  canvas = canvases.choose(sidecar.size)[image_of]
+  if shares:
+    kept = keep_shares(shares, canvas, image_of, weight, rng)
+    canvas, image_of, text, weight = (x[kept] for x in (canvas, image_of, text, weight))
   if sidecar.label.all():
     text, matched, weight = mismatch_half(sidecar, image_of, text, weight, rng)
   else:
     matched = sidecar.label[text]
-  canvas = image.choose_canvas(canvases.target(sidecar.size), canvases.shapes)[image_of]
   plan = batch_groups(canvas, image_of, text, matched, weight, images_per_batch, rng, training)
   if not len(plan):
     raise UserError(
@@ -120,6 +151,32 @@ def group_texts(
   return image_of, order[start + np.where(real, place, 0)], real.astype(np.float32)
 
 
+def keep_shares(
+  shares: Shares,
+  canvas: np.ndarray,
+  image_of: np.ndarray,
+  weight: np.ndarray,
+  rng: np.random.Generator,
+) -> np.ndarray:
+  """The groups [G'] that make up an epoch of the declared shares, in order.
+
+  How many there are of each source and canvas is the same in every epoch, so that all epochs have
+  as many batches.
+  """
+  source = np.searchsorted(shares.first, image_of, side='right') - 1
+  pairs = np.bincount(source, weight.sum(1), minlength=len(shares.first))
+  share = np.array(shares.share)
+  kept = share * (pairs / share).min() / np.maximum(pairs, 1)
+  canvases = canvas.max(initial=0) + 1
+  cell = source * canvases + canvas
+  # A random order within each cell, of which the first are taken.
+  order = np.lexsort((rng.random(len(cell)), cell))
+  number, first, count = np.unique(cell[order], return_index=True, return_counts=True)
+  taken = np.floor(count * kept[number // canvases] + 0.5).astype(int)
+  rank = np.arange(len(cell)) - np.repeat(first, count)
+  return np.sort(order[rank < np.repeat(taken, count)])
+
+
 def mismatch_half(
   sidecar: Sidecar,
   image_of: np.ndarray,
@@ -143,8 +200,8 @@ def mismatch_half(
   i, j = np.nonzero(~matched & (weight > 0))
   images, texts = image_of[i], rng.permutation(text[i, j])
   truth = Truth(sidecar)
+  wrong = np.flatnonzero(truth(images, texts))
   for _ in range(200):
-    wrong = np.flatnonzero(truth(images, texts))
     if not len(wrong):
       break
     # Swap each with a random partner; disjoint pairs, so that swaps do not interfere.
@@ -155,7 +212,7 @@ def mismatch_half(
     good = ~truth(images[a], texts[b]) & ~truth(images[b], texts[a])
     a, b = a[good], b[good]
     texts[a], texts[b] = texts[b], texts[a]
-  wrong = np.flatnonzero(truth(images, texts))
+    wrong = np.setdiff1d(wrong, np.concatenate([a, b]), assume_unique=True)
   if 2 * len(wrong) > len(texts):
     raise UserError(
       f'{len(wrong)} of {len(texts)} texts are true of nearly every image, for example '
@@ -165,30 +222,6 @@ def mismatch_half(
   text[i, j] = texts
   weight[i[wrong], j[wrong]] = 0
   return text, matched, weight
-
-
-class Truth:
-  """Whether texts are true of images, by their claims; without claims, by being listed there."""
-
-  def __init__(self, sidecar: Sidecar):
-    if len(sidecar.claim):
-      self._claim, self._claims = sidecar.claim, sidecar.claims
-    else:
-      # Each text claims itself, and images make true just what is listed with them. Corpora list
-      # some texts with several images.
-      texts = (sidecar.text[i].tobytes() for i in range(len(sidecar.text)))
-      number: dict[bytes, int] = {}
-      self._claim = np.array([number.setdefault(t, len(number)) for t in texts], int)
-      self._claims = dataclasses.replace(sidecar.captions, values=self._claim)
-    self._base = int(max(self._claim.max(initial=0), self._claims.values.max(initial=0))) + 1
-    rows = np.repeat(np.arange(len(self._claims)), np.diff(self._claims.start))
-    self._true = np.sort(rows * self._base + self._claims.values)
-
-  def __call__(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """Image numbers [N] and caption numbers [N] to [N] bool."""
-    key = images * self._base + self._claim[texts]
-    found = np.searchsorted(self._true, key).clip(max=len(self._true) - 1)
-    return self._true[found] == key
 
 
 def batch_groups(

@@ -1,59 +1,20 @@
 """The sidecar of a split: everything about it that needs no image, memory-mapped.
 
-A record of a dataset holds one image with all its texts. Beside the records lies
-one folder of `.npy` files a split with every text, its image, and the image sizes,
-so that planning an epoch or drawing a negative text reads no image.
+A record of a dataset holds an image (or a pair of them) with all its texts. Beside the
+records lies one folder of `.npy` files a split with every text, its image, and the image
+sizes, so that planning an epoch or drawing a negative text reads no image.
 """
 
+import array
 import dataclasses
 import pathlib
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-# One letter a word of a caption: what kind of thing in the image the word speaks of.
-VISUAL_KINDS = {
-  'c': 'colour',
-  's': 'shape',
-  'z': 'size',
-  'n': 'count',
-  'l': 'place',
-  'p': 'pattern',
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Caption:
-  """A text of an image, as a builder gives it.
-
-  Attributes:
-    text: the text, unnormalised.
-    id: the dataset's own number of it.
-    label: whether the text is true of its image, where the corpus says so.
-    claim: the text's meaning as a key; texts with the same claim are true of the same images.
-    kinds: one letter a word (split on blanks) from VISUAL_KINDS, or '.' for no visual word.
-    rivals: bit masks over the words. The image makes another sentence true that differs
-      from this one in exactly those words, so they are not determined if all are hidden.
-  """
-
-  text: str
-  id: int
-  label: bool = True
-  claim: str | None = None
-  kinds: str | None = None
-  rivals: tuple[int, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-  """What the sidecar keeps of one record; `claims` are all that are true of the image."""
-
-  image_id: str
-  height: int
-  width: int
-  captions: Sequence[Caption]
-  claims: Sequence[str] = ()
+from pixelbert_jax.input.rows import Caption, Question, Row, Statement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +30,110 @@ class Ragged:
   def __getitem__(self, i: int) -> np.ndarray:
     return self.values[self.start[i] : self.start[i + 1]]
 
+  def text(self, i: int) -> str:
+    """Row i, where rows are texts in UTF-8."""
+    return self[i].tobytes().decode('utf-8')
+
   @classmethod
-  def of(cls, rows: Sequence[Sequence], dtype: np.dtype) -> 'Ragged':
-    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-    values = np.concatenate([np.asarray(r, dtype) for r in rows] or [np.zeros(0, dtype)])
-    return cls(values, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+  def of(cls, rows: Iterable[Sequence], dtype: np.dtype) -> 'Ragged':
+    """Rows of numbers, or of bytes for uint8."""
+    values, start = array.array(np.dtype(dtype).char), array.array('q', [0])
+    for row in rows:
+      values.frombytes(row) if isinstance(row, bytes) else values.extend(row)
+      start.append(len(values))
+    return cls(np.array(values, dtype), np.array(start, np.int64))
+
+
+@dataclasses.dataclass(frozen=True)
+class Questions:
+  """Q questions, in the order of their images.
+
+  Words that come again and again are numbers of `strings`: `questions.strings.text(number)`.
+
+  Attributes:
+    text: ragged uint8, UTF-8.
+    id: [Q] int64, the dataset's own.
+    image: [Q] int64, image numbers, ascending.
+    answers: ragged int32 over questions, strings as given; none where they are not public.
+    multiple_choice_answer, question_type, answer_type: [Q] int32, strings.
+    subset: [Q] int32, string; '' for none.
+    strings: ragged uint8, distinct.
+  """
+
+  text: Ragged
+  id: np.ndarray
+  image: np.ndarray
+  answers: Ragged
+  multiple_choice_answer: np.ndarray
+  question_type: np.ndarray
+  answer_type: np.ndarray
+  subset: np.ndarray
+  strings: Ragged
+
+  def __len__(self) -> int:
+    return len(self.id)
+
+  @classmethod
+  def of(cls, rows: Sequence[tuple[int, Question]]) -> 'Questions':
+    """The questions of (image number, question)."""
+    questions = [q for _, q in rows]
+    number = _Numbers()
+    answers = Ragged.of(([number[a] for a in q.answers] for q in questions), np.int32)
+    columns = {
+      name: np.array([number[getattr(q, name)] for q in questions], np.int32)
+      for name in ('multiple_choice_answer', 'question_type', 'answer_type', 'subset')
+    }
+    return cls(
+      text=Ragged.of((q.text.encode() for q in questions), np.uint8),
+      id=np.array([q.id for q in questions], np.int64),
+      image=np.array([image for image, _ in rows], np.int64),
+      answers=answers,
+      strings=number.strings(),
+      **columns,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Statements:
+  """S statements about two images.
+
+  Attributes:
+    text: ragged uint8, UTF-8.
+    identifier: [S] bytes, the dataset's own.
+    label: [S] bool.
+    left, right: [S] int64, image numbers.
+    subset: [S] int32, number of a string in `strings`; '' for none.
+    strings: ragged uint8, distinct.
+  """
+
+  text: Ragged
+  identifier: np.ndarray
+  label: np.ndarray
+  left: np.ndarray
+  right: np.ndarray
+  subset: np.ndarray
+  strings: Ragged
+
+  def __len__(self) -> int:
+    return len(self.label)
+
+  @classmethod
+  def of(cls, statements: Sequence[Statement], images: Mapping[str, int]) -> 'Statements':
+    """The statements, given the numbers of all image ids; ValueError for an unknown image."""
+    unknown = [s for s in statements if s.left not in images or s.right not in images]
+    if unknown:
+      raise ValueError(f'{unknown[0].identifier} is about an image that is not in the split')
+    number = _Numbers()
+    subset = np.array([number[s.subset] for s in statements], np.int32)
+    return cls(
+      text=Ragged.of((s.text.encode() for s in statements), np.uint8),
+      identifier=_ids(s.identifier for s in statements),
+      label=np.array([s.label for s in statements], bool),
+      left=np.array([images[s.left] for s in statements], np.int64),
+      right=np.array([images[s.right] for s in statements], np.int64),
+      subset=subset,
+      strings=number.strings(),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +151,8 @@ class Sidecar:
     claims: ragged int32 over images, sorted in each, or of no values.
     kinds: ragged uint8 over captions, a letter a word, or of no values.
     rivals: ragged uint64 over captions.
+    questions: none where the dataset has none.
+    statements: none where the dataset has none.
   """
 
   image_id: np.ndarray
@@ -102,6 +164,8 @@ class Sidecar:
   claims: Ragged
   kinds: Ragged
   rivals: Ragged
+  questions: Questions
+  statements: Statements
 
   @property
   def caption_image(self) -> np.ndarray:
@@ -110,7 +174,7 @@ class Sidecar:
 
   def caption(self, i: int) -> str:
     """The text of caption i."""
-    return self.text[i].tobytes().decode('utf-8')
+    return self.text.text(i)
 
   @classmethod
   def of(cls, rows: Iterable[Row]) -> 'Sidecar':
@@ -118,7 +182,8 @@ class Sidecar:
 
     Raises:
       ValueError: only some captions have a claim or kinds; a claim is not among those of its
-        image; kinds are not one a word, or for more words than a mask has bits.
+        image; kinds are not one a word, or for more words than a mask has bits; a statement's
+        image is not among the rows.
     """
     rows = list(rows)
     captions = [c for row in rows for c in row.captions]
@@ -128,17 +193,19 @@ class Sidecar:
     names = sorted({c for row in rows for c in row.claims} | {c.claim for c in captions if c.claim})
     number = {name: i for i, name in enumerate(names)}
     return cls(
-      image_id=np.array([row.image_id.encode() for row in rows]),
+      image_id=_ids(row.image_id for row in rows),
       size=np.array([(row.height, row.width) for row in rows], np.int32).reshape(-1, 2),
-      captions=Ragged.of([[c.id for c in row.captions] for row in rows], np.int64),
-      text=Ragged.of([np.frombuffer(c.text.encode(), np.uint8) for c in captions], np.uint8),
+      captions=Ragged.of(([c.id for c in row.captions] for row in rows), np.int64),
+      text=Ragged.of((c.text.encode() for c in captions), np.uint8),
       label=np.array([c.label for c in captions], bool),
       claim=np.array([number[c.claim] for c in captions if c.claim], np.int32),
-      claims=Ragged.of([sorted({number[c] for c in row.claims}) for row in rows], np.int32),
-      kinds=Ragged.of(
-        [np.frombuffer((c.kinds or '').encode(), np.uint8) for c in captions], np.uint8
+      claims=Ragged.of((sorted({number[c] for c in row.claims}) for row in rows), np.int32),
+      kinds=Ragged.of(((c.kinds or '').encode() for c in captions), np.uint8),
+      rivals=Ragged.of((c.rivals for c in captions), np.uint64),
+      questions=Questions.of([(i, q) for i, row in enumerate(rows) for q in row.questions]),
+      statements=Statements.of(
+        [s for row in rows for s in row.statements], {row.image_id: i for i, row in enumerate(rows)}
       ),
-      rivals=Ragged.of([c.rivals for c in captions], np.uint64),
     )
 
   def write(self, folder: pathlib.Path) -> None:
@@ -146,30 +213,52 @@ class Sidecar:
     partial = folder.with_name(folder.name + '.partial')
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      if isinstance(value, Ragged):
-        np.save(partial / f'{field.name}.start.npy', value.start)
-        value = value.values
-      np.save(partial / f'{field.name}.npy', value)
+    for name, values in arrays(self).items():
+      np.save(partial / f'{name}.npy', values)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
   @classmethod
   def open(cls, folder: pathlib.Path) -> 'Sidecar':
     """Memory-maps a written sidecar; FileNotFoundError if it is not there or not whole."""
+    return _open(cls, folder, '')
 
-    def array(name: str) -> np.ndarray:
-      return np.load(folder / f'{name}.npy', mmap_mode='r')
 
-    return cls(
-      **{
-        f.name: Ragged(array(f.name), array(f'{f.name}.start'))
-        if f.type is Ragged
-        else array(f.name)
-        for f in dataclasses.fields(cls)
-      }
-    )
+def arrays(table: Any) -> dict[str, np.ndarray]:
+  """Every array of a sidecar, or of a part of it, by name: 'text.values', 'questions.id', ..."""
+  found = {}
+  for field in dataclasses.fields(table):
+    value = getattr(table, field.name)
+    parts = {'': value} if isinstance(value, np.ndarray) else arrays(value)
+    found |= {f'{field.name}.{name}'.removesuffix('.'): part for name, part in parts.items()}
+  return found
+
+
+def _open(cls: type, folder: pathlib.Path, prefix: str) -> Any:
+  """A table whose arrays are files named by `arrays`."""
+  return cls(
+    **{
+      field.name: np.load(folder / f'{prefix}{field.name}.npy', mmap_mode='r')
+      if field.type is np.ndarray
+      else _open(field.type, folder, f'{prefix}{field.name}.')
+      for field in dataclasses.fields(cls)
+    }
+  )
+
+
+class _Numbers(dict):
+  """Numbers strings in the order in which they are met."""
+
+  def __missing__(self, string: str) -> int:
+    self[string] = len(self)
+    return self[string]
+
+  def strings(self) -> Ragged:
+    return Ragged.of((string.encode() for string in self), np.uint8)
+
+
+def _ids(ids: Iterable[str]) -> np.ndarray:
+  return np.array([i.encode() for i in ids], np.bytes_)
 
 
 def _check(caption: Caption, row: Row, first: Caption) -> None:

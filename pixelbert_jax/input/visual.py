@@ -7,7 +7,8 @@ import collections
 
 import numpy as np
 
-from pixelbert_jax.input.sidecar import VISUAL_KINDS, Sidecar
+from pixelbert_jax.input.rows import VISUAL_KINDS
+from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Masked
 
 KINDS = tuple(VISUAL_KINDS.values())
@@ -18,7 +19,7 @@ def determined(rivals: np.ndarray, hidden: int, word: int) -> bool:
   """Whether an image determines a hidden word of a caption, the other hidden words unknown.
 
   Args:
-    rivals: uint64 masks, see `sidecar.Caption`.
+    rivals: uint64 masks, see `rows.Caption`.
     hidden: mask of the hidden words.
     word: one of them.
   """
@@ -81,7 +82,8 @@ def visual_words(
     hidden = sum(1 << int(w) for w in set(at))
     words = sidecar.caption(text).split()
     for slot, w in zip(slots, at, strict=True):
-      number = _NUMBER.get(sidecar.kinds[text][w], 0)
+      # In a mixture, texts of other sources have no kinds.
+      number = _NUMBER.get(sidecar.kinds[text][w], 0) if len(sidecar.kinds[text]) else 0
       shown = masked.ids[n, masked.position[n, slot]]
       if number and shown == mask_id and determined(sidecar.rivals[text], hidden, w):
         kind[n, slot] = number

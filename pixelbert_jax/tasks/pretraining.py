@@ -1,8 +1,9 @@
 """Pre-training: masked language modelling and image-text matching (paper section 3.3).
 
 A batch has B images of K texts, of T tokens with at most M hidden:
-  image [B, H, W, 3] uint8 on its canvas; source_size [B, 2] its height and width there;
-  size [B, 2] those the model is to see (int32)
+  image [B, H, W, 3] uint8 as it travels; source_size [B, 2] its height and width there;
+  size [B, 2] those the model is to see (int32) on its canvas, which is that of canvas
+  [B, H', W', 0]; perhaps flip [B] bool (`input/image.py: model_input`)
   token_ids [B, K, T] int32, token_mask [B, K, T] bool
   mlm_position, mlm_target [B, K, M] int32; mlm_weight [B, K, M] float32, 0 in unmatched pairs
   itm_label [B, K] int32, 1 for a matched pair; weight [B, K] float32, 0 where only filled up
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pixelbert_jax.input.image import normalise, resize
+from pixelbert_jax.input.image import model_input
 from pixelbert_jax.input.visual import KINDS
 from pixelbert_jax.models.heads import PretrainingModel
 
@@ -36,11 +37,9 @@ def mean(sums: Array) -> Array:
 
 def forward(model: PretrainingModel, variables: dict, batch: Sums, train: bool, **options):
   """Runs the model on a batch; `options` are those of Flax's `apply` (rngs, mutable)."""
-  image = resize(batch['image'], batch['source_size'], batch['size'])
-  image = normalise(image, model.backbone.mean, model.backbone.deviation)
   return model.apply(
     variables,
-    image,
+    model_input(batch, model.backbone.mean, model.backbone.deviation),
     batch['size'],
     batch['token_ids'],
     batch['token_mask'],

@@ -1,0 +1,328 @@
+"""The input side: images a second on one core, beside the decoder's limit and a Pillow pipeline.
+
+    python -m benchmarks.input [--repeats=5] [--memory_images=20000] [--output=F]
+
+All run interleaved, on the same generated photographs and one core; figures are medians. Results
+are added to benchmarks/results/input.jsonl as one line.
+"""
+
+import datetime
+import functools
+import importlib.metadata
+import io
+import itertools
+import json
+import os
+import pathlib
+import platform
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import psutil
+import simplejpeg
+from absl import app, flags
+from PIL import Image
+from tqdm import tqdm
+
+from data.build import Split
+from pixelbert_jax.input import image as image_lib
+from pixelbert_jax.input.pipeline import PairBatches, read
+from pixelbert_jax.input.plan import Canvases, plan_epoch
+from pixelbert_jax.input.rows import Caption, Row
+from pixelbert_jax.input.sidecar import Questions, Ragged, Sidecar, Statements
+from pixelbert_jax.input.text import Tokenizer
+
+try:
+  import cv2
+except ImportError:  # Not a dependency; here only to be compared with.
+  cv2 = None
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+ROOT = pathlib.Path(__file__).parents[1]
+BATCH = 16
+CANVASES = {
+  '800/1333': Canvases(800, 1333, ((832, 832), (832, 1088), (832, 1344), (1088, 832), (1344, 832))),
+  '384/640': Canvases(384, 640, ((384, 384), (384, 512), (384, 640), (512, 384), (640, 384))),
+}
+PIXELS = ('image', 'source_size', 'size', 'canvas')
+PACKAGES = ('jax', 'numpy', 'Pillow', 'simplejpeg', 'opencv-python-headless')
+
+
+def photograph(height: int, width: int, seed: int) -> bytes:
+  """A JPEG with the spectrum of photographs, of about 160 KB at 640x480."""
+  rng = np.random.default_rng(seed)
+  frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+  spectrum = rng.normal(size=(4, *frequency.shape, 2)) @ (1, 1j)
+  pixels = np.fft.irfft2(spectrum / np.maximum(frequency, 1 / width) ** 1.2, (height, width))
+  pixels = np.moveaxis(pixels[0] + 0.5 * pixels[1:], 0, -1)
+  pixels = (120 + 45 * pixels / pixels.std()).clip(0, 255).astype(np.uint8)
+  file = io.BytesIO()
+  Image.fromarray(pixels).save(file, 'JPEG', quality=92)
+  return file.getvalue()
+
+
+@functools.cache
+def photographs() -> list[bytes]:
+  """Those that everything is measured on."""
+  return [photograph(480, 640, seed) for seed in range(BATCH)]
+
+
+class Repeated(Sequence):
+  """A dataset of many records out of a few images."""
+
+  def __init__(self, images: Sequence[bytes], length: int):
+    self._images, self._length = images, length
+
+  def __len__(self) -> int:
+    return self._length
+
+  def __getitem__(self, i: int) -> dict[str, bytes]:
+    return {'image': self._images[i % len(self._images)]}
+
+
+def batches_of(images: Sequence[bytes], length: int, canvases: Canvases) -> PairBatches:
+  """The real batches of a dataset of `length` records, a text each."""
+  sizes = [image_lib.file_size(data) for data in images]
+  text = 'a large red circle is left of two small blue squares {}'
+  rows = (Row(f'{i}', *sizes[i % len(images)], [Caption(text.format(i), i)]) for i in range(length))
+  return PairBatches(
+    split=Split(Repeated(images, length), Sidecar.of(rows)),
+    tokenizer=Tokenizer(ROOT / 'data/scenes/vocab.txt', 40),
+    canvases=canvases,
+    seed=0,
+    images=BATCH,
+    texts_per_image=1,
+    mask_share=0.15,
+    whole_share=0.0,
+    training=True,
+  )
+
+
+def by_pillow(data: bytes, canvases: Canvases) -> np.ndarray:
+  """What ViLT's loader does with an image: [3, h, w] float32, normalised."""
+  with Image.open(io.BytesIO(data)) as picture:
+    picture = picture.convert('RGB')
+  height, width = canvases.target(np.array(picture.size[::-1])).tolist()
+  picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+  pixels = np.asarray(picture).transpose(2, 0, 1).astype(np.float32) / 255
+  mean, deviation = (np.float32(x)[:, None, None] for x in (MEAN, DEVIATION))
+  return (pixels - mean) / deviation
+
+
+def batch_by_pillow(images: Sequence[bytes], canvases: Canvases) -> jax.Array:
+  """The tensor that the model gets, [B, H, W, 3], all made on the host."""
+  pixels = [by_pillow(data, canvases) for data in images]
+  canvas = image_lib.choose_canvas(np.array([x.shape[1:] for x in pixels]), canvases.shapes)[0]
+  batch = np.zeros((len(images), *canvases.shapes[canvas], 3), np.float32)
+  for row, x in zip(batch, pixels, strict=True):
+    row[: x.shape[1], : x.shape[2]] = x.transpose(1, 2, 0)
+  return jax.device_put(batch)
+
+
+def cases(images: Sequence[bytes], large: bytes) -> Iterator[tuple[str, int, Callable[[], Any]]]:
+  """What is timed: a name, how many images it does, and the call."""
+  yield 'decode limit (simplejpeg)', BATCH, lambda: [simplejpeg.decode_jpeg(x) for x in images]
+  yield 'decode, Pillow', BATCH, lambda: [decode_by_pillow(x) for x in images]
+  if cv2:
+    buffers = [np.frombuffer(x, np.uint8) for x in images]
+    yield (
+      'decode, OpenCV',
+      BATCH,
+      lambda: [cv2.imdecode(x, cv2.IMREAD_COLOR_RGB) for x in buffers],
+    )
+  model_input = jax.jit(image_lib.model_input, static_argnums=(1, 2))
+  for name, canvases in CANVASES.items():
+    batches = batches_of(images, len(images), canvases)
+    device = jax.device_put({k: batches[0][k] for k in PIXELS})
+    numbers = itertools.count()
+
+    def ours(batches=batches, numbers=numbers) -> dict:
+      return batches[next(numbers) % len(batches)]
+
+    def whole(ours=ours) -> jax.Array:
+      made = ours()
+      return model_input({k: made[k] for k in PIXELS}, MEAN, DEVIATION).block_until_ready()
+
+    yield f'host part {name}', BATCH, ours
+    yield (
+      f'Pillow {name}',
+      BATCH,
+      lambda canvases=canvases: [by_pillow(x, canvases) for x in images],
+    )
+    yield (
+      f'device part {name} (on this CPU)',
+      BATCH,
+      lambda device=device: model_input(device, MEAN, DEVIATION).block_until_ready(),
+    )
+    yield f'whole path {name}', BATCH, whole
+    yield (
+      f'whole path by Pillow {name}',
+      BATCH,
+      lambda canvases=canvases: batch_by_pillow(images, canvases).block_until_ready(),
+    )
+  yield from cases_of_large(large)
+
+
+def decode_by_pillow(data: bytes) -> np.ndarray:
+  """Decoded by Pillow."""
+  return np.asarray(Image.open(io.BytesIO(data)).convert('RGB'))
+
+
+def cases_of_large(data: bytes) -> Iterator[tuple[str, int, Callable[[], Any]]]:
+  """A photograph of 12 megapixels, by both decoders and scales, and by our host part."""
+  size = np.array(image_lib.file_size(data))
+  buffer = np.frombuffer(data, np.uint8)
+  for scale in (1, 2, 4, 8):
+    height, width = (-(-size // scale)).tolist() if scale > 1 else (0, 0)
+    yield (
+      f'12 MP decode 1/{scale}, simplejpeg',
+      1,
+      lambda h=height, w=width: simplejpeg.decode_jpeg(data, 'RGB', min_height=h, min_width=w),
+    )
+    if cv2:
+      flag = cv2.IMREAD_COLOR_RGB if scale == 1 else getattr(cv2, f'IMREAD_REDUCED_COLOR_{scale}')
+      yield f'12 MP decode 1/{scale}, OpenCV', 1, lambda f=flag: cv2.imdecode(buffer, f)
+  for name, canvases in CANVASES.items():
+    target = canvases.target(size)
+    yield f'12 MP host part {name}', 1, lambda t=target: image_lib.load(data, size, t)
+    yield f'12 MP Pillow {name}', 1, lambda c=canvases: by_pillow(data, c)
+
+
+def measure(repeats: int) -> dict[str, float]:
+  """Images a second of every case: medians over rounds in which each has its turn."""
+  images = photographs()
+  timed = list(cases(images, photograph(3000, 4000, 0)))
+  seconds: dict[str, list[float]] = {name: [] for name, *_ in timed}
+  for turn in tqdm(range(repeats + 1), 'rounds', leave=False):
+    for name, number, call in timed:
+      began = time.perf_counter()
+      call()
+      if turn:  # The first is to warm up.
+        seconds[name].append((time.perf_counter() - began) / number)
+  rates = {name: round(1 / statistics.median(s), 1) for name, s in seconds.items()}
+  return {'bytes of an image': round(statistics.mean(map(len, images))), **rates}
+
+
+def differences() -> dict[str, float]:
+  """Mean difference, of 255, between our tensor and Pillow's."""
+  found = {}
+  images = photographs()
+  for name, canvases in CANVASES.items():
+    batches = batches_of(images, BATCH, canvases)
+    made, order = batches[0], batches.plan(0).image[0]
+    ours = image_lib.model_input(made, MEAN, DEVIATION)
+    pillow = batch_by_pillow([images[i] for i in order], canvases)
+    height, width = made['size'][0]
+    apart = (np.asarray(ours) - np.asarray(pillow))[:, :height, :width]
+    found[f'difference {name}'] = round(float(abs(apart * DEVIATION).mean() * 255), 3)
+  return found
+
+
+def memory(number: int) -> dict[str, float]:
+  """Resident MiB while `number` images go through the pipeline: early, at the end, at most."""
+  process, mib = psutil.Process(), 2**20
+  images = photographs()
+  batches = batches_of(images, number, CANVASES['800/1333'])
+  resident = []
+  for _ in tqdm(read(batches, range(len(batches)), threads=2), 'memory', len(batches), leave=False):
+    resident.append(process.memory_info().rss / mib)
+  early = len(resident) // 10
+  return {
+    f'MiB resident after {early * BATCH:,} images': round(resident[early]),
+    f'MiB resident after {len(resident) * BATCH:,} images': round(resident[-1]),
+    'MiB resident at most': round(max(resident)),
+  }
+
+
+def planning() -> dict[str, float]:
+  """Seconds to plan an epoch of a mixture as large as COCO and Visual Genome."""
+  rng = np.random.default_rng(0)
+  counts = np.concatenate([np.full(100_000, 50), np.full(106_000, 5)])
+  number, length = counts.sum(), 32
+  # Texts of 32 bytes, of which many come more than once.
+  which = rng.integers(3_000_000, size=number)
+  text = np.full((number, length), ord(' '), np.uint8)
+  for place in range(7):
+    text[:, place] = ord('0') + which // 10**place % 10
+  start, empty = np.cumsum([0, *counts]), np.zeros(0, np.int32)
+  sidecar = Sidecar(
+    image_id=np.arange(len(counts)).astype('S'),
+    size=rng.integers(300, 700, (len(counts), 2)),
+    captions=Ragged(np.arange(number), start),
+    text=Ragged(text.reshape(-1), np.arange(number + 1) * length),
+    label=np.ones(number, bool),
+    claim=empty,
+    claims=Ragged(empty, np.zeros(len(counts) + 1, int)),
+    kinds=Ragged(empty, np.zeros(number + 1, int)),
+    rivals=Ragged(empty, np.zeros(number + 1, int)),
+    questions=Questions.of([]),
+    statements=Statements.of([], {}),
+  )
+  process, most, done = psutil.Process(), [0], threading.Event()
+
+  def watch() -> None:
+    while not done.wait(0.02):
+      most[0] = max(most[0], process.memory_info().rss)
+
+  before = process.memory_info().rss
+  watcher = threading.Thread(target=watch)
+  watcher.start()
+  began = time.perf_counter()
+  plan = plan_epoch(sidecar, CANVASES['800/1333'], 0, 0, 4096, 1, True)
+  seconds = time.perf_counter() - began
+  done.set()
+  watcher.join()
+  assert plan.weight.all()
+  return {
+    f'seconds to plan {number:,} pairs': round(seconds, 1),
+    'MiB that planning adds': round((most[0] - before) / 2**20),
+  }
+
+
+def version(package: str) -> str | None:
+  """The installed version, or None."""
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return None
+
+
+def main(_) -> None:
+  values = flags.FLAGS
+  everywhere = os.sched_getaffinity(0)
+  os.sched_setaffinity(0, {max(everywhere)})  # XLA's threads follow, as they start later.
+  if cv2:
+    cv2.setNumThreads(1)
+  results = measure(values.repeats) | differences()
+  os.sched_setaffinity(0, everywhere)
+  results |= memory(values.memory_images) | planning()
+  limit = results['decode limit (simplejpeg)']
+  results |= {
+    f'host part {n} of limit': round(results[f'host part {n}'] / limit, 2) for n in CANVASES
+  }
+  for name, value in results.items():
+    print(f'{name:<44}{value:>12,}')
+  line = {
+    'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    'machine': f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}',
+    'device': jax.devices()[0].device_kind,
+    'load': round(os.getloadavg()[0], 1),
+    'versions': {name: version(name) for name in PACKAGES},
+    'results': results,
+  }
+  output = pathlib.Path(values.output)
+  output.parent.mkdir(parents=True, exist_ok=True)
+  with output.open('a') as file:
+    file.write(json.dumps(line) + '\n')
+
+
+if __name__ == '__main__':
+  flags.DEFINE_integer('repeats', 5, 'Rounds over all cases.')
+  flags.DEFINE_integer('memory_images', 20_000, 'Images read to see whether memory stays flat.')
+  flags.DEFINE_string('output', str(ROOT / 'benchmarks/results/input.jsonl'), 'Where results go.')
+  app.run(main)
