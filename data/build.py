@@ -24,14 +24,28 @@ from absl import app, flags, logging
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tqdm import tqdm
 
-from data.nlvr import corpus, nlvr_dataset_builder
+from data.archive import Archive, SourceError
+from data.coco_karpathy import coco_karpathy_dataset_builder
+from data.corpus import CorpusBuilder
+from data.entry import MOST_BAD, Request
+from data.flickr30k import flickr30k_dataset_builder
+from data.nlvr import nlvr_dataset_builder
+from data.nlvr2 import nlvr2_dataset_builder
+from data.report import report
 from data.scenes import scenes_dataset_builder
+from data.visual_genome import visual_genome_dataset_builder
+from data.vqa_v2 import vqa_v2_dataset_builder
 from pixelbert_jax import UserError
 from pixelbert_jax.input.sidecar import Sidecar
 
 BUILDERS = {
+  'coco_karpathy': coco_karpathy_dataset_builder.Builder,
+  'flickr30k': flickr30k_dataset_builder.Builder,
   'nlvr': nlvr_dataset_builder.Builder,
+  'nlvr2': nlvr2_dataset_builder.Builder,
   'scenes': scenes_dataset_builder.Builder,
+  'visual_genome': visual_genome_dataset_builder.Builder,
+  'vqa_v2': vqa_v2_dataset_builder.Builder,
 }
 
 Path = str | os.PathLike
@@ -79,7 +93,12 @@ class Dataset:
 
 
 def build(
-  name: str, data_dir: Path | None = None, manual_dir: Path | None = None, splits: Names = ()
+  name: str,
+  data_dir: Path | None = None,
+  manual_dir: Path | None = None,
+  splits: Names = (),
+  allow_bad: float = MOST_BAD,
+  tables: Mapping[str, Any] | None = None,
 ) -> TfdsBuilder:
   """Prepares a dataset unless it is there already, and returns its builder.
 
@@ -90,6 +109,8 @@ def build(
     data_dir: TFDS's folder of datasets; defaults to $TFDS_DATA_DIR, ~/tensorflow_datasets.
     manual_dir: where the user put the raw files; defaults to `<data_dir>/downloads/manual`.
     splits: the splits that must be in it; with none, those that the raw files hold.
+    allow_bad: the share of the images that may be unreadable.
+    tables: what 'folder' is made of, see `data/folder`.
 
   Raises:
     BuildError: nothing that was there before is changed.
@@ -99,9 +120,13 @@ def build(
     if not _is_built(builder):
       with _lock(builder):
         builder = _builder(name, data_dir)  # Another process may have built it meanwhile.
-        _prepare(builder, manual_dir, splits)
+        if isinstance(builder, CorpusBuilder):
+          manual = manual_dir or pathlib.Path(builder.data_dir_root, 'downloads/manual')
+          archive = Archive(pathlib.Path(manual).expanduser().absolute())
+          builder.request = Request(archive, tuple(splits), allow_bad, tables or {})
+        _prepare(builder)
         _write_sidecars(builder)
-  except (corpus.CorpusError, OSError) as error:
+  except (SourceError, OSError) as error:
     raise BuildError(str(error)) from error
   dataset = open_dataset(name, data_dir)
   for split in splits:
@@ -113,7 +138,7 @@ def open_dataset(name: str, data_dir: Path | None = None) -> Dataset:
   """Opens a built dataset; BuildError with the command to build it if it is not whole."""
   builder = _builder(name, data_dir)
   if not _is_built(builder):
-    manual = ' --manual_dir=M' if builder.MANUAL_DOWNLOAD_INSTRUCTIONS else ''
+    manual = ' --manual_dir=M' if isinstance(builder, CorpusBuilder) else ''
     root = shlex.quote(str(builder.data_dir_root))
     raise BuildError(
       f'{name} is not built, or not wholly, in {builder.data_dir}: '
@@ -152,22 +177,16 @@ def _builder(name: str, data_dir: Path | None) -> TfdsBuilder:
   return cls(data_dir=root, config=config or None, file_format='array_record')
 
 
-def _prepare(builder: TfdsBuilder, manual_dir: Path | None, splits: Names) -> None:
+def _prepare(builder: TfdsBuilder) -> None:
   """Writes the records. TFDS does so in an `incomplete.` folder that it renames at the end."""
   path = pathlib.Path(builder.data_dir)
   if path.exists():
     if not builder.info.splits:
       raise _damaged(builder, 'it names no splits')
     return
-  manual = pathlib.Path(manual_dir or pathlib.Path(builder.data_dir_root, 'downloads/manual'))
-  manual = manual.expanduser().absolute()
-  needs = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
-  if needs and not (manual.is_dir() and any(manual.iterdir())):
-    raise BuildError(f'{builder.name}: {manual} (--manual_dir) is missing or empty: {needs}')
   for leftover in path.parent.glob(f'incomplete.*_{path.name}'):
     shutil.rmtree(leftover)  # Of a killed build: the lock says that none is running.
-  builder.wanted_splits = tuple(splits)
-  config = tfds.download.DownloadConfig(manual_dir=manual, try_download_gcs=False)
+  config = tfds.download.DownloadConfig(try_download_gcs=False)
   with _quiet():
     builder.download_and_prepare(download_config=config)
 
@@ -237,35 +256,31 @@ def _lock(builder: TfdsBuilder) -> Iterator[None]:
 
 
 def command(
-  names: Names, data_dir: Path | None = None, manual_dir: Path | None = None, splits: Names = ()
+  names: Names,
+  data_dir: Path | None = None,
+  manual_dir: Path | None = None,
+  splits: Names = (),
+  **options: Any,
 ) -> int:
-  """Builds the named datasets, prints a table of each, and returns the exit code."""
+  """Builds the named datasets, prints a table of each, and returns the exit code.
+
+  `options` are those of `build`.
+  """
   try:
     if not names:
       raise BuildError(f'name a dataset to build: {", ".join(sorted(BUILDERS))}')
     for name in names:
       was_built = _is_built(_builder(name, data_dir))
       start = time.perf_counter()
-      builder = build(name, data_dir, manual_dir, splits)
+      builder = build(name, data_dir, manual_dir, splits, **options)
       seconds = time.perf_counter() - start
       print(f'{name}: {"already built" if was_built else "built"} in {builder.data_dir}')
-      print(_table(builder, None if was_built else seconds))
+      sidecars = {split: _sidecar(builder, split) for split in builder.info.splits}
+      print(report(builder, sidecars, 0 if was_built else seconds))
   except BuildError as error:
     print(f'error: {error}', file=sys.stderr)
     return 1
   return 0
-
-
-def _table(builder: TfdsBuilder, seconds: float | None) -> str:
-  """One line a split and one for all; bytes are those of the records."""
-  rows = [
-    (split, info.num_examples, len(_sidecar(builder, split).text), info.num_bytes)
-    for split, info in builder.info.splits.items()
-  ]
-  rows.append(('all', *(sum(row[i] for row in rows) for i in (1, 2, 3))))
-  lines = [f'  {"split":<12}{"images":>10}{"captions":>12}{"bytes":>16}{"seconds":>10}']
-  lines += [f'  {s:<12}{images:>10,}{texts:>12,}{size:>16,}' for s, images, texts, size in rows]
-  return '\n'.join(lines) + ('' if seconds is None else f'{seconds:>10.1f}')
 
 
 if __name__ == '__main__':
@@ -273,5 +288,10 @@ if __name__ == '__main__':
   flags.DEFINE_string('data_dir', None, "TFDS's folder of datasets.")
   flags.DEFINE_string('manual_dir', None, 'The folder with the raw files, unpacked or as zips.')
   flags.DEFINE_list('splits', [], 'Only these splits; by default all that are there.')
+  flags.DEFINE_float('allow_bad', MOST_BAD, 'The share of images that may be unreadable.')
   values = flags.FLAGS
-  app.run(lambda argv: command(argv[1:], values.data_dir, values.manual_dir, values.splits))
+  app.run(
+    lambda argv: command(
+      argv[1:], values.data_dir, values.manual_dir, values.splits, allow_bad=values.allow_bad
+    )
+  )
