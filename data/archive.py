@@ -231,8 +231,8 @@ class Archive:
       key: of the object whose value is the list; None where the file is the list.
     """
     try:
-      with self.open(path) as file:
-        yield from _items(io.TextIOWrapper(file, 'utf-8'), key)
+      with self.open(path) as file, io.TextIOWrapper(file, 'utf-8') as text:
+        yield from _items(text, key)
     except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
       raise self.unreadable(path, error) from error
 
