@@ -24,6 +24,7 @@ from data import images
 from data.archive import SourceError, first
 from data.entry import TEXTS, Entry, Need, Request, Tally
 from pixelbert_jax.input.rows import Caption, Question, Row, Statement
+from pixelbert_jax.input.sidecar import Sidecar
 
 # Records of a shard: TFDS holds a shard in memory while it writes it.
 SHARD = 1024
@@ -63,6 +64,10 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
   def fingerprint(self) -> str:
     """What else than its name decides what a dataset holds, if anything does."""
     return ''
+
+  def remarks(self, sidecars: Mapping[str, Sidecar]) -> list[str]:
+    """What else to tell of the dataset as built."""
+    return []
 
   def _info(self) -> tfds.core.DatasetInfo:
     features: dict[str, Any] = {}

@@ -17,6 +17,8 @@ def report(builder: tfds.core.DatasetBuilder, sidecars: dict[str, Sidecar], seco
   for split, tally in tallies.items():
     lines += _remarks(split, tally)
     lines += _differences(split, tally, published.get(split, {}))
+  if hasattr(builder, 'remarks'):
+    lines += [f'  {line}' for line in builder.remarks(sidecars)]
   lacking = [split for split in getattr(builder, 'NEEDS', {}) if split not in sidecars]
   if lacking:
     lines.append(f'  not built: {", ".join(lacking)}')

@@ -1,6 +1,7 @@
 """VQA v2 (Goyal et al. 2017): questions about COCO images, ten answers each."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -8,11 +9,14 @@ import tensorflow_datasets as tfds
 from data import corpus, karpathy
 from data.archive import Archive, SourceError, first
 from data.entry import Entry, Need, Tally
+from data.vqa_v2 import answers
 from pixelbert_jax.input.rows import Question
+from pixelbert_jax.input.sidecar import Sidecar
 
 HOMEPAGE = 'https://visualqa.org/download.html'
 COCO = 'http://images.cocodataset.org/zips'
 FILES = 'https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa'
+ANSWERED = ('multiple_choice_answer', 'question_type', 'answer_type')
 # Ours -> the owners'.
 SPLITS = {'train': 'train2014', 'val': 'val2014', 'test': 'test2015'}
 
@@ -72,6 +76,17 @@ class Builder(corpus.CorpusBuilder):
       found.append(entry)
     return found
 
+  def remarks(self, sidecars: Mapping[str, Sidecar]) -> list[str]:
+    if not {'train', 'val'} <= sidecars.keys():
+      return []
+    found = answers.answer_list([sidecars[split].questions for split in ('train', 'val')])
+    lines = [
+      f'{len(found):,} answers stand with {answers.LEAST} or more questions of train and val'
+    ]
+    if not answers.is_published(found):
+      lines.append(f'warning: that is not the published list of {answers.PUBLISHED[0]:,}')
+    return lines
+
   def _subset(self, split: str, tally: Tally) -> Callable[[int, int], str]:
     """The subset of a question, by its id and that of its image."""
     archive = self.request.archive
@@ -102,14 +117,14 @@ def questions(
     SourceError: questions and annotations are not those of the split, or not of each other.
   """
   path = questions_path(SPLITS[split])
-  answers = {} if split == 'test' else annotations(archive, annotations_path(SPLITS[split]))
+  given = {} if split == 'test' else annotations(archive, annotations_path(SPLITS[split]))
   found: dict[int, list[Question]] = {}
   for number, asked in enumerate(archive.json_items(path, 'questions')):
     try:
       image, text, question = int(asked['image_id']), asked['question'], int(asked['question_id'])
     except (KeyError, TypeError, ValueError) as error:
       raise archive.unreadable(path, error, f'question number {number}') from error
-    answer = answers.pop(question, None)
+    answer = given.pop(question, None)
     if split != 'test' and (answer is None or answer.pop('image') != image):
       raise SourceError(
         f'{archive.find(annotations_path(SPLITS[split]))} has no answers to question {question} of '
@@ -118,26 +133,24 @@ def questions(
     found.setdefault(image, []).append(
       Question(text, question, subset=subset(question, image), **(answer or {}))
     )
-  if answers:
+  if given:
     raise SourceError(
-      f'{archive.find(annotations_path(SPLITS[split]))} answers {len(answers):,} questions that '
-      f'{archive.find(path)} does not ask, {next(iter(answers))} for one: get both from {HOMEPAGE}'
+      f'{archive.find(annotations_path(SPLITS[split]))} answers {len(given):,} questions that '
+      f'{archive.find(path)} does not ask, {next(iter(given))} for one: get both from {HOMEPAGE}'
     )
   return found
 
 
 def annotations(archive: Archive, path: str) -> dict[int, dict[str, Any]]:
   """By question id, the fields of `Question` that are answers, and `image`."""
-  found, same = {}, {}
-  for number, given in enumerate(archive.json_items(path, 'annotations')):
+  found = {}
+  for number, item in enumerate(archive.json_items(path, 'annotations')):
     try:
-      # Of millions of answers few differ: each is kept once.
-      answers = tuple(same.setdefault(a['answer'], a['answer']) for a in given['answers'])
-      found[int(given['question_id'])] = {
-        'image': int(given['image_id']),
-        'answers': answers,
-        **{n: same.setdefault(given[n], given[n]) for n in ('question_type', 'answer_type')},
-        'multiple_choice_answer': same.setdefault(*[given['multiple_choice_answer']] * 2),
+      found[int(item['question_id'])] = {
+        'image': int(item['image_id']),
+        # Of millions of answers few differ: each is kept once.
+        'answers': tuple(sys.intern(a['answer']) for a in item['answers']),
+        **{n: sys.intern(item[n]) for n in ANSWERED},
       }
     except (KeyError, TypeError, ValueError) as error:
       raise archive.unreadable(path, error, f'annotation number {number}') from error
