@@ -20,6 +20,8 @@ from pixelbert_jax import UserError
 
 # Of macOS's archiver: a shadow of each file, of no use.
 SHADOWS = '__MACOSX'
+# Two blocks of zeros.
+TAR_END = bytes(1024)
 
 
 class SourceError(UserError):
@@ -86,6 +88,10 @@ class _Indexed:
   def is_dir(self, path: str) -> bool:
     return path in self._folders
 
+  def files(self) -> list[str]:
+    """The paths of its files."""
+    return list(self._members)
+
 
 class Zip(_Indexed):
   """A zip file; threads may read from it at once."""
@@ -107,18 +113,20 @@ class Tar(_Indexed):
   def __init__(self, path: pathlib.Path):
     with tarfile.open(path, 'r:') as tar:
       members = {m.name.removeprefix('./'): m for m in tar if m.isfile()}
-    self._file = path.open('rb')
-    # A tar file that was cut off ends without complaint.
-    for name, m in members.items():
-      if m.offset_data + m.size > path.stat().st_size:
-        raise tarfile.ReadError(f'it ends within {name}')
+    # A file that was cut off is read without complaint, but for the mark at the end.
+    with path.open('rb') as file:
+      file.seek(-len(TAR_END), os.SEEK_END)
+      if file.read() != TAR_END:
+        raise tarfile.ReadError('it is cut off')
     super().__init__(path, members)
 
   def open(self, path: str) -> BinaryIO:
     if path not in self._members:
       raise FileNotFoundError(path)
     member = self._members[path]
-    return io.BytesIO(os.pread(self._file.fileno(), member.size, member.offset_data))
+    with open(self.name, 'rb') as file:
+      file.seek(member.offset_data)
+      return io.BytesIO(file.read(member.size))
 
 
 KINDS = {'.zip': Zip, '.tar': Tar}

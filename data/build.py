@@ -12,6 +12,7 @@ import io
 import itertools
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import sys
@@ -29,6 +30,7 @@ from data.coco_karpathy import coco_karpathy_dataset_builder
 from data.corpus import CorpusBuilder
 from data.entry import MOST_BAD, Request
 from data.flickr30k import flickr30k_dataset_builder
+from data.folder import folder_dataset_builder
 from data.nlvr import nlvr_dataset_builder
 from data.nlvr2 import nlvr2_dataset_builder
 from data.report import report
@@ -40,6 +42,7 @@ from pixelbert_jax.input.sidecar import Sidecar
 
 BUILDERS = {
   'coco_karpathy': coco_karpathy_dataset_builder.Builder,
+  'folder': folder_dataset_builder.Builder,
   'flickr30k': flickr30k_dataset_builder.Builder,
   'nlvr': nlvr_dataset_builder.Builder,
   'nlvr2': nlvr2_dataset_builder.Builder,
@@ -50,6 +53,7 @@ BUILDERS = {
 
 Path = str | os.PathLike
 Names = Sequence[str]
+Tables = Mapping[str, Any] | None
 TfdsBuilder = tfds.core.DatasetBuilder
 
 
@@ -98,7 +102,7 @@ def build(
   manual_dir: Path | None = None,
   splits: Names = (),
   allow_bad: float = MOST_BAD,
-  tables: Mapping[str, Any] | None = None,
+  tables: Tables = None,
 ) -> TfdsBuilder:
   """Prepares a dataset unless it is there already, and returns its builder.
 
@@ -116,16 +120,19 @@ def build(
     BuildError: nothing that was there before is changed.
   """
   builder = _builder(name, data_dir)
+  if tables and name.partition('/')[0] != 'folder':
+    raise BuildError(f'--{next(iter(tables))} is for the dataset `folder`, not for {name}')
   try:
     if not _is_built(builder):
       with _lock(builder):
         builder = _builder(name, data_dir)  # Another process may have built it meanwhile.
         if isinstance(builder, CorpusBuilder):
-          manual = manual_dir or pathlib.Path(builder.data_dir_root, 'downloads/manual')
-          archive = Archive(pathlib.Path(manual).expanduser().absolute())
-          builder.request = Request(archive, tuple(splits), allow_bad, tables or {})
+          builder.request = _request(builder, manual_dir, splits, allow_bad, tables)
         _prepare(builder)
         _write_sidecars(builder)
+    elif tables:
+      builder.request = _request(builder, manual_dir, splits, allow_bad, tables)
+      _refuse_other(builder, name)
   except (SourceError, OSError) as error:
     raise BuildError(str(error)) from error
   dataset = open_dataset(name, data_dir)
@@ -169,12 +176,32 @@ def _builder(name: str, data_dir: Path | None) -> TfdsBuilder:
   if base not in BUILDERS:
     raise BuildError(f'no dataset {name!r}: there are {", ".join(sorted(BUILDERS))}')
   cls = BUILDERS[base]
-  if '/' in name and config not in cls.builder_configs:
+  if getattr(cls, 'ANY_CONFIG', False) and re.fullmatch('[A-Za-z0-9_-]+', config):
+    config = tfds.core.BuilderConfig(name=config)
+  elif '/' in name and config not in cls.builder_configs:
     known = ', '.join(f'{base}/{c}' for c in cls.builder_configs) or base
     raise BuildError(f'no dataset {name!r}: there is {known}')
   root = data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
   root = pathlib.Path(root).expanduser().absolute()
   return cls(data_dir=root, config=config or None, file_format='array_record')
+
+
+def _request(
+  builder: CorpusBuilder, manual_dir: Path | None, splits: Names, allow_bad: float, tables: Tables
+) -> Request:
+  """What to build a corpus from."""
+  manual = manual_dir or pathlib.Path(builder.data_dir_root, 'downloads/manual')
+  archive = Archive(pathlib.Path(manual).expanduser().absolute())
+  return Request(archive, tuple(splits), allow_bad, tables or {})
+
+
+def _refuse_other(builder: CorpusBuilder, name: str) -> None:
+  """BuildError if a dataset was built from other files than it is now asked to."""
+  if builder.info.metadata['fingerprint'] != builder.fingerprint():
+    raise BuildError(
+      f'{name} in {builder.data_dir} was built from other tables, shares or tar files: delete '
+      f'that folder, or give this one a name: {builder.name}/NAME'
+    )
 
 
 def _prepare(builder: TfdsBuilder) -> None:
@@ -283,15 +310,36 @@ def command(
   return 0
 
 
+def main(argv: Sequence[str]) -> int:
+  """The command: names of datasets, and flags."""
+  values = flags.FLAGS
+  tables = {name: values[name].value for name in (*TABLES, *SHARES) if values[name].value}
+  return command(
+    argv[1:],
+    values.data_dir,
+    values.manual_dir,
+    values.splits,
+    allow_bad=values.allow_bad,
+    tables=tables,
+  )
+
+
+# Flags of the dataset `folder`.
+TABLES = {
+  'captions': 'CSV file with the columns image, caption.',
+  'questions': 'CSV file with the columns image, question, answers.',
+  'pairs': 'CSV file with the columns left, right, sentence, label.',
+}
+SHARES = ('val_share', 'test_share')
+
 if __name__ == '__main__':
   # Not on import: a training program has flags of its own.
   flags.DEFINE_string('data_dir', None, "TFDS's folder of datasets.")
   flags.DEFINE_string('manual_dir', None, 'The folder with the raw files, unpacked or as zips.')
   flags.DEFINE_list('splits', [], 'Only these splits; by default all that are there.')
   flags.DEFINE_float('allow_bad', MOST_BAD, 'The share of images that may be unreadable.')
-  values = flags.FLAGS
-  app.run(
-    lambda argv: command(
-      argv[1:], values.data_dir, values.manual_dir, values.splits, allow_bad=values.allow_bad
-    )
-  )
+  for table, columns in TABLES.items():
+    flags.DEFINE_string(table, None, f'Of `folder`: {columns}')
+  for held_out in SHARES:
+    flags.DEFINE_float(held_out, None, 'Of `folder`: the share of images to hold out.')
+  app.run(main)
