@@ -6,14 +6,9 @@ A training program calls `build` for an embedded dataset and `open_dataset` for 
 """
 
 import contextlib
-import dataclasses
 import fcntl
-import io
 import itertools
-import os
 import pathlib
-import re
-import shlex
 import shutil
 import sys
 import time
@@ -21,79 +16,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
-from absl import app, flags, logging
-from array_record.python.array_record_data_source import ArrayRecordDataSource
+from absl import app, flags
 from tqdm import tqdm
 
 from data.archive import Archive, SourceError
-from data.coco_karpathy import coco_karpathy_dataset_builder
 from data.corpus import CorpusBuilder
+from data.dataset import (
+  BUILDERS,
+  BuildError,
+  Names,
+  Path,
+  TfdsBuilder,
+  damaged,
+  find_builder,
+  is_built,
+  open_dataset,
+  open_sidecar,
+  open_source,
+  quiet,
+)
+from data.dataset import Dataset as Dataset  # for those who open what they build
+from data.dataset import Split as Split
 from data.entry import MOST_BAD, Request
-from data.flickr30k import flickr30k_dataset_builder
-from data.folder import folder_dataset_builder
-from data.nlvr import nlvr_dataset_builder
-from data.nlvr2 import nlvr2_dataset_builder
 from data.report import report
-from data.scenes import scenes_dataset_builder
-from data.visual_genome import visual_genome_dataset_builder
-from data.vqa_v2 import vqa_v2_dataset_builder
-from pixelbert_jax import UserError
 from pixelbert_jax.input.sidecar import Sidecar
 
-BUILDERS = {
-  'coco_karpathy': coco_karpathy_dataset_builder.Builder,
-  'folder': folder_dataset_builder.Builder,
-  'flickr30k': flickr30k_dataset_builder.Builder,
-  'nlvr': nlvr_dataset_builder.Builder,
-  'nlvr2': nlvr2_dataset_builder.Builder,
-  'scenes': scenes_dataset_builder.Builder,
-  'visual_genome': visual_genome_dataset_builder.Builder,
-  'vqa_v2': vqa_v2_dataset_builder.Builder,
-}
-
-Path = str | os.PathLike
-Names = Sequence[str]
 Tables = Mapping[str, Any] | None
-TfdsBuilder = tfds.core.DatasetBuilder
-
-
-class BuildError(UserError):
-  """A dataset cannot be built or opened; one line: what, where, how to mend it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-  """A split: its records with images still encoded, and the sidecar.
-
-  A record holds one image or, where the texts are about pairs, two; images are numbered in
-  the order of the records, as in the sidecar.
-  """
-
-  source: Sequence[Mapping[str, Any]]
-  sidecar: Sidecar
-  slots: Names = ('image',)
-
-  def encoded(self, image: int) -> bytes:
-    """The original bytes of an image, by its number."""
-    record, slot = divmod(int(image), len(self.slots))
-    return self.source[record][self.slots[slot]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-  """A built dataset; `name` is as on the command line, `path` its own folder."""
-
-  name: str
-  path: pathlib.Path
-  splits: Mapping[str, Split]
-
-  def __getitem__(self, split: str) -> Split:
-    if split not in self.splits:
-      raise BuildError(
-        f'{self.name} in {self.path} has no split {split!r}, only {", ".join(self.splits)}: '
-        'to add it, delete that folder and build again with all the splits you need'
-      )
-    return self.splits[split]
 
 
 def build(
@@ -119,13 +67,13 @@ def build(
   Raises:
     BuildError: nothing that was there before is changed.
   """
-  builder = _builder(name, data_dir)
+  builder = find_builder(name, data_dir)
   if tables and name.partition('/')[0] != 'folder':
     raise BuildError(f'--{next(iter(tables))} is for the dataset `folder`, not for {name}')
   try:
-    if not _is_built(builder):
+    if not is_built(builder):
       with _lock(builder):
-        builder = _builder(name, data_dir)  # Another process may have built it meanwhile.
+        builder = find_builder(name, data_dir)  # Another process may have built it meanwhile.
         if isinstance(builder, CorpusBuilder):
           builder.request = _request(builder, manual_dir, splits, allow_bad, tables)
         _prepare(builder)
@@ -139,51 +87,6 @@ def build(
   for split in splits:
     dataset[split]  # Raises where an earlier build left it out.
   return builder
-
-
-def open_dataset(name: str, data_dir: Path | None = None) -> Dataset:
-  """Opens a built dataset; BuildError with the command to build it if it is not whole."""
-  builder = _builder(name, data_dir)
-  if not _is_built(builder):
-    manual = ' --manual_dir=M' if isinstance(builder, CorpusBuilder) else ''
-    root = shlex.quote(str(builder.data_dir_root))
-    raise BuildError(
-      f'{name} is not built, or not wholly, in {builder.data_dir}: '
-      f'run `python -m data.build {name} --data_dir={root}{manual}`'
-    )
-  splits = {
-    s: Split(_source(builder, s), _sidecar(builder, s), _slots(builder))
-    for s in builder.info.splits
-  }
-  return Dataset(name, pathlib.Path(builder.data_dir), splits)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-  """Keeps back TFDS's notes on its own workings; its progress bars go to stderr."""
-  verbosity = logging.get_verbosity()
-  logging.set_verbosity(logging.ERROR)
-  try:
-    with contextlib.redirect_stdout(io.StringIO()):
-      yield
-  finally:
-    logging.set_verbosity(verbosity)
-
-
-@_quiet()
-def _builder(name: str, data_dir: Path | None) -> TfdsBuilder:
-  base, _, config = name.partition('/')
-  if base not in BUILDERS:
-    raise BuildError(f'no dataset {name!r}: there are {", ".join(sorted(BUILDERS))}')
-  cls = BUILDERS[base]
-  if getattr(cls, 'ANY_CONFIG', False) and re.fullmatch('[A-Za-z0-9_-]+', config):
-    config = tfds.core.BuilderConfig(name=config)
-  elif '/' in name and config not in cls.builder_configs:
-    known = ', '.join(f'{base}/{c}' for c in cls.builder_configs) or base
-    raise BuildError(f'no dataset {name!r}: there is {known}')
-  root = data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
-  root = pathlib.Path(root).expanduser().absolute()
-  return cls(data_dir=root, config=config or None, file_format='array_record')
 
 
 def _request(
@@ -209,62 +112,22 @@ def _prepare(builder: TfdsBuilder) -> None:
   path = pathlib.Path(builder.data_dir)
   if path.exists():
     if not builder.info.splits:
-      raise _damaged(builder, 'it names no splits')
+      raise damaged(builder, 'it names no splits')
     return
   for leftover in path.parent.glob(f'incomplete.*_{path.name}'):
     shutil.rmtree(leftover)  # Of a killed build: the lock says that none is running.
   config = tfds.download.DownloadConfig(try_download_gcs=False)
-  with _quiet():
+  with quiet():
     builder.download_and_prepare(download_config=config)
 
 
 def _write_sidecars(builder: TfdsBuilder) -> None:
   """Reads the records back, in their order, for every split without a whole sidecar."""
   for split in builder.info.splits:
-    if _sidecar(builder, split) is None:
-      records = tqdm(_source(builder, split), f'{split} sidecar', unit=' images', leave=False)
+    if open_sidecar(builder, split) is None:
+      records = tqdm(open_source(builder, split), f'{split} sidecar', unit=' images', leave=False)
       rows = itertools.chain.from_iterable(map(builder.sidecar_rows, records))
       Sidecar.of(rows).write(pathlib.Path(builder.data_dir, 'sidecar', split))
-
-
-def _is_built(builder: TfdsBuilder) -> bool:
-  splits = builder.info.splits
-  return bool(splits) and all(_sidecar(builder, split) is not None for split in splits)
-
-
-@_quiet()
-def _source(builder: TfdsBuilder, split: str) -> Sequence[Mapping[str, Any]]:
-  """The records of a split with images left encoded; BuildError if files lack any."""
-  info = builder.info.splits[split]
-  # TFDS takes the count from its own info: only the files know what is in them.
-  try:
-    found = len(ArrayRecordDataSource([os.fspath(path) for path in info.filepaths]))
-  except Exception as error:  # array_record raises whatever its C++ side met
-    raise _damaged(builder, f'the records of {split} cannot be read') from error
-  if found != info.num_examples:
-    raise _damaged(builder, f'{split} has {found} records of {info.num_examples}')
-  decoders = {slot: tfds.decode.SkipDecoding() for slot in _slots(builder)}
-  return builder.as_data_source(split, decoders=decoders)
-
-
-def _slots(builder: TfdsBuilder) -> Names:
-  """The images of a record, in order."""
-  return [name for name, f in builder.info.features.items() if isinstance(f, tfds.features.Image)]
-
-
-def _damaged(builder: TfdsBuilder, what: str) -> BuildError:
-  return BuildError(f'{builder.data_dir} is damaged ({what}): delete that folder and build again')
-
-
-def _sidecar(builder: TfdsBuilder, split: str) -> Sidecar | None:
-  """The sidecar of a split, or None if it is not there, not whole, or not of these records."""
-  try:
-    sidecar = Sidecar.open(pathlib.Path(builder.data_dir, 'sidecar', split))
-  except (OSError, ValueError, EOFError):
-    return None
-  images = builder.info.splits[split].num_examples * len(_slots(builder))
-  whole = len(sidecar.image_id) == len(sidecar.captions) == images
-  return sidecar if whole else None
 
 
 @contextlib.contextmanager
@@ -297,12 +160,12 @@ def command(
     if not names:
       raise BuildError(f'name a dataset to build: {", ".join(sorted(BUILDERS))}')
     for name in names:
-      was_built = _is_built(_builder(name, data_dir))
+      was_built = is_built(find_builder(name, data_dir))
       start = time.perf_counter()
       builder = build(name, data_dir, manual_dir, splits, **options)
       seconds = time.perf_counter() - start
       print(f'{name}: {"already built" if was_built else "built"} in {builder.data_dir}')
-      sidecars = {split: _sidecar(builder, split) for split in builder.info.splits}
+      sidecars = {split: open_sidecar(builder, split) for split in builder.info.splits}
       print(report(builder, sidecars, 0 if was_built else seconds))
   except BuildError as error:
     print(f'error: {error}', file=sys.stderr)
