@@ -232,7 +232,7 @@ class Archive:
         yield number, value
 
   def json_items(self, path: str, key: str | None = None) -> Iterator[Any]:
-    """The items of a JSON list, one by one, for files that would fill the memory.
+    """The objects of a JSON list, one by one, for files that would fill the memory.
 
     Args:
       path: of the file.
@@ -246,7 +246,7 @@ class Archive:
 
 
 def _items(file: io.TextIOBase, key: str | None, chunk: int = 1 << 20) -> Iterator[Any]:
-  """The items of a list in a stream of JSON; ValueError where it is none or ends early."""
+  """The objects of a list in a stream of JSON; ValueError where it is none or ends early."""
   start = re.compile(r'\s*\[' if key is None else rf'"{re.escape(key)}"\s*:\s*\[')
   decode = json.JSONDecoder().raw_decode
   text, at = file.read(chunk), 0
@@ -261,19 +261,17 @@ def _items(file: io.TextIOBase, key: str | None, chunk: int = 1 << 20) -> Iterat
     at = re.compile(r'[\s,]*').match(text, at).end()
     if text[at : at + 1] == ']':
       return
+    if text[at : at + 1] not in ('', '{'):
+      raise ValueError(f'no object, but {text[at : at + 20]!r}')
     try:
-      value, end = decode(text, at)
-      whole = end < len(text)  # A number might go on.
-    except ValueError:
-      whole = False
-    if whole:
+      value, at = decode(text, at)
+    except ValueError as error:
+      more = file.read(chunk)
+      if not more:
+        raise ValueError('it ends within the list, or an item of it is no JSON') from error
+      text, at = text[at:] + more, 0
+    else:
       yield value
-      at = end
-      continue
-    more = file.read(chunk)
-    if not more:
-      raise ValueError('it ends within the list, or an item of it is no JSON')
-    text, at = text[at:] + more, 0
 
 
 def first(archive: Archive, paths: Sequence[str]) -> str | None:

@@ -81,8 +81,10 @@ def build(
     elif tables:
       builder.request = _request(builder, manual_dir, splits, allow_bad, tables)
       _refuse_other(builder, name)
-  except (SourceError, OSError) as error:
+  except SourceError as error:
     raise BuildError(str(error)) from error
+  except OSError as error:
+    raise _unwritable(builder, error) from error
   dataset = open_dataset(name, data_dir)
   for split in splits:
     dataset[split]  # Raises where an earlier build left it out.
@@ -118,7 +120,19 @@ def _prepare(builder: TfdsBuilder) -> None:
     shutil.rmtree(leftover)  # Of a killed build: the lock says that none is running.
   config = tfds.download.DownloadConfig(try_download_gcs=False)
   with quiet():
-    builder.download_and_prepare(download_config=config)
+    try:
+      builder.download_and_prepare(download_config=config)
+    except RuntimeError as error:
+      if 'writing' not in str(error):
+        raise
+      raise _unwritable(builder, error) from error  # array_record's, where the disk is full
+
+
+def _unwritable(builder: TfdsBuilder, error: Exception) -> BuildError:
+  return BuildError(
+    f'{builder.name} cannot be built in {builder.data_dir} ({error}): make room there, or name '
+    'another folder with --data_dir'
+  )
 
 
 def _write_sidecars(builder: TfdsBuilder) -> None:

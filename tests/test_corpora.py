@@ -1,9 +1,17 @@
 """Builders of published corpora, on miniatures in the published layout."""
 
+import errno
+import gzip
 import json
+import os
 import pathlib
 import re
+import signal
+import subprocess
+import sys
+import time
 import warnings
+from collections import Counter
 
 import corpora
 import numpy as np
@@ -11,7 +19,10 @@ import pytest
 from corpora import LAYOUTS, as_folder, as_json, image
 
 from data import build as build_lib
+from data import corpus
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / 'shared' / 'data'
 COCO = {'train': 7, 'restval': 4, 'val': 3, 'test': 4}
 
 
@@ -455,3 +466,143 @@ def test_a_line_that_is_not_of_nlvr2(change, message, tmp_path, capsys):
   line = failure('nlvr2', as_folder(files, tmp_path / 'm'), tmp_path, capsys)
   assert f'{name} line ' in line
   assert message in line
+
+
+# --- What may happen to a build --------------------------------------------------------------
+
+
+def test_a_truncated_zip(tmp_path, capsys):
+  files, _ = corpora.karpathy('coco', COCO)
+  manual = LAYOUTS['zips'](files, tmp_path / 'm')
+  os.truncate(manual / 'val2014.zip', (manual / 'val2014.zip').stat().st_size // 2)
+  line = failure('coco_karpathy', manual, tmp_path, capsys)
+  assert line.startswith(f'{manual}/val2014.zip cannot be opened')
+  assert line.endswith('copy it again, or move it away')
+
+
+def test_a_zip_with_a_path_that_leaves_it(tmp_path, capsys):
+  files, _ = corpora.karpathy('coco', COCO)
+  manual = as_folder(files, tmp_path / 'm')
+  corpora.as_zip({'../../evil.jpg': b'x'}, manual / 'more.zip')
+  line = failure('coco_karpathy', manual, tmp_path, capsys)
+  assert f"{manual}/more.zip holds '../../evil.jpg', a path that leaves its folder" in line
+
+
+def test_what_is_missing_is_said_first(tmp_path, capsys):
+  assert build_lib.command(['coco_karpathy'], tmp_path / 'd', tmp_path / 'm') == 1
+  *needs, error = capsys.readouterr().err.splitlines()
+  assert needs[1:] == [
+    '  dataset_coco.json, for train, val, test: '
+    'https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip '
+    '(37 MB for all of them)',
+    '  train2014, for train: http://images.cocodataset.org/zips/train2014.zip (13.5 GB)',
+    '  val2014, for train, val, test: http://images.cocodataset.org/zips/val2014.zip (6.6 GB)',
+  ]
+  assert error.startswith(f'error: coco_karpathy: {tmp_path}/m (--manual_dir) is missing or empty')
+
+
+def test_many_shards_are_one_split(tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(corpus, 'SHARD', 4)
+  files, images = corpora.karpathy('coco', {'train': 21, 'val': 4, 'test': 1})
+  # A shard may come to nothing.
+  gone = [i for i in images if i['split'] == 'train'][:4]
+  for entry in gone:
+    files[f'train2014/{entry["filename"]}'] = b''
+  manual = as_folder(files, tmp_path / 'm')
+  dataset, _ = built('coco_karpathy', manual, tmp_path, capsys, allow_bad=0.2)
+  kept = [i for i in images if i['split'] == 'train'][4:]
+  assert len(list(dataset.path.glob('*train.array_record*'))) == 6
+  for i, entry in enumerate(kept):
+    assert dataset['train'].encoded(i) == files[f'train2014/{entry["filename"]}']
+    assert dataset['train'].sidecar.image_id[i].decode() == str(entry['cocoid'])
+
+
+def run(tmp_path: pathlib.Path, **options) -> subprocess.Popen:
+  """The command on the files in tmp_path/m, as its own process."""
+  command = [sys.executable, '-m', 'data.build', 'coco_karpathy', '--splits=val']
+  command += [f'--manual_dir={tmp_path / "m"}', f'--data_dir={tmp_path / "built"}']
+  return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_a_killed_build_is_no_dataset_and_the_next_one_is(tmp_path, capsys):
+  files, images = corpora.karpathy('coco', {'val': 1500})
+  as_folder(files, tmp_path / 'm')
+  process = run(tmp_path)
+  while not list(tmp_path.glob('built/*/incomplete*/*.array_record*')) and process.poll() is None:
+    time.sleep(0.01)
+  process.kill()
+  process.communicate()
+  assert process.returncode == -signal.SIGKILL
+  assert list(tmp_path.glob('built/*/incomplete*'))
+  with pytest.raises(build_lib.BuildError, match='is not built'):
+    build_lib.open_dataset('coco_karpathy', tmp_path / 'built')
+  dataset, _ = built('coco_karpathy', tmp_path / 'm', tmp_path, capsys, splits=['val'])
+  assert len(dataset['val'].source) == len(images)
+  assert not list(tmp_path.glob('built/*/incomplete*'))
+
+
+def test_a_full_disk(tmp_path):
+  files, _ = corpora.karpathy('coco', {'val': 60})
+  as_folder(files, tmp_path / 'm')
+  resource = pytest.importorskip('resource')
+  # As a disk that is full after 100 kB of a file, for whoever writes it.
+  process = run(
+    tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+  )
+  _, err = process.communicate()
+  assert process.returncode == 1
+  lines = err.replace('\r', '\n').splitlines()
+  assert lines[-1].startswith(f'error: coco_karpathy cannot be built in {tmp_path}/built')
+  assert 'make room' in lines[-1]
+  assert 'Traceback' not in err
+  assert not list((tmp_path / 'built').glob('**/*.array_record*'))
+  with pytest.raises(build_lib.BuildError, match='is not built'):
+    build_lib.open_dataset('coco_karpathy', tmp_path / 'built')
+
+
+def test_a_disk_that_is_full_when_the_sidecar_comes(tmp_path, capsys, monkeypatch):
+  files, _ = corpora.karpathy('coco', COCO)
+  manual = as_folder(files, tmp_path / 'm')
+
+  def full(*args):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(np, 'save', full)
+    assert build_lib.command(['coco_karpathy'], tmp_path / 'built', manual) == 1
+  line = capsys.readouterr().err.splitlines()[-1]
+  assert line.startswith('error: coco_karpathy cannot be built in')
+  assert 'No space left on device' in line
+  with pytest.raises(build_lib.BuildError, match='is not built, or not wholly'):
+    build_lib.open_dataset('coco_karpathy', tmp_path / 'built')
+  dataset, _ = built('coco_karpathy', manual, tmp_path, capsys)
+  assert len(dataset['train'].sidecar.image_id) == 11
+
+
+# --- The real annotations --------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_real_annotations_of_nlvr2_with_generated_images(tmp_path, capsys):
+  for split in ('dev', 'test1'):
+    path = SHARED / f'nlvr2_{split}.json.gz'
+    if not path.exists():
+      pytest.skip(f'{path.name} is not in {SHARED}')
+    text = gzip.decompress(path.read_bytes())
+    as_folder({f'nlvr-master/nlvr2/data/{split}.json': text}, tmp_path / 'm')
+    pairs = {json.loads(line)['identifier'].rpartition('-')[0] for line in text.splitlines()}
+    (tmp_path / 'm' / split).mkdir()
+    for i, pair in enumerate(sorted(pairs)):
+      for side in (0, 1):
+        content = image(i % 50, 'PNG' if i % 3 else 'JPEG', (8 + side, 6))
+        (tmp_path / 'm' / split / f'{pair}-img{side}.png').write_bytes(content)
+  dataset, out = built('nlvr2', tmp_path / 'm', tmp_path, capsys)
+  counts = {'dev': (6982, 2300, 3562, 4051), 'test1': (6967, 2316, 3536, 4041)}
+  for name, (statements, balanced, unbalanced, records) in counts.items():
+    found = dataset[name].sidecar.statements
+    assert len(found) == statements
+    assert len(dataset[name].source) == records
+    subsets = Counter(strings(found, found.subset))
+    assert subsets['balanced'] == balanced
+    assert subsets['unbalanced'] == unbalanced
+  assert 'warning' not in out
