@@ -109,7 +109,7 @@ def visual_genome(coco: list[dict], flickr30k: list[dict]) -> tuple[Files, dict[
     data.append(
       {
         'image_id': i + 1,
-        'url': f'https://cs.stanford.edu/people/rak248/{folder}/{i + 1}.jpg',
+        'url': f'https://cs.stanford.edu/people/rak248/{folder}/{i + 1 + 9 * (i == 2)}.jpg',
         'width': 40,
         'height': 30,
       }

@@ -501,6 +501,19 @@ def test_what_is_missing_is_said_first(tmp_path, capsys):
   assert error.startswith(f'error: coco_karpathy: {tmp_path}/m (--manual_dir) is missing or empty')
 
 
+@pytest.mark.parametrize('name', sorted(set(build_lib.BUILDERS) - {'scenes', 'folder'}))
+def test_sizes_that_are_said_are_those_of_the_checksums(name):
+  builder = build_lib.BUILDERS[name]
+  infos = builder.url_infos or {}
+  for need in {need for needs in builder.NEEDS.values() for need in needs}:
+    assert need.source.startswith('http')
+    # Visual Genome's two zips are named together.
+    if need.source in infos:
+      unit = {'GB': 1e9, 'MB': 1e6}[need.size.split()[1]]
+      assert float(need.size.split()[0]) == pytest.approx(infos[need.source].size / unit, rel=0.01)
+  assert name in ('nlvr', 'nlvr2') or infos
+
+
 def test_many_shards_are_one_split(tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(corpus, 'SHARD', 4)
   files, images = corpora.karpathy('coco', {'train': 21, 'val': 4, 'test': 1})

@@ -84,15 +84,15 @@ def image_data(archive: Archive) -> list[dict[str, Any]]:
 
 
 def image_places(archive: Archive) -> dict[int, str]:
-  """The path of each image; its url names the folder."""
+  """The path of each image: its url names the folder, its id the file."""
   places = {}
   for image in image_data(archive):
-    path = pathlib.PurePosixPath(str(image.get('url')))
-    if path.parent.name not in FOLDERS:
+    folder = pathlib.PurePosixPath(str(image.get('url'))).parent.name
+    if folder not in FOLDERS:
       raise archive.unreadable(
-        IMAGES, f'image {image["image_id"]} has the url {image.get("url")!r}'
+        IMAGES, f'its url is {image.get("url")!r}', f'image {image["image_id"]}'
       )
-    places[image['image_id']] = f'{path.parent.name}/{path.name}'
+    places[image['image_id']] = f'{folder}/{image["image_id"]}.jpg'
   return places
 
 
