@@ -27,7 +27,7 @@ from pixelbert_jax.input.rows import Caption, Question, Row, Statement
 from pixelbert_jax.input.sidecar import Sidecar
 
 # Records of a shard: TFDS holds a shard in memory while it writes it.
-SHARD = 1024
+SHARD = 512
 
 
 class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
@@ -97,41 +97,44 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
   def _splits_to_build(self) -> list[str]:
     """The splits whose files are there; says on stderr what is missing of the others."""
-    archive, wanted = self.request.archive, list(self.request.splits)
+    archive, wanted = self.request.archive, self.request.splits or tuple(self.NEEDS)
     unknown = [split for split in wanted if split not in self.NEEDS]
     if unknown:
       raise SourceError(f'{self.name} has no split {unknown[0]!r}: it has {", ".join(self.NEEDS)}')
     lacking: dict[Need, list[str]] = {}
-    for split in wanted or self.NEEDS:
+    for split in wanted:
       for need in self.NEEDS[split]:
         if first(archive, need.paths) is None:
           lacking.setdefault(need, []).append(split)
-    without = {split for splits in lacking.values() for split in splits}
-    found = [split for split in self.NEEDS if split in (wanted or self.NEEDS)]
-    found = [split for split in found if split not in without]
-    if not lacking:
-      return found
-    print(f'{self.name}: not in {archive.path}, nor in a zip or tar file there:', file=sys.stderr)
-    for need, splits in lacking.items():
-      size = f' ({need.size})' if need.size else ''
-      print(f'  {need.paths[0]}, for {", ".join(splits)}: {need.source}{size}', file=sys.stderr)
-    # What cannot be opened may be what is missing: say so, rather than leave it out.
-    if archive.broken:
-      raise SourceError(f'{"; ".join(archive.broken)}: copy it again, or move it away')
-    if wanted or not found:
-      files = ', '.join(need.paths[0] for need in lacking)
-      sources = ', '.join(dict.fromkeys(need.source for need in lacking))
-      if not archive.sources or not any(archive.path.iterdir()):
-        raise SourceError(
-          f'{self.name}: {archive.path} (--manual_dir) is missing or empty: '
-          f'put {files} there, unpacked or as zips, from {sources}'
-        )
-      raise SourceError(
-        f'{files} not found in {archive.path} or in a zip there: get it from {sources} '
-        'and name its folder with --manual_dir'
-      )
-    print(f'  building without {", ".join(s for s in self.NEEDS if s in without)}', file=sys.stderr)
+    without = set().union(*lacking.values())
+    found = [split for split in self.NEEDS if split in wanted and split not in without]
+    if lacking:
+      print(f'{self.name}: not in {archive.path}, nor in a zip or tar file there:', file=sys.stderr)
+      for need, splits in lacking.items():
+        size = f' ({need.size})' if need.size else ''
+        print(f'  {need.paths[0]}, for {", ".join(splits)}: {need.source}{size}', file=sys.stderr)
+      # What cannot be opened may be what is missing: say so, rather than leave it out.
+      if archive.broken:
+        raise SourceError(f'{"; ".join(archive.broken)}: copy it again, or move it away')
+      if self.request.splits or not found:
+        raise self._missing(list(lacking))
+      left = [split for split in self.NEEDS if split in without]
+      print(f'  building without {", ".join(left)}', file=sys.stderr)
     return found
+
+  def _missing(self, needs: Sequence[Need]) -> SourceError:
+    archive = self.request.archive
+    files = ', '.join(need.paths[0] for need in needs)
+    sources = ', '.join(dict.fromkeys(need.source for need in needs))
+    if not archive.sources or not any(archive.path.iterdir()):
+      return SourceError(
+        f'{self.name}: {archive.path} (--manual_dir) is missing or empty: '
+        f'put {files} there, unpacked or as zips, from {sources}'
+      )
+    return SourceError(
+      f'{files} not found in {archive.path} or in a zip there: get it from {sources} '
+      'and name its folder with --manual_dir'
+    )
 
   def _shards(self, split: str) -> list[Callable[[], Iterator]]:
     entries = self.entries(split, self.tallies[split])

@@ -123,6 +123,9 @@ def find_builder(name: str, data_dir: Path | None) -> TfdsBuilder:
     known = ', '.join(f'{base}/{c}' for c in cls.builder_configs) or base
     raise BuildError(f'no dataset {name!r}: there is {known}')
   root = data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
+  if '://' in os.fspath(root):
+    # ArrayRecord would find no records there, without a word.
+    raise BuildError(f'{root} is a bucket: mount it (gcsfuse) or copy it to a disk, see DATA.md')
   root = pathlib.Path(root).expanduser().absolute()
   return cls(data_dir=root, config=config or None, file_format='array_record')
 

@@ -243,3 +243,10 @@ def test_a_folder_that_cannot_be_written(tmp_path, capsys):
   (tmp_path / 'file').write_text('')
   assert build_lib.command(['toy'], tmp_path / 'file') == 1
   assert str(tmp_path / 'file') in error_line(capsys)
+
+
+def test_a_bucket_is_to_be_mounted(tmp_path, capsys, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert build_lib.command(['toy'], 'gs://bucket/data') == 1
+  assert 'gs://bucket/data is a bucket: mount it' in error_line(capsys)
+  assert not any(tmp_path.iterdir())
