@@ -595,6 +595,10 @@ def test_a_disk_that_is_full_when_the_sidecar_comes(tmp_path, capsys, monkeypatc
 # --- The real annotations --------------------------------------------------------------------
 
 
+# Left and right, as PNG and as JPEG.
+IMAGES = [[image(side, form, (8 + side, 6)) for side in (0, 1)] for form in ('PNG', 'JPEG')]
+
+
 @pytest.mark.slow
 def test_real_annotations_of_nlvr2_with_generated_images(tmp_path, capsys):
   for split in ('dev', 'test1'):
@@ -603,12 +607,17 @@ def test_real_annotations_of_nlvr2_with_generated_images(tmp_path, capsys):
       pytest.skip(f'{path.name} is not in {SHARED}')
     text = gzip.decompress(path.read_bytes())
     as_folder({f'nlvr-master/nlvr2/data/{split}.json': text}, tmp_path / 'm')
-    pairs = {json.loads(line)['identifier'].rpartition('-')[0] for line in text.splitlines()}
-    (tmp_path / 'm' / split).mkdir()
-    for i, pair in enumerate(sorted(pairs)):
-      for side in (0, 1):
-        content = image(i % 50, 'PNG' if i % 3 else 'JPEG', (8 + side, 6))
-        (tmp_path / 'm' / split / f'{pair}-img{side}.png').write_bytes(content)
+    pairs = sorted(
+      {json.loads(line)['identifier'].rpartition('-')[0] for line in text.splitlines()}
+    )
+    corpora.as_zip(
+      {
+        f'{split}/{pair}-img{side}.png': IMAGES[i % 2][side]
+        for i, pair in enumerate(pairs)
+        for side in (0, 1)
+      },
+      tmp_path / 'm' / f'{split}_img.zip',
+    )
   dataset, out = built('nlvr2', tmp_path / 'm', tmp_path, capsys)
   counts = {'dev': (6982, 2300, 3562, 4051), 'test1': (6967, 2316, 3536, 4041)}
   for name, (statements, balanced, unbalanced, records) in counts.items():
