@@ -194,9 +194,10 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
       total = tally.read['images'] - sum(map(len, tally.left_out.values()))
       if len(bad) > self.request.allow_bad * total:
         some = '; '.join(f'{name} ({why})' for name, why in list(bad.items())[:3])
+        enough = math.ceil(1e4 * len(bad) / total) / 1e4
         raise SourceError(
           f'{self.name} {split}: {len(bad)} of {total} images in {self.request.archive.path} '
-          f'cannot be read: copy them again, or allow it (--allow_bad={len(bad) / total:.2g}'
+          f'cannot be read: copy them again, or allow it (--allow_bad={enough:g}'
           f' or more). First: {some}'
         )
 

@@ -163,6 +163,10 @@ def test_other_tables_do_not_pass_as_built(captioned, tmp_path, capsys):
   table.write_text(table.read_text().replace('Bild', 'Foto'))
   assert build_lib.command(['folder'], tmp_path / 'built', manual, tables={'captions': table}) == 1
   assert 'was built from other tables' in capsys.readouterr().err
+  table.rename(tmp_path / 'moved.csv')
+  assert build_lib.command(['folder'], tmp_path / 'built', manual, tables={'captions': table}) == 1
+  assert f'{table} cannot be read' in capsys.readouterr().err
+  (tmp_path / 'moved.csv').rename(table)
   dataset, _ = built('folder/new', manual, tmp_path, capsys, tables={'captions': table})
   assert dataset['train'].sidecar.caption(0) == 'Foto 0, größer: 0'
   old = build_lib.open_dataset('folder', tmp_path / 'built')

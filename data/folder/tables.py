@@ -71,20 +71,23 @@ def fingerprint(tables: Mapping[str, Any], archive: Archive) -> str:
   digest = hashlib.sha256()
   for name in sorted(tables):
     value = tables[name]
-    content = pathlib.Path(value).read_bytes() if name in COLUMNS and value else str(value).encode()
-    digest.update(f'{name} {len(content)} '.encode() + content)
+    content = _text(pathlib.Path(value)) if name in COLUMNS else str(value)
+    digest.update(f'{name} {len(content)} {content}'.encode())
   for tar in _tars(archive):
     digest.update(f'{tar.name} {pathlib.Path(tar.name).stat().st_size} '.encode())
   return digest.hexdigest()
 
 
-def _rows(path: pathlib.Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
-  """The rows of a CSV file that have all columns, each with where it stands."""
+def _text(path: pathlib.Path) -> str:
   try:
-    text = path.read_text('utf-8-sig')
+    return path.read_text('utf-8-sig')
   except (OSError, UnicodeDecodeError) as error:
     raise SourceError(f'{path} cannot be read as UTF-8 ({error})') from error
-  reader = csv.DictReader(io.StringIO(text, newline=''), strict=True)
+
+
+def _rows(path: pathlib.Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
+  """The rows of a CSV file that have all columns, each with where it stands."""
+  reader = csv.DictReader(io.StringIO(_text(path), newline=''), strict=True)
   try:
     header = reader.fieldnames or []
     lacking = [column for column in columns if column not in header]
