@@ -6,13 +6,9 @@ A training program calls `build` for an embedded dataset and `open_dataset` for 
 """
 
 import contextlib
-import dataclasses
 import fcntl
-import io
 import itertools
-import os
 import pathlib
-import shlex
 import shutil
 import sys
 import time
@@ -20,66 +16,41 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
-from absl import app, flags, logging
-from array_record.python.array_record_data_source import ArrayRecordDataSource
+from absl import app, flags
 from tqdm import tqdm
 
-from data.nlvr import corpus, nlvr_dataset_builder
-from data.scenes import scenes_dataset_builder
-from pixelbert_jax import UserError
+from data.archive import Archive, SourceError
+from data.corpus import CorpusBuilder
+from data.dataset import (
+  BUILDERS,
+  BuildError,
+  Names,
+  Path,
+  TfdsBuilder,
+  damaged,
+  find_builder,
+  is_built,
+  open_dataset,
+  open_sidecar,
+  open_source,
+  quiet,
+)
+from data.dataset import Dataset as Dataset  # for those who open what they build
+from data.dataset import Split as Split
+from data.entry import MOST_BAD, Request
+from data.report import report
 from pixelbert_jax.input.sidecar import Sidecar
 
-BUILDERS = {
-  'nlvr': nlvr_dataset_builder.Builder,
-  'scenes': scenes_dataset_builder.Builder,
-}
-
-Path = str | os.PathLike
-Names = Sequence[str]
-TfdsBuilder = tfds.core.DatasetBuilder
-
-
-class BuildError(UserError):
-  """A dataset cannot be built or opened; one line: what, where, how to mend it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-  """A split: its records with images still encoded, and the sidecar.
-
-  A record holds one image or, where the texts are about pairs, two; images are numbered in
-  the order of the records, as in the sidecar.
-  """
-
-  source: Sequence[Mapping[str, Any]]
-  sidecar: Sidecar
-  slots: Names = ('image',)
-
-  def encoded(self, image: int) -> bytes:
-    """The original bytes of an image, by its number."""
-    record, slot = divmod(int(image), len(self.slots))
-    return self.source[record][self.slots[slot]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-  """A built dataset; `name` is as on the command line, `path` its own folder."""
-
-  name: str
-  path: pathlib.Path
-  splits: Mapping[str, Split]
-
-  def __getitem__(self, split: str) -> Split:
-    if split not in self.splits:
-      raise BuildError(
-        f'{self.name} in {self.path} has no split {split!r}, only {", ".join(self.splits)}: '
-        'to add it, delete that folder and build again with all the splits you need'
-      )
-    return self.splits[split]
+Tables = Mapping[str, Any] | None
 
 
 def build(
-  name: str, data_dir: Path | None = None, manual_dir: Path | None = None, splits: Names = ()
+  name: str,
+  data_dir: Path | None = None,
+  manual_dir: Path | None = None,
+  splits: Names = (),
+  allow_bad: float = MOST_BAD,
+  tables: Tables = None,
 ) -> TfdsBuilder:
   """Prepares a dataset unless it is there already, and returns its builder.
 
@@ -90,135 +61,87 @@ def build(
     data_dir: TFDS's folder of datasets; defaults to $TFDS_DATA_DIR, ~/tensorflow_datasets.
     manual_dir: where the user put the raw files; defaults to `<data_dir>/downloads/manual`.
     splits: the splits that must be in it; with none, those that the raw files hold.
+    allow_bad: the share of the images that may be unreadable.
+    tables: what 'folder' is made of, see `data/folder`.
 
   Raises:
     BuildError: nothing that was there before is changed.
   """
-  builder = _builder(name, data_dir)
+  builder = find_builder(name, data_dir)
+  if tables and name.partition('/')[0] != 'folder':
+    raise BuildError(f'--{next(iter(tables))} is for the dataset `folder`, not for {name}')
   try:
-    if not _is_built(builder):
+    if not is_built(builder):
       with _lock(builder):
-        builder = _builder(name, data_dir)  # Another process may have built it meanwhile.
-        _prepare(builder, manual_dir, splits)
+        builder = find_builder(name, data_dir)  # Another process may have built it meanwhile.
+        if isinstance(builder, CorpusBuilder):
+          builder.request = _request(builder, manual_dir, splits, allow_bad, tables)
+        _prepare(builder)
         _write_sidecars(builder)
-  except (corpus.CorpusError, OSError) as error:
+    elif tables:
+      builder.request = _request(builder, manual_dir, splits, allow_bad, tables)
+      _refuse_other(builder, name)
+  except SourceError as error:
     raise BuildError(str(error)) from error
+  except OSError as error:
+    raise _unwritable(builder, error) from error
   dataset = open_dataset(name, data_dir)
   for split in splits:
     dataset[split]  # Raises where an earlier build left it out.
   return builder
 
 
-def open_dataset(name: str, data_dir: Path | None = None) -> Dataset:
-  """Opens a built dataset; BuildError with the command to build it if it is not whole."""
-  builder = _builder(name, data_dir)
-  if not _is_built(builder):
-    manual = ' --manual_dir=M' if builder.MANUAL_DOWNLOAD_INSTRUCTIONS else ''
-    root = shlex.quote(str(builder.data_dir_root))
+def _request(
+  builder: CorpusBuilder, manual_dir: Path | None, splits: Names, allow_bad: float, tables: Tables
+) -> Request:
+  """What to build a corpus from."""
+  manual = manual_dir or pathlib.Path(builder.data_dir_root, 'downloads/manual')
+  archive = Archive(pathlib.Path(manual).expanduser().absolute())
+  return Request(archive, tuple(splits), allow_bad, tables or {})
+
+
+def _refuse_other(builder: CorpusBuilder, name: str) -> None:
+  """BuildError if a dataset was built from other files than it is now asked to."""
+  if builder.info.metadata['fingerprint'] != builder.fingerprint():
     raise BuildError(
-      f'{name} is not built, or not wholly, in {builder.data_dir}: '
-      f'run `python -m data.build {name} --data_dir={root}{manual}`'
+      f'{name} in {builder.data_dir} was built from other tables, shares or tar files: delete '
+      f'that folder, or give this one a name: {builder.name}/NAME'
     )
-  splits = {
-    s: Split(_source(builder, s), _sidecar(builder, s), _slots(builder))
-    for s in builder.info.splits
-  }
-  return Dataset(name, pathlib.Path(builder.data_dir), splits)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-  """Keeps back TFDS's notes on its own workings; its progress bars go to stderr."""
-  verbosity = logging.get_verbosity()
-  logging.set_verbosity(logging.ERROR)
-  try:
-    with contextlib.redirect_stdout(io.StringIO()):
-      yield
-  finally:
-    logging.set_verbosity(verbosity)
-
-
-@_quiet()
-def _builder(name: str, data_dir: Path | None) -> TfdsBuilder:
-  base, _, config = name.partition('/')
-  if base not in BUILDERS:
-    raise BuildError(f'no dataset {name!r}: there are {", ".join(sorted(BUILDERS))}')
-  cls = BUILDERS[base]
-  if '/' in name and config not in cls.builder_configs:
-    known = ', '.join(f'{base}/{c}' for c in cls.builder_configs) or base
-    raise BuildError(f'no dataset {name!r}: there is {known}')
-  root = data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
-  root = pathlib.Path(root).expanduser().absolute()
-  return cls(data_dir=root, config=config or None, file_format='array_record')
-
-
-def _prepare(builder: TfdsBuilder, manual_dir: Path | None, splits: Names) -> None:
+def _prepare(builder: TfdsBuilder) -> None:
   """Writes the records. TFDS does so in an `incomplete.` folder that it renames at the end."""
   path = pathlib.Path(builder.data_dir)
   if path.exists():
     if not builder.info.splits:
-      raise _damaged(builder, 'it names no splits')
+      raise damaged(builder, 'it names no splits')
     return
-  manual = pathlib.Path(manual_dir or pathlib.Path(builder.data_dir_root, 'downloads/manual'))
-  manual = manual.expanduser().absolute()
-  needs = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
-  if needs and not (manual.is_dir() and any(manual.iterdir())):
-    raise BuildError(f'{builder.name}: {manual} (--manual_dir) is missing or empty: {needs}')
   for leftover in path.parent.glob(f'incomplete.*_{path.name}'):
     shutil.rmtree(leftover)  # Of a killed build: the lock says that none is running.
-  builder.wanted_splits = tuple(splits)
-  config = tfds.download.DownloadConfig(manual_dir=manual, try_download_gcs=False)
-  with _quiet():
-    builder.download_and_prepare(download_config=config)
+  config = tfds.download.DownloadConfig(try_download_gcs=False)
+  with quiet():
+    try:
+      builder.download_and_prepare(download_config=config)
+    except RuntimeError as error:
+      if 'writing' not in str(error):
+        raise
+      raise _unwritable(builder, error) from error  # array_record's, where the disk is full
+
+
+def _unwritable(builder: TfdsBuilder, error: Exception) -> BuildError:
+  return BuildError(
+    f'{builder.name} cannot be built in {builder.data_dir} ({error}): make room there, or name '
+    'another folder with --data_dir'
+  )
 
 
 def _write_sidecars(builder: TfdsBuilder) -> None:
   """Reads the records back, in their order, for every split without a whole sidecar."""
   for split in builder.info.splits:
-    if _sidecar(builder, split) is None:
-      records = tqdm(_source(builder, split), f'{split} sidecar', unit=' images', leave=False)
+    if open_sidecar(builder, split) is None:
+      records = tqdm(open_source(builder, split), f'{split} sidecar', unit=' images', leave=False)
       rows = itertools.chain.from_iterable(map(builder.sidecar_rows, records))
       Sidecar.of(rows).write(pathlib.Path(builder.data_dir, 'sidecar', split))
-
-
-def _is_built(builder: TfdsBuilder) -> bool:
-  splits = builder.info.splits
-  return bool(splits) and all(_sidecar(builder, split) is not None for split in splits)
-
-
-@_quiet()
-def _source(builder: TfdsBuilder, split: str) -> Sequence[Mapping[str, Any]]:
-  """The records of a split with images left encoded; BuildError if files lack any."""
-  info = builder.info.splits[split]
-  # TFDS takes the count from its own info: only the files know what is in them.
-  try:
-    found = len(ArrayRecordDataSource([os.fspath(path) for path in info.filepaths]))
-  except Exception as error:  # array_record raises whatever its C++ side met
-    raise _damaged(builder, f'the records of {split} cannot be read') from error
-  if found != info.num_examples:
-    raise _damaged(builder, f'{split} has {found} records of {info.num_examples}')
-  decoders = {slot: tfds.decode.SkipDecoding() for slot in _slots(builder)}
-  return builder.as_data_source(split, decoders=decoders)
-
-
-def _slots(builder: TfdsBuilder) -> Names:
-  """The images of a record, in order."""
-  return [name for name, f in builder.info.features.items() if isinstance(f, tfds.features.Image)]
-
-
-def _damaged(builder: TfdsBuilder, what: str) -> BuildError:
-  return BuildError(f'{builder.data_dir} is damaged ({what}): delete that folder and build again')
-
-
-def _sidecar(builder: TfdsBuilder, split: str) -> Sidecar | None:
-  """The sidecar of a split, or None if it is not there, not whole, or not of these records."""
-  try:
-    sidecar = Sidecar.open(pathlib.Path(builder.data_dir, 'sidecar', split))
-  except (OSError, ValueError, EOFError):
-    return None
-  images = builder.info.splits[split].num_examples * len(_slots(builder))
-  whole = len(sidecar.image_id) == len(sidecar.captions) == images
-  return sidecar if whole else None
 
 
 @contextlib.contextmanager
@@ -237,41 +160,63 @@ def _lock(builder: TfdsBuilder) -> Iterator[None]:
 
 
 def command(
-  names: Names, data_dir: Path | None = None, manual_dir: Path | None = None, splits: Names = ()
+  names: Names,
+  data_dir: Path | None = None,
+  manual_dir: Path | None = None,
+  splits: Names = (),
+  **options: Any,
 ) -> int:
-  """Builds the named datasets, prints a table of each, and returns the exit code."""
+  """Builds the named datasets, prints a table of each, and returns the exit code.
+
+  `options` are those of `build`.
+  """
   try:
     if not names:
       raise BuildError(f'name a dataset to build: {", ".join(sorted(BUILDERS))}')
     for name in names:
-      was_built = _is_built(_builder(name, data_dir))
+      was_built = is_built(find_builder(name, data_dir))
       start = time.perf_counter()
-      builder = build(name, data_dir, manual_dir, splits)
+      builder = build(name, data_dir, manual_dir, splits, **options)
       seconds = time.perf_counter() - start
       print(f'{name}: {"already built" if was_built else "built"} in {builder.data_dir}')
-      print(_table(builder, None if was_built else seconds))
+      sidecars = {split: open_sidecar(builder, split) for split in builder.info.splits}
+      print(report(builder, sidecars, 0 if was_built else seconds))
   except BuildError as error:
     print(f'error: {error}', file=sys.stderr)
     return 1
   return 0
 
 
-def _table(builder: TfdsBuilder, seconds: float | None) -> str:
-  """One line a split and one for all; bytes are those of the records."""
-  rows = [
-    (split, info.num_examples, len(_sidecar(builder, split).text), info.num_bytes)
-    for split, info in builder.info.splits.items()
-  ]
-  rows.append(('all', *(sum(row[i] for row in rows) for i in (1, 2, 3))))
-  lines = [f'  {"split":<12}{"images":>10}{"captions":>12}{"bytes":>16}{"seconds":>10}']
-  lines += [f'  {s:<12}{images:>10,}{texts:>12,}{size:>16,}' for s, images, texts, size in rows]
-  return '\n'.join(lines) + ('' if seconds is None else f'{seconds:>10.1f}')
+def main(argv: Sequence[str]) -> int:
+  """The command: names of datasets, and flags."""
+  values = flags.FLAGS
+  tables = {name: values[name].value for name in (*TABLES, *SHARES) if values[name].value}
+  return command(
+    argv[1:],
+    values.data_dir,
+    values.manual_dir,
+    values.splits,
+    allow_bad=values.allow_bad,
+    tables=tables,
+  )
 
+
+# Flags of the dataset `folder`.
+TABLES = {
+  'captions': 'CSV file with the columns image, caption.',
+  'questions': 'CSV file with the columns image, question, answers.',
+  'pairs': 'CSV file with the columns left, right, sentence, label.',
+}
+SHARES = ('val_share', 'test_share')
 
 if __name__ == '__main__':
   # Not on import: a training program has flags of its own.
   flags.DEFINE_string('data_dir', None, "TFDS's folder of datasets.")
   flags.DEFINE_string('manual_dir', None, 'The folder with the raw files, unpacked or as zips.')
   flags.DEFINE_list('splits', [], 'Only these splits; by default all that are there.')
-  values = flags.FLAGS
-  app.run(lambda argv: command(argv[1:], values.data_dir, values.manual_dir, values.splits))
+  flags.DEFINE_float('allow_bad', MOST_BAD, 'The share of images that may be unreadable.')
+  for table, columns in TABLES.items():
+    flags.DEFINE_string(table, None, f'Of `folder`: {columns}')
+  for held_out in SHARES:
+    flags.DEFINE_float(held_out, None, 'Of `folder`: the share of images to hold out.')
+  app.run(main)

@@ -124,7 +124,7 @@ def test_unknown_name(name, tmp_path, capsys):
 
 def test_no_name(tmp_path, capsys):
   assert build_lib.command([], tmp_path) == 1
-  assert 'name a dataset to build: nlvr, scenes' in error_line(capsys)
+  assert 'name a dataset to build: coco_karpathy, ' in error_line(capsys)
 
 
 def test_unprepared_names_the_command(tmp_path):
@@ -243,3 +243,10 @@ def test_a_folder_that_cannot_be_written(tmp_path, capsys):
   (tmp_path / 'file').write_text('')
   assert build_lib.command(['toy'], tmp_path / 'file') == 1
   assert str(tmp_path / 'file') in error_line(capsys)
+
+
+def test_a_bucket_is_to_be_mounted(tmp_path, capsys, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert build_lib.command(['toy'], 'gs://bucket/data') == 1
+  assert 'gs://bucket/data is a bucket: mount it' in error_line(capsys)
+  assert not any(tmp_path.iterdir())

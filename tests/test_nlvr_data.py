@@ -109,8 +109,7 @@ def assert_same(split: build_lib.Split, files: dict[str, bytes], name: str) -> N
     image_id = record['image_id'].decode()
     example = examples[record['identifier'].decode()]
     assert image_id.startswith(f'{name}-{example["identifier"]}-')
-    for field in ('sentence', 'label', 'directory'):
-      assert record[field].decode() == example[field]
+    assert record['directory'].decode() == example['directory']
     path = f'nlvr/{name}/images/{example["directory"]}/{image_id}.png'
     assert record['image'] == files[path]
     assert split.sidecar.image_id[i] == image_id.encode()
@@ -122,26 +121,25 @@ def assert_same(split: build_lib.Split, files: dict[str, bytes], name: str) -> N
   assert seen == {path for path in files if path.endswith('.png')}
 
 
-def test_order_is_shuffled_and_repeats(tmp_path, manual):
-  as_folder(corpus_files('dev', 5), manual)
-  orders = []
-  for folder in ('a', 'b'):
-    build_lib.build('nlvr', tmp_path / folder, manual)
-    sidecar = build_lib.open_dataset('nlvr', tmp_path / folder)['dev'].sidecar
-    orders.append(sidecar.image_id.tolist())
-  assert orders[0] == orders[1] != sorted(orders[0])
+def test_order_is_that_of_the_file(tmp_path, manual):
+  files = corpus_files('dev', 5)
+  as_folder(files, manual)
+  build_lib.build('nlvr', tmp_path / 'd', manual)
+  identifiers = [json.loads(line)['identifier'] for line in files['nlvr/dev/dev.json'].splitlines()]
+  ids = [f'dev-{identifier}-{k}'.encode() for identifier in identifiers for k in range(6)]
+  assert build_lib.open_dataset('nlvr', tmp_path / 'd')['dev'].sidecar.image_id.tolist() == ids
 
 
 def test_caption_ids_are_distinct():
   assert nlvr_dataset_builder.caption_id('dev-1572-0-3') == 201572003
   ids = {
     nlvr_dataset_builder.caption_id(f'{split}-{sentence}-{image}-{k}')
-    for split in ('train', 'dev', 'test')
+    for split in ('train', 'dev', 'test', 'hidden')
     for sentence in (0, 1, 10, 99999)
     for image in (0, 1, 10, 99)
     for k in range(6)
   }
-  assert len(ids) == 3 * 4 * 4 * 6
+  assert len(ids) == 4 * 4 * 4 * 6
 
 
 def test_only_the_wanted_splits(tmp_path, manual, capsys):
@@ -149,7 +147,7 @@ def test_only_the_wanted_splits(tmp_path, manual, capsys):
   build_lib.build('nlvr', tmp_path / 'd', manual, ['dev'])
   assert list(build_lib.open_dataset('nlvr', tmp_path / 'd').splits) == ['dev']
   line = failure(capsys, tmp_path / 'd', manual, ['dev', 'test'])
-  assert f"{tmp_path / 'd' / 'nlvr' / '1.1.0'} has no split 'test', only dev" in line
+  assert f"{tmp_path / 'd' / 'nlvr' / '1.2.0'} has no split 'test', only dev" in line
   assert 'delete that folder' in line
 
 
@@ -157,18 +155,19 @@ def test_missing_archive(tmp_path, manual, capsys):
   for path in (tmp_path / 'absent', manual):
     line = failure(capsys, tmp_path / 'd', path)
     assert f'{path} (--manual_dir) is missing or empty' in line
-    assert 'nlvr_dev.zip' in line
+    assert 'nlvr/dev/dev.json' in line
     assert 'https://github.com/lil-lab/nlvr' in line
   (manual / 'readme.txt').write_text('')
   line = failure(capsys, tmp_path / 'd', manual)
-  assert f'nlvr/dev/dev.json, nlvr/test/test.json not found in {manual}' in line
+  assert 'nlvr/dev/dev.json, nlvr/test/test.json' in line
+  assert f'not found in {manual}' in line
   assert 'https://github.com/lil-lab/nlvr' in line
   as_folder(corpus_files('dev', 2), manual)
   line = failure(capsys, tmp_path / 'd', manual, ['dev', 'train'])
   assert f'error: nlvr/train/train.json not found in {manual}' in line
   line = failure(capsys, tmp_path / 'd', manual, ['val'])
   assert "nlvr has no split 'val'" in line
-  assert not (tmp_path / 'd' / 'nlvr' / '1.1.0').exists()
+  assert not (tmp_path / 'd' / 'nlvr' / '1.2.0').exists()
 
 
 def test_truncated_zip(tmp_path, manual, capsys):
@@ -202,10 +201,11 @@ def test_few_unreadable_images_are_named(kind, tmp_path, manual, capsys):
   files = corpus_files('dev', 34)
   image_id = harmed(files, kind)
   as_zip(files, manual / 'nlvr_dev.zip')
-  build_lib.build('nlvr', tmp_path / 'd', manual)
-  err = capsys.readouterr().err
-  assert '1 of 204 images in ' in err
-  assert f'  {image_id} (' in err
+  assert build_lib.command(['nlvr'], tmp_path / 'd', manual) == 0
+  out = capsys.readouterr().out
+  assert '  dev: 1 of 204 images' in out
+  assert image_id in out
+  assert '  warning: dev has 204 images in its files, published are 5,934' in out
   split = build_lib.open_dataset('nlvr', tmp_path / 'd')['dev']
   assert len(split.source) == len(split.sidecar.image_id) == 203
   assert image_id.encode() not in split.sidecar.image_id
@@ -217,8 +217,9 @@ def test_many_unreadable_images_are_an_error(tmp_path, manual, capsys):
   as_folder(files, manual)
   line = failure(capsys, tmp_path / 'd', manual)
   assert '1 of 198 images in ' in line
+  assert '--allow_bad=0.0051' in line
   assert image_id in line
-  assert not (tmp_path / 'd' / 'nlvr' / '1.1.0').exists()
+  assert not (tmp_path / 'd' / 'nlvr' / '1.2.0').exists()
 
 
 def test_a_zip_with_a_harmed_json(tmp_path, manual, capsys):
@@ -265,7 +266,7 @@ def test_two_commands_at_once(tmp_path, manual):
     assert 'built in' in out
     assert 'TensorFlow' not in out + err
     assert 'deprecated' not in out + err
-  assert [p.name for p in (tmp_path / 'd' / 'nlvr').iterdir()] == ['1.1.0']
+  assert [p.name for p in (tmp_path / 'd' / 'nlvr').iterdir()] == ['1.2.0']
   assert len(build_lib.open_dataset('nlvr', tmp_path / 'd')['dev'].source) == 30
 
 
@@ -274,8 +275,12 @@ def test_command_fails_with_one_line(tmp_path):
   out, err = process.communicate(timeout=60)
   assert process.returncode == 1
   assert out == ''
-  assert err.startswith('error: nlvr: ')
-  assert len(err.splitlines()) == 1
+  *needs, error = err.splitlines()
+  assert error.startswith('error: nlvr: ')
+  # Before it, each file that is missing, where it comes from and how large it is.
+  assert needs[0].startswith(f'nlvr: not in {tmp_path}')
+  assert len(needs) == 1 + 4
+  assert '  nlvr/train/train.json, for train: https://github.com/lil-lab/nlvr (200 MB)' in needs
 
 
 @pytest.mark.slow

@@ -217,7 +217,7 @@ class PairBatches:
 
 
 def read(batches: PairBatches, numbers: Sequence[int], threads: int = 2) -> Iterator[Batch]:
-  """The batches of these numbers in order, made ahead of time, their images decoded by `threads`."""
+  """The batches of these numbers in order, made ahead of time; `threads` decode their images."""
   make = functools.partial(batches.make, pool=ThreadPoolExecutor(threads))
   dataset = grain.MapDataset.source(numbers).map(make)
   # Two at a time, however many threads: a batch may be gigabytes.

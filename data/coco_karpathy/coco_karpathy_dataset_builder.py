@@ -1,0 +1,37 @@
+"""MS-COCO captions (Lin et al. 2014, Chen et al. 2015) in Karpathy's split."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from data import corpus, karpathy
+from data.entry import Entry, Need, Tally
+
+TRAIN = Need(('train2014',), 'http://images.cocodataset.org/zips/train2014.zip', '13.5 GB')
+VAL = Need(('val2014',), 'http://images.cocodataset.org/zips/val2014.zip', '6.6 GB')
+
+
+class Builder(corpus.CorpusBuilder):
+  """One record an image with its five to seven captions, in the order of Karpathy's file."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  HOMEPAGE = 'https://cocodataset.org'
+  NEEDS = {  # noqa: RUF012 - as TFDS's own attributes
+    'train': (karpathy.need('coco'), TRAIN, VAL),
+    'val': (karpathy.need('coco'), VAL),
+    'test': (karpathy.need('coco'), VAL),
+  }
+  PUBLISHED = {  # noqa: RUF012
+    'train': {'images': 113_287, 'captions': 566_747},
+    'val': {'images': 5_000, 'captions': 25_010},
+    'test': {'images': 5_000, 'captions': 25_010},
+  }
+
+  def entries(self, split: str, tally: Tally) -> list[Entry]:
+    return karpathy.entries(self.request.archive, 'coco', split, tally, place)
+
+
+def place(image: Mapping[str, Any]) -> tuple[str, str]:
+  """The id and path of an image of Karpathy's file."""
+  return str(int(image['cocoid'])), f'{image["filepath"]}/{image["filename"]}'

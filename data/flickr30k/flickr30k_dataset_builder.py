@@ -1,0 +1,30 @@
+"""Flickr30K (Young et al. 2014) in Karpathy's split."""
+
+import tensorflow_datasets as tfds
+
+from data import corpus, karpathy
+from data.entry import Entry, Need, Tally
+
+SOURCE = 'https://shannon.cs.illinois.edu/DenotationGraph/ (a form)'
+IMAGES = 'flickr30k-images'
+
+
+class Builder(corpus.CorpusBuilder):
+  """One record an image with its five captions, in the order of Karpathy's file."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  HOMEPAGE = 'https://shannon.cs.illinois.edu/DenotationGraph/'
+  NEEDS = dict.fromkeys(
+    karpathy.SPLITS, (karpathy.need('flickr30k'), Need((IMAGES,), SOURCE, '4.4 GB'))
+  )
+  PUBLISHED = {  # noqa: RUF012 - as TFDS's own attributes
+    'train': {'images': 29_000, 'captions': 145_000},
+    'val': {'images': 1_014, 'captions': 5_070},
+    'test': {'images': 1_000, 'captions': 5_000},
+  }
+
+  def entries(self, split: str, tally: Tally) -> list[Entry]:
+    def place(image: dict) -> tuple[str, str]:
+      return image['filename'].removesuffix('.jpg'), f'{IMAGES}/{image["filename"]}'
+
+    return karpathy.entries(self.request.archive, 'flickr30k', split, tally, place)

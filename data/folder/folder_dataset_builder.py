@@ -1,0 +1,91 @@
+"""The user's own images, with captions, questions and statements about pairs of them."""
+
+import hashlib
+
+import tensorflow_datasets as tfds
+
+from data import corpus
+from data.archive import SourceError
+from data.entry import TEXTS, Entry, Tally
+from data.folder import tables
+from data.folder.tables import SPLITS, Picture
+
+
+class Builder(corpus.CorpusBuilder):
+  """One record an image, in the order in which the tables name them; see README.md."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  TEXTS = tuple(TEXTS)
+  # Any name after 'folder/' is a dataset of its own.
+  ANY_CONFIG = True
+
+  def entries(self, split: str, tally: Tally) -> list[Entry]:
+    found = []
+    for image, picture in self._pictures.items():
+      if picture.split == split:
+        kept = [s for s in picture.statements if self._pictures[s.right].split == split]
+        apart = len(picture.statements) - len(kept)
+        if apart:
+          tally.notes.append(
+            f'{apart} pairs of {image} with an image of another split are left out'
+          )
+        entry = Entry(((image, image),), picture.captions, picture.questions, kept)
+        tally.count(entry)
+        found.append(entry)
+    return found
+
+  def fingerprint(self) -> str:
+    return tables.fingerprint(self.request.tables, self.request.archive)
+
+  def _splits_to_build(self) -> list[str]:
+    archive = self.request.archive
+    if archive.broken:
+      raise SourceError(f'{"; ".join(archive.broken)}: mend it, or move it away')
+    self._pictures = tables.read(self.request.tables, archive)
+    share(
+      self._pictures,
+      {split: self.request.tables.get(f'{split}_share') or 0.0 for split in ('val', 'test')},
+    )
+    found = [s for s in SPLITS if any(p.split == s for p in self._pictures.values())]
+    lacking = [split for split in self.request.splits if split not in found]
+    if lacking:
+      raise SourceError(
+        f'folder: no image is in split {lacking[0]!r}: name it in a column `split`, or hold out a '
+        'share of the images by --val_share=0.1, --test_share=0.1'
+      )
+    return [split for split in found if split in (self.request.splits or found)]
+
+  def _refuse_bad(self) -> None:
+    super()._refuse_bad()
+    bad = {i: why for tally in self.tallies.values() for i, why in tally.bad.items()}
+    bad |= {i: 'missing' for tally in self.tallies.values() for i in tally.missing}
+    for picture in self._pictures.values():
+      for s in picture.statements:
+        for image in (s.left, s.right):
+          if image in bad:
+            raise SourceError(
+              f'{image} ({bad[image]}) is in a pair ({s.text!r}): mend it or take the pair out'
+            )
+
+
+def share(pictures: dict[str, Picture], shares: dict[str, float]) -> None:
+  """Gives every picture a split: that of its table, or by a draw that only its path decides.
+
+  Raises:
+    SourceError: the tables name splits and shares are given too, or the shares leave no train.
+  """
+  named = [image for image, picture in pictures.items() if picture.split]
+  unnamed = [image for image, picture in pictures.items() if not picture.split]
+  if named and any(shares.values()):
+    raise SourceError('--val_share and --test_share are for tables without a column `split`')
+  if any(s < 0 for s in shares.values()) or sum(shares.values()) >= 1:
+    raise SourceError('--val_share and --test_share are shares of 1 and leave some to train')
+  order = sorted(unnamed, key=lambda image: hashlib.sha256(image.encode()).digest())
+  for split, part in shares.items():
+    # A share that is asked for is of one image at least.
+    number = max(round(part * len(unnamed)), 1) if part else 0
+    for image in order[:number]:
+      pictures[image].split = split
+    order = order[number:]
+  for image in order:
+    pictures[image].split = 'train'

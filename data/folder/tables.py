@@ -1,0 +1,189 @@
+"""The user's own texts: CSV files, or the texts beside the images of webdataset tars."""
+
+import csv
+import dataclasses
+import hashlib
+import io
+import itertools
+import json
+import pathlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from data.archive import Archive, SourceError, Tar
+from pixelbert_jax.input.rows import Caption, Question, Statement
+
+SPLITS = ('train', 'val', 'test')
+# The columns that a table must have; `split` and `id` it may have.
+COLUMNS = {
+  'captions': ('image', 'caption'),
+  'questions': ('image', 'question', 'answers'),
+  'pairs': ('left', 'right', 'sentence', 'label'),
+}
+LABELS = {'true': True, '1': True, 'yes': True, 'false': False, '0': False, 'no': False}
+IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
+ANNOTATORS = 10
+
+
+@dataclasses.dataclass
+class Picture:
+  """What is said of an image; `split` is '' where no table says it."""
+
+  split: str = ''
+  captions: list[Caption] = dataclasses.field(default_factory=list)
+  questions: list[Question] = dataclasses.field(default_factory=list)
+  statements: list[Statement] = dataclasses.field(default_factory=list)
+
+
+def read(tables: Mapping[str, Any], archive: Archive) -> dict[str, Picture]:
+  """The pictures by their paths, in the order in which they are first named.
+
+  Raises:
+    SourceError: a table cannot be read, or contradicts itself or another.
+  """
+  pictures: dict[str, Picture] = {}
+  given = {name: pathlib.Path(tables[name]) for name in COLUMNS if tables.get(name)}
+  for name, path in given.items():
+    for number, (where, row) in enumerate(_rows(path, COLUMNS[name])):
+      # Without ids of their own, texts have the numbers of their rows.
+      row.setdefault('id', str(number))
+      try:
+        _ADD[name](pictures, row, where)
+      except ValueError as error:
+        raise SourceError(f'{where}: {error}') from error
+  if not given:
+    ids = itertools.count()
+    for where, image, texts, split in _tar_texts(archive):
+      picture = _picture(pictures, image, split, where)
+      picture.captions += [Caption(text, next(ids)) for text in texts]
+  if not pictures:
+    raise SourceError(
+      f'folder: {", ".join(map(str, given.values())) or archive.path} says nothing of any image: '
+      'give --captions, --questions or --pairs, or put webdataset tar files there'
+    )
+  return pictures
+
+
+def fingerprint(tables: Mapping[str, Any], archive: Archive) -> str:
+  """Changes with whatever the texts and splits are made of."""
+  digest = hashlib.sha256()
+  for name in sorted(tables):
+    value = tables[name]
+    content = _text(pathlib.Path(value)) if name in COLUMNS else str(value)
+    digest.update(f'{name} {len(content)} {content}'.encode())
+  for tar in _tars(archive):
+    digest.update(f'{tar.name} {pathlib.Path(tar.name).stat().st_size} '.encode())
+  return digest.hexdigest()
+
+
+def _text(path: pathlib.Path) -> str:
+  try:
+    return path.read_text('utf-8-sig')
+  except (OSError, UnicodeDecodeError) as error:
+    raise SourceError(f'{path} cannot be read as UTF-8 ({error})') from error
+
+
+def _rows(path: pathlib.Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
+  """The rows of a CSV file that have all columns, each with where it stands."""
+  reader = csv.DictReader(io.StringIO(_text(path), newline=''), strict=True)
+  try:
+    header = reader.fieldnames or []
+    lacking = [column for column in columns if column not in header]
+    if lacking:
+      raise SourceError(
+        f'{path} has no column {lacking[0]!r}: its first line must name {", ".join(columns)} '
+        f'(and may name split, id), but it is {",".join(header)!r}'
+      )
+    for row in reader:
+      where = f'{path} line {reader.line_num}'
+      if None in row or None in row.values():
+        raise SourceError(f'{where} has not as many cells as the first line: quote commas ("a, b")')
+      row = {name: cell.strip() for name, cell in row.items()}
+      empty = [column for column in (*columns, 'split') if row.get(column) == '']
+      if empty:
+        raise SourceError(f'{where} has no {empty[0]}')
+      yield where, row
+  except csv.Error as error:
+    raise SourceError(f'{path} line {reader.line_num} is no CSV ({error})') from error
+
+
+def _picture(pictures: dict[str, Picture], image: str, split: str, where: str) -> Picture:
+  """The picture of a path, which one split has to hold."""
+  if split and split not in SPLITS:
+    raise SourceError(f'{where}: split {split!r} is none of {", ".join(SPLITS)}')
+  picture = pictures.setdefault(image, Picture(split))
+  if picture.split != split:
+    raise SourceError(
+      f'{where}: {image} is in split {split!r}, but before in {picture.split!r}; an image is in one'
+    )
+  return picture
+
+
+def _id(row: Mapping[str, str]) -> int:
+  if not re.fullmatch('[0-9]{1,18}', row['id']):
+    raise ValueError(f'id {row["id"]!r} is no whole number')
+  return int(row['id'])
+
+
+def _add_caption(pictures: dict[str, Picture], row: dict[str, str], where: str) -> None:
+  picture = _picture(pictures, row['image'], row.get('split', ''), where)
+  picture.captions.append(Caption(row['caption'], _id(row)))
+
+
+def _add_question(pictures: dict[str, Picture], row: dict[str, str], where: str) -> None:
+  answers = [answer.strip() for answer in row['answers'].split('|')]
+  # One answer is everyone's: as such it scores in full.
+  answers = answers * ANNOTATORS if len(answers) == 1 else answers
+  best = Counter(answers).most_common(1)[0][0]
+  picture = _picture(pictures, row['image'], row.get('split', ''), where)
+  picture.questions.append(Question(row['question'], _id(row), answers, best))
+
+
+def _add_pair(pictures: dict[str, Picture], row: dict[str, str], where: str) -> None:
+  label = LABELS.get(row['label'].lower())
+  if label is None:
+    raise ValueError(f'label {row["label"]!r} is neither true nor false')
+  left, right = row['left'], row['right']
+  sides = [_picture(pictures, image, row.get('split', ''), where) for image in (left, right)]
+  sides[0].statements.append(Statement(row['sentence'], row['id'], label, left, right))
+
+
+_ADD: dict[str, Callable[[dict[str, Picture], dict[str, str], str], None]] = {
+  'captions': _add_caption,
+  'questions': _add_question,
+  'pairs': _add_pair,
+}
+
+
+def _tars(archive: Archive) -> list[Tar]:
+  return [source for source in archive.sources if isinstance(source, Tar)]
+
+
+def _tar_texts(archive: Archive) -> Iterator[tuple[str, str, list[str], str]]:
+  """Of each image in a tar file: where, its path, its texts and split ('' if none is said).
+
+  The texts of `a/b.jpg` are in `a/b.txt`, or in `a/b.json` as `caption` or `captions`.
+  """
+  seen: dict[str, str] = {}
+  for tar in _tars(archive):
+    names = set(tar.files())
+    for image in sorted(name for name in names if name.lower().endswith(IMAGES)):
+      if image in seen:
+        raise SourceError(f'{image} is both in {seen[image]} and in {tar.name}: rename one')
+      seen[image] = tar.name
+      stem, where = image.rpartition('.')[0], f'{tar.name}/{image}'
+      texts, split = [], ''
+      try:
+        if f'{stem}.txt' in names:
+          texts.append(tar.open(f'{stem}.txt').read().decode('utf-8').strip())
+        if f'{stem}.json' in names:
+          said = json.loads(tar.open(f'{stem}.json').read())
+          split = said.get('split', '')
+          more = said.get('captions', [said['caption']] if 'caption' in said else [])
+          texts += [text.strip() for text in more if text.strip() not in texts]
+      except (ValueError, AttributeError, TypeError) as error:
+        raise SourceError(f'{where}: the text beside it cannot be read ({error})') from error
+      if any(texts):
+        yield where, image, list(filter(None, texts)), split

@@ -1,0 +1,106 @@
+"""The answers of VQA: the scorer's normalisation, the published list, soft targets."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from data.vqa_v2 import answers
+from data.vqa_v2.normalise import normalise
+from pixelbert_jax.input.rows import Question, Row
+from pixelbert_jax.input.sidecar import Sidecar
+
+SHARED = pathlib.Path(__file__).resolve().parents[2] / 'shared' / 'data'
+
+
+def shared(name: str):
+  path = SHARED / name
+  if not path.exists():
+    pytest.skip(f'{name} is not in {SHARED}')
+  return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(
+  ('answer', 'expected'),
+  [
+    ('Yes', 'yes'),
+    ('The  two dogs.', '2 dogs'),
+    ('none', '0'),
+    ('a', ''),
+    ('dont', "don't"),
+    ('top-left', 'top left'),
+    ('red/white', 'red white'),
+    # A mark beside a blank vanishes, everywhere in the answer.
+    ('red / white', 'red white'),
+    ('red/ white/blue', 'red whiteblue'),
+    # Beside a comma within a number every mark vanishes.
+    ('1,000 km/h', '1000 kmh'),
+    ('1,x/b', '1 x b'),
+    # The point of a number stays, but so does one that only begins like one.
+    ('3.5', '3.5'),
+    ('a .5', '.5'),
+    ('5.', '5'),
+    ('e.g. this', 'eg this'),
+    # At most 32 points.
+    ('.' * 33 + 'x', '.x'),
+    ('.' * 32 + 'x', 'x'),
+    ('line\nbreak\ttab ', 'line break tab'),
+    ('"quoted"', 'quoted'),
+  ],
+)
+def test_normalise(answer, expected):
+  assert normalise(answer) == expected
+
+
+def test_published_answers_are_normalised():
+  golden = shared('vqa_v2_answers_3129.json')
+  assert len(golden) == 3129
+  assert [answer for answer in golden if normalise(answer) != answer] == []
+  assert answers.is_published(list(golden)[::-1])
+  assert not answers.is_published(list(golden)[1:])
+
+
+def test_tables_are_the_official_ones():
+  path = pathlib.Path(answers.__file__).with_name('normalisation.json')
+  assert json.loads(path.read_text()) == shared('vqa_v2_normalisation.json')
+
+
+def asked(best: list[str], given: list[list[str]] | None = None) -> Sidecar:
+  """A split with a question for each of the best answers."""
+  given = given or [[answer] * 10 for answer in best]
+  questions = [
+    Question('what?', i, ten, answer)
+    for i, (answer, ten) in enumerate(zip(best, given, strict=True))
+  ]
+  return Sidecar.of([Row('a', 3, 4, questions=questions)])
+
+
+def test_answer_list_counts_normalised_answers_over_both_splits():
+  train = asked(['Yes'] * 5 + ['no'] * 8 + ['the'] * 9 + ['two'] * 4 + ['2'] * 4)
+  val = asked(['yes'] * 5 + ['2'] * 3 + ['rare'] * 8)
+  tables = [train.questions, val.questions]
+  assert answers.answer_list(tables) == ['2', 'yes', '']
+  assert answers.answer_list(tables, least=8) == ['2', 'yes', '', 'no', 'rare']
+
+
+def test_questions_without_answers_do_not_count():
+  hidden = Sidecar.of([Row('a', 3, 4, questions=[Question('what?', i) for i in range(20)])])
+  assert answers.answer_list([hidden.questions]) == []
+
+
+def test_soft_targets():
+  given = [
+    ['yes'] * n + ['Two', '2', 'two'][: 10 - n] + ['unknown'] * (7 - n) for n in range(8)
+  ] + [['unknown'] * 10]
+  questions = asked(['yes'] * 9, given).questions
+  words = ['2', 'no', 'yes']
+  numbers = answers.answer_numbers(questions, words)
+  target = answers.soft_targets(questions, numbers, range(9), len(words))
+  assert target.dtype == np.float32
+  np.testing.assert_allclose(target[:, 2], [0, 0.3, 0.6, 0.9, 1, 1, 1, 1, 0])
+  np.testing.assert_allclose(target[:, 0], [0.9] * 8 + [0])
+  assert not target[:, 1].any()
+  # Kept, with nothing to learn from.
+  assert not target[8].any()
+  np.testing.assert_array_equal(answers.soft_targets(questions, numbers, [3], 3), target[3:4])
