@@ -1,4 +1,4 @@
-"""The answers of VQA: the scorer's normalisation, the published list, soft targets."""
+"""The answers of VQA: the published list, soft targets."""
 
 import json
 import pathlib
@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from data.vqa_v2 import answers
-from data.vqa_v2.normalise import normalise
 from pixelbert_jax.input.rows import Question, Row
 from pixelbert_jax.input.sidecar import Sidecar
+from pixelbert_jax.scores.vqa import normalise
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / 'shared' / 'data'
 
@@ -21,49 +21,12 @@ def shared(name: str):
   return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize(
-  ('answer', 'expected'),
-  [
-    ('Yes', 'yes'),
-    ('The  two dogs.', '2 dogs'),
-    ('none', '0'),
-    ('a', ''),
-    ('dont', "don't"),
-    ('top-left', 'top left'),
-    ('red/white', 'red white'),
-    # A mark beside a blank vanishes, everywhere in the answer.
-    ('red / white', 'red white'),
-    ('red/ white/blue', 'red whiteblue'),
-    # Beside a comma within a number every mark vanishes.
-    ('1,000 km/h', '1000 kmh'),
-    ('1,x/b', '1 x b'),
-    # The point of a number stays, but so does one that only begins like one.
-    ('3.5', '3.5'),
-    ('a .5', '.5'),
-    ('5.', '5'),
-    ('e.g. this', 'eg this'),
-    # At most 32 points.
-    ('.' * 33 + 'x', '.x'),
-    ('.' * 32 + 'x', 'x'),
-    ('line\nbreak\ttab ', 'line break tab'),
-    ('"quoted"', 'quoted'),
-  ],
-)
-def test_normalise(answer, expected):
-  assert normalise(answer) == expected
-
-
 def test_published_answers_are_normalised():
   golden = shared('vqa_v2_answers_3129.json')
   assert len(golden) == 3129
   assert [answer for answer in golden if normalise(answer) != answer] == []
   assert answers.is_published(list(golden)[::-1])
   assert not answers.is_published(list(golden)[1:])
-
-
-def test_tables_are_the_official_ones():
-  path = pathlib.Path(answers.__file__).with_name('normalisation.json')
-  assert json.loads(path.read_text()) == shared('vqa_v2_normalisation.json')
 
 
 def asked(best: list[str], given: list[list[str]] | None = None) -> Sidecar:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.vqa_v2.normalise import normalise
 from pixelbert_jax.input.sidecar import Questions
+from pixelbert_jax.scores.vqa import normalise
 
 LEAST = 9
 # Of the list that the rule gives on the whole of VQA v2: its length, and the SHA-256 of its
