@@ -349,12 +349,14 @@ def test_an_image_that_cannot_be_read_is_an_error_of_evaluation(make):
 
 @pytest.mark.parametrize('threads', [1, 3])
 def test_in_training_its_pairs_do_not_count_and_it_is_named(make, threads, capsys):
-  good, bad = make(split=split_of(12, 2)), make(split=spoilt(12, [7]))
-  stop, met = 2 * len(good), 0
+  hidden = {'whole_share': 0.0, 'mask_share': 0.9}
+  good, bad = make(split=split_of(12, 2), **hidden), make(split=spoilt(12, [7]), **hidden)
+  stop, met, words = 2 * len(good), 0, 0
   for step, batch in enumerate(read(bad, range(stop), threads)):
     expected = good[step]
     row = good.plan(step // len(good)).image[step % len(good)] == 7
     met += row.sum()
+    words += expected['mlm_weight'][row].sum()
     assert not batch['weight'][row].any()
     assert not batch['mlm_weight'][row].any()
     # A grey image of the size that was planned; all else as if nothing were wrong.
@@ -363,6 +365,7 @@ def test_in_training_its_pairs_do_not_count_and_it_is_named(make, threads, capsy
       same = slice(None) if name not in ('image', 'weight', 'mlm_weight') else ~row
       np.testing.assert_array_equal(array[same], expected[name][same], name)
   assert met == 2
+  assert words
   lines = capsys.readouterr().out.splitlines()
   assert len(lines) == 1
   assert lines[0].startswith('unreadable  image 7: 17 bytes that are not')
@@ -423,7 +426,7 @@ def sided() -> Split:
 
 def test_images_are_mirrored_where_no_text_names_a_side(make):
   batches = make(split=sided(), flip=0.5)
-  flips, eligible = [], []
+  flips, eligible, bright = [], [], []
   for step in range(8 * len(batches)):
     epoch, number = divmod(step, len(batches))
     texts = batches.plan(epoch).text[number]
@@ -433,9 +436,11 @@ def test_images_are_mirrored_where_no_text_names_a_side(make):
     names_side = ((texts % 8 == 5) | (texts % 8 == 7)).any(1)
     assert not (flip & names_side).any()
     flips += flip[~names_side].tolist()
+    bright += flip[~names_side & (texts % 8 == 3).any(1)].tolist()
     eligible.append(~names_side)
   assert 0.2 < np.mean(eligible) < 0.9
-  assert abs(np.mean(flips) - 0.5) < 5 * 0.5 / np.sqrt(len(flips))
+  for found in (flips, bright):
+    assert abs(np.mean(found) - 0.5) < 5 * 0.5 / np.sqrt(len(found))
 
 
 def test_mirroring_is_off_by_default_and_in_evaluation(make):

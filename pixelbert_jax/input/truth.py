@@ -54,7 +54,7 @@ def text_numbers(text: Ragged) -> np.ndarray:
     place = np.arange(length.sum()) - np.repeat(start, length)
     begin = text.start[first]
     values = text.values[begin : begin + len(place)].astype(np.uint64)
-    # The end counts as a byte of its own, or texts that end in NUL would be as without.
-    running = np.append(np.uint64(0), np.cumsum((values + np.uint64(1)) * factor[place]))
+    # The end counts too, or texts that end in NUL would be as without.
+    running = np.append(np.uint64(0), np.cumsum(values * factor[place]))
     hashes[first : first + chunk] = running[start + length] - running[start] + factor[length]
   return np.unique(hashes, return_inverse=True)[1]
