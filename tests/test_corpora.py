@@ -531,11 +531,21 @@ def test_many_shards_are_one_split(tmp_path, capsys, monkeypatch):
     assert dataset['train'].sidecar.image_id[i].decode() == str(entry['cocoid'])
 
 
-def run(tmp_path: pathlib.Path, **options) -> subprocess.Popen:
-  """The command on the files in tmp_path/m, as its own process."""
-  command = [sys.executable, '-m', 'data.build', 'coco_karpathy', '--splits=val']
+def run(tmp_path: pathlib.Path, limits: str = ':') -> subprocess.Popen:
+  """The command on the files in tmp_path/m, as its own process, after a line of the shell."""
+  command = [
+    'bash',
+    '-c',
+    f'{limits}; exec "$@"',
+    '-',
+    sys.executable,
+    '-m',
+    'data.build',
+    'coco_karpathy',
+    '--splits=val',
+  ]
   command += [f'--manual_dir={tmp_path / "m"}', f'--data_dir={tmp_path / "built"}']
-  return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, **options)
+  return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
 def test_a_killed_build_is_no_dataset_and_the_next_one_is(tmp_path, capsys):
@@ -558,11 +568,8 @@ def test_a_killed_build_is_no_dataset_and_the_next_one_is(tmp_path, capsys):
 def test_a_full_disk(tmp_path):
   files, _ = corpora.karpathy('coco', {'val': 60})
   as_folder(files, tmp_path / 'm')
-  resource = pytest.importorskip('resource')
-  # As a disk that is full after 100 kB of a file, for whoever writes it.
-  process = run(
-    tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-  )
+  # As a disk that is full after 100 KiB of a file, for whoever writes it.
+  process = run(tmp_path, 'ulimit -f 100')
   _, err = process.communicate()
   assert process.returncode == 1
   lines = err.replace('\r', '\n').splitlines()

@@ -28,6 +28,7 @@ from data.scenes import (
   vocabulary,
   world,
 )
+from pixelbert_jax.input import rows as rows_lib
 from pixelbert_jax.input import sidecar
 
 EASY = world.DIFFICULTIES['easy']
@@ -260,7 +261,7 @@ def test_captions_are_of_mixed_kinds():
 
 def test_kinds_name_the_visual_words():
   kind_of = {word: kind for kind, words in WORDS.items() for word in words.split()}
-  assert set(kind_of.values()) == set(sidecar.VISUAL_KINDS)
+  assert set(kind_of.values()) == set(rows_lib.VISUAL_KINDS)
   for difficulty in world.DIFFICULTIES.values():
     for _, _, said, _ in texts(difficulty, 100):
       for caption in said:

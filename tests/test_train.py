@@ -303,9 +303,3 @@ def test_evaluation_counts_every_pair_once_whatever_the_batch_size(parts):
   other = Evaluator(parts.model, parts.mesh, 2)(variables, few)
   for name in ('itm_loss', 'itm_accuracy'):
     assert other[name] == pytest.approx(found[name], abs=1e-6)
-
-
-def test_batch_size_must_fit_texts_per_image(config, tmp_path):
-  config.batch_size = 18
-  with pytest.raises(UserError, match=r'batch_size 18 .* texts_per_image 4'):
-    train(config, tmp_path)
