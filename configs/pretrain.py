@@ -50,7 +50,8 @@ def paper() -> ConfigDict:
   c.mesh = ConfigDict()
   c.mesh.data, c.mesh.fsdp = -1, 1  # devices; -1 is all that are left
   c.data = ConfigDict()
-  c.data.name, c.data.data_dir = 'coco_karpathy', ''  # '' is $TFDS_DATA_DIR, then TFDS's default
+  c.data.name = 'coco_karpathy+visual_genome'
+  c.data.data_dir = ''  # $TFDS_DATA_DIR, then TFDS's default
   c.data.train, c.data.validation, c.data.test = 'train', 'val', 'test'
   c.data.shares = ()  # of the sources of 'a+b' in an epoch; () is every pair of all of them once
   c.image = ConfigDict()
