@@ -223,7 +223,7 @@ def test_what_does_not_fit_is_an_error_and_leaves_no_workdir(config, finished, t
 def test_what_is_loaded_evaluates_as_the_run_did(finished, few_scenes):
   loaded = checkpoint.load(finished)
   config = ConfigDict(loaded.config)
-  config.text.vocabulary = str(loaded.vocabulary)
+  config.data.data_dir, config.text.vocabulary = str(few_scenes), str(loaded.vocabulary)
   batches = make_batches(config, prepare_data(config))
   model = make_model(config, len(batches['test'].tokenizer.words))
   evaluator = Evaluator(model, sharding.make_mesh(), 2)
