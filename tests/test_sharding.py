@@ -102,9 +102,7 @@ def run(scenes, dtype, devices, *meshes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  ('dtype', 'tolerance'), [('float32', 1e-4), ('float64', 1e-10)]
-)
+@pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 1e-4), ('float64', 1e-10)])
 def test_every_mesh_gives_the_numbers_of_one_device(scenes, dtype, tolerance):
   alone = run(scenes, dtype, 1, '1x1')['1x1']
   assert alone['split'] == 0
