@@ -28,7 +28,7 @@ from data.scenes import (
   vocabulary,
   world,
 )
-from pixelbert_jax.input import sidecar
+from pixelbert_jax.input import rows, sidecar
 
 EASY = world.DIFFICULTIES['easy']
 NUMBERS = {'zero': 0, 'one': 1, 'two': 2, 'three': 3, 'four': 4, 'five': 5}
@@ -260,7 +260,7 @@ def test_captions_are_of_mixed_kinds():
 
 def test_kinds_name_the_visual_words():
   kind_of = {word: kind for kind, words in WORDS.items() for word in words.split()}
-  assert set(kind_of.values()) == set(sidecar.VISUAL_KINDS)
+  assert set(kind_of.values()) == set(rows.VISUAL_KINDS)
   for difficulty in world.DIFFICULTIES.values():
     for _, _, said, _ in texts(difficulty, 100):
       for caption in said:
@@ -544,18 +544,18 @@ def test_builder_writes_the_records_in_order(built):
 
 
 def test_sidecar_rows_hold_what_was_said(built, tmp_path):
-  rows = [row for read in built.as_data_source('train') for row in built.sidecar_rows(read)]
-  for i, row in enumerate(rows):
+  kept = [row for read in built.as_data_source('train') for row in built.sidecar_rows(read)]
+  for i, row in enumerate(kept):
     place = record.Place('easy', 'train', i)
     scene = record.scene(place)
     assert (row.height, row.width) == (scene.height, scene.width)
     assert all(holds(caption.text, scene) for caption in row.captions)
     assert all(caption.claim in row.claims for caption in row.captions)
     assert all(len(caption.kinds) == len(caption.text.split()) for caption in row.captions)
-  sidecar.Sidecar.of(rows).write(tmp_path / 'sidecar')
+  sidecar.Sidecar.of(kept).write(tmp_path / 'sidecar')
   opened = sidecar.Sidecar.open(tmp_path / 'sidecar')
-  assert opened.caption(9) == rows[1].captions[1].text
-  assert tuple(opened.rivals[9]) == rows[1].captions[1].rivals
+  assert opened.caption(9) == kept[1].captions[1].text
+  assert tuple(opened.rivals[9]) == kept[1].captions[1].rivals
   asked = [(i, q) for i in range(12) for q in example(i, 'train')['questions']]
   for number, (i, question) in enumerate(asked):
     assert opened.questions.image[number] == i

@@ -34,7 +34,7 @@ COUNT = {
   'shape': ('number of {it} {number}', 'count of {it} {number}', '{it} counted {number}'),
 }
 
-# The letters are those of pixelbert_jax.input.sidecar.VISUAL_KINDS.
+# The letters are those of pixelbert_jax.input.rows.VISUAL_KINDS.
 KINDS = {
   **dict.fromkeys(world.COLOURS, 'c'),
   **dict.fromkeys((*PLURAL, *PLURAL.values()), 's'),
