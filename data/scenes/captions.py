@@ -12,7 +12,7 @@ CAPTIONS_PER_SCENE = 8
 
 @dataclasses.dataclass(frozen=True)
 class Caption:
-  """A true sentence; the fields are those of pixelbert_jax.input.sidecar.Caption."""
+  """A true sentence; the fields are those of pixelbert_jax.input.rows.Caption."""
 
   text: str
   claim: str
