@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -172,7 +173,8 @@ def test_after_damage_a_run_goes_on_from_the_step_before_or_says_why_not(run, fi
   damage(workdir / f'checkpoints/{STEPS}')
   code, out, _ = run(workdir)
   assert code == 0
-  assert f'checkpoints/{STEPS} is damaged (model/params/backbone/text/word/embedding is not' in out
+  # Which array holds that byte, Orbax decides anew with each save.
+  assert re.search(rf'checkpoints/{STEPS} is damaged \(model/\S+ is not what was saved\)', out)
   assert f'resuming {workdir} at step 10 of {STEPS}' in out
   assert_same_run(workdir, finished)
   for step in (10, STEPS):
