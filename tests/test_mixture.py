@@ -13,9 +13,10 @@ from configs.pretrain import get_config
 from data.build import BuildError, Dataset, Split, build
 from data.scenes import record
 from pixelbert_jax import UserError
-from pixelbert_jax.experiment import make_batches, prepare_data
+from pixelbert_jax.experiment import make_batches, prepare_data, resolve
 from pixelbert_jax.input.mixture import join, mix, shares_of
-from pixelbert_jax.input.pipeline import PairBatches, read
+from pixelbert_jax.input.pairs import PairBatches
+from pixelbert_jax.input.pipeline import read
 from pixelbert_jax.input.plan import Canvases, plan_epoch
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Sidecar
@@ -261,9 +262,11 @@ def test_goes_on_exactly_where_it_stopped(make, share):
   shares = shares_of(mixed('few', 'many'), share)
   whole = make(shares=shares)
   stop = len(whole) + 5
-  expected = list(read(whole, 0, stop))
+  expected = list(read(whole, range(stop)))
   for start in (7, len(whole) - 1, len(whole)):
-    for batch, same in zip(read(make(shares=shares), start, stop), expected[start:], strict=True):
+    for batch, same in zip(
+      read(make(shares=shares), range(start, stop)), expected[start:], strict=True
+    ):
       assert_same(batch, same)
 
 
@@ -274,7 +277,7 @@ def test_a_configuration_of_a_mixture(tmp_path, share, capsys):
     build('scenes/easy', tmp_path)
     patch.setattr(record, 'SPLITS', {'train': 20, 'val': 8, 'test': 8})
     build('scenes/hard', tmp_path)
-  config = get_config('test')
+  config = resolve(get_config('test'))
   config.update(batch_size=16, texts_per_image=4)
   config.data.update(name='scenes/easy+scenes/hard', data_dir=str(tmp_path), shares=share)
   data = prepare_data(config)
