@@ -1,4 +1,4 @@
-"""Checkpoints: Orbax steps under `checkpoints/`, `config.json` and `vocab.txt` beside.
+"""Checkpoints: Orbax steps under `checkpoints/`, `config.json`, `vocab.txt`, `answers.json` beside.
 
 A step has the items `model` (parameters and batch statistics), `manifest` (manifest.py: what is
 restored is compared with it) and, in the workdir of a run, `training` (the rest of its state). The
@@ -14,7 +14,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -34,22 +34,33 @@ class Checkpoints:
   """Saves and restores the training state of a workdir that was claimed."""
 
   def __init__(self, workdir: pathlib.Path, keep: int = 2):
+    """Keeps the newest steps, so many, and that with the best score."""
     self._workdir = epath.Path(workdir.absolute())
     self._config = json.loads((workdir / 'config.json').read_text())
-    self._files = _digests(self._workdir, ['vocab.txt'])
-    self._manager = _manager(self._workdir, keep)
+    names = [name for name in ('vocab.txt', 'answers.json') if (workdir / name).exists()]
+    self._files = _digests(self._workdir, names)
+    self._scores = scores(self._workdir)
+    self._manager = _manager(self._workdir, keep, lambda: best(self._scores))
 
   @property
   def latest(self) -> int | None:
     """The newest step, or None."""
     return self._manager.latest_step()
 
-  def save(self, step: int, state: Tree) -> None:
-    """Begins to save; the writing goes on in the background."""
+  @property
+  def chosen(self) -> tuple[int, float] | None:
+    """The step with the best score on validation, and that; None before there is one."""
+    step = best(self._scores)
+    return None if step is None else (step, self._scores[step])
+
+  def save(self, step: int, state: Tree, score: float | None = None) -> None:
+    """Begins to save, with the score on validation if known; goes on in the background."""
     if step != self.latest:
       items = _items(state)
       # Before anything is written, and before the next step is given the memory of this state.
-      manifest = Manifest.of(step, self._config, self._files, items)
+      manifest = Manifest.of(step, self._config, self._files, items, score)
+      if score is not None:
+        self._scores[step] = score
       self._manager.save(step, args=_save_args(items, manifest), force=True)
 
   def restore(self, like: Tree) -> Tree:
@@ -76,7 +87,13 @@ class Checkpoints:
       _set_aside(folder / 'checkpoints' / str(number))
     if damaged:
       self._manager.reload()
+      self._scores = scores(folder)
     return state
+
+  def load(self, step: int, mesh: Mesh) -> dict[str, Tree]:
+    """{'params', 'batch_stats'} of a step that was saved."""
+    self._manager.wait_until_finished()
+    return load(f'{self._workdir}@{step}', mesh).variables
 
   def close(self) -> None:
     """Waits until everything is on disk."""
@@ -92,6 +109,7 @@ class Loaded:
     config: as of `config.json`: nested dictionaries.
     variables: {'params', 'batch_stats'}; NumPy arrays, or on the mesh they were loaded to.
     vocabulary: a local file.
+    answers: to choose from, of a model that answers questions.
     step: 0 for a converted checkpoint.
     folder: where it was.
   """
@@ -99,6 +117,7 @@ class Loaded:
   config: dict[str, Any]
   variables: dict[str, Tree]
   vocabulary: pathlib.Path
+  answers: list[str] | None
   step: int
   folder: epath.Path
 
@@ -111,14 +130,29 @@ def steps(folder: epath.Path | pathlib.Path) -> list[int]:
   return sorted(int(path.name) for path in inside.iterdir() if path.name.isdecimal())
 
 
+def scores(folder: epath.Path | pathlib.Path) -> dict[int, float]:
+  """The scores on validation of the steps that have one."""
+  found = {}
+  for step in steps(folder):
+    with contextlib.suppress(DamagedError):  # which is said when it is restored
+      found[step] = Manifest.read(epath.Path(folder) / 'checkpoints' / str(step)).score
+  return {step: score for step, score in found.items() if score is not None}
+
+
+def best(scores: Mapping[int, float]) -> int | None:
+  """The step with the highest score, the first of several."""
+  return max(scores, key=lambda step: (scores[step], -step), default=None)
+
+
 def load(spec: str | os.PathLike, mesh: Mesh | None = None) -> Loaded:
   """The model of a checkpoint, every bit of it compared with what was saved.
 
-  If the newest step is damaged, an older one is taken, which is then said.
+  If the step is damaged, another is taken, which is then said.
 
   Args:
-    spec: a folder (a workdir, or the output of `convert`), whose newest step is taken, or
-      FOLDER@STEP. Local, or whatever else Orbax's file layer reads ('gs://...').
+    spec: a folder (a workdir, or the output of `convert`), of which the step chosen on validation
+      is taken, or else the newest; or FOLDER@STEP. Local, or whatever else Orbax's file layer reads
+      ('gs://...').
     mesh: the arrays are placed on it as a training state is; NumPy arrays without.
 
   Raises:
@@ -139,9 +173,15 @@ def load(spec: str | os.PathLike, mesh: Mesh | None = None) -> Loaded:
     _check_files(folder, manifest)
     shapes = {'params': {}, 'batch_stats': {}} | manifest.shapes('model')
     model = _read(folder, manifest, {'model': _placed(shapes, mesh)})['model']
-    return Loaded(manifest.config, model, _local(folder / 'vocab.txt'), step, folder)
+    answers = folder / 'answers.json'
+    answers = json.loads(answers.read_text()) if answers.name in manifest.files else None
+    vocabulary = _local(folder / 'vocab.txt')
+    return Loaded(manifest.config, model, vocabulary, answers, step, folder)
 
-  return _first_whole(folder, reversed(there) if step is None else [step], read)[0]
+  if step is not None:
+    return _first_whole(folder, [step], read)[0]
+  chosen = best(scores(folder))
+  return _first_whole(folder, sorted(there, key=lambda s: (s == chosen, s), reverse=True), read)[0]
 
 
 def write_model(
@@ -188,9 +228,22 @@ def write_model(
 # --- A step --------------------------------------------------------------------------------
 
 
-def _manager(folder: epath.Path, keep: int) -> ocp.CheckpointManager:
+class _Kept(ocp.checkpoint_managers.PreservationPolicy):
+  """The newest steps and the chosen one."""
+
+  def __init__(self, newest: int, chosen: Callable[[], int | None]):
+    self._newest, self._chosen = newest, chosen
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+    kept = {*(info.step for info in checkpoints[-self._newest :]), self._chosen()}
+    return [info.step in kept for info in checkpoints]
+
+
+def _manager(
+  folder: epath.Path, keep: int, chosen: Callable[[], int | None] = lambda: None
+) -> ocp.CheckpointManager:
   options = ocp.CheckpointManagerOptions(
-    preservation_policy=ocp.checkpoint_managers.LatestN(keep), lightweight_initialize=True
+    preservation_policy=_Kept(keep, chosen), lightweight_initialize=True
   )
   return ocp.CheckpointManager(folder / 'checkpoints', options=options)
 

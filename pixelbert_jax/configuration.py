@@ -166,7 +166,10 @@ RULES: dict[str, Rule] = {
   'optimizer.betas': tuple_of(2, BELOW_1),
   'optimizer.epsilon': ABOVE_0,
   **dict.fromkeys(
-    ('optimizer.cnn_warmup_steps', 'optimizer.transformer_warmup_steps', 'optimizer.clip_norm'),
+    (
+      *('optimizer.cnn_warmup_steps', 'optimizer.transformer_warmup_steps'),
+      *('optimizer.warmup_epochs', 'optimizer.clip_norm'),
+    ),
     at_least(0),
   ),
   'optimizer.decay_epochs': ASCENDING,
@@ -187,10 +190,14 @@ def check(config: ConfigDict) -> None:
   for message in _contradictions(config):
     raise ConfigurationError(message)
   if not config.init_from:
+    made = f'main --config=configs/pretrain.py:{config.variant}'
+    if config.name == 'pretrain':
+      made = (
+        f'convert --bert=DIR --cnn=FILE --config=configs/pretrain.py:{config.variant} --output=C'
+      )
     raise ConfigurationError(
       'config.init_from says where to start: a checkpoint, made by `python -m '
-      'pixelbert_jax.convert --bert=DIR --cnn=FILE --config=configs/'
-      f'{config.name}.py:{config.variant} --output=C`, or the word: --config.init_from=scratch'
+      f'pixelbert_jax.{made}`, or the word: --config.init_from=scratch'
     )
 
 

@@ -37,7 +37,12 @@ def command(argv: Sequence[str]) -> None:
   flags, overrides = parser.parse_overrides(argv)
   given = {name: value for name, value in vars(flags).items() if name in FLAGS and value}
   if flags.config:
-    given['config'] = configuration.load(flags.config, overrides)
+    given['config'] = config = configuration.load(flags.config, overrides)
+    if config.name != 'pretrain':
+      raise UserError(
+        f'--config={flags.config}: what is converted is what pre-training starts from; '
+        f'take --config=configs/pretrain.py:{config.variant}'
+      )
   print(dispatch(given))
 
 

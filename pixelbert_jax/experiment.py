@@ -1,6 +1,7 @@
 """An experiment: what a configuration describes, made: its data, its model, its optimiser."""
 
 import pathlib
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -11,19 +12,25 @@ from ml_collections import ConfigDict
 from data.build import Dataset, build, open_dataset
 from data.scenes import vocabulary as scenes_vocabulary
 from pixelbert_jax import UserError, optim
-from pixelbert_jax.input import mixture
-from pixelbert_jax.input.pipeline import PairBatches
+from pixelbert_jax.input import answers, mixture
+from pixelbert_jax.input.pairs import PairBatches
+from pixelbert_jax.input.pipeline import Batches
 from pixelbert_jax.input.plan import Canvases
+from pixelbert_jax.input.questions import QuestionBatches
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.input.visual import TextGuess
 from pixelbert_jax.models.bert import Encoder, TextEmbedding
-from pixelbert_jax.models.heads import PretrainingModel
+from pixelbert_jax.models.heads import Model, PretrainingModel, VqaModel
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.models.resnet import ResNet
+from pixelbert_jax.tasks import pretraining, vqa
+
+TASKS: dict[str, ModuleType] = {'pretrain': pretraining, 'vqa': vqa}  # by config.name
+ROLES = ('train', 'validation', 'test')  # of a dataset's splits
 
 
-def make_model(config: ConfigDict, vocab_size: int) -> PretrainingModel:
-  """The model of a resolved configuration."""
+def make_model(config: ConfigDict, vocab_size: int, answers: int = 0) -> Model:
+  """The model of a resolved configuration; one for VQA chooses from so many answers."""
   c, t, dtype = config.cnn, config.transformer, jnp.dtype(config.dtype)
   unroll = jax.default_backend() == 'cpu'
   cnn = ResNet(
@@ -42,7 +49,7 @@ def make_model(config: ConfigDict, vocab_size: int) -> PretrainingModel:
   encoder = Encoder(t.layers, t.heads, t.mlp_width, t.dropout, t.init_std, dtype, t.remat, unroll)
   mean, deviation = tuple(config.image.mean), tuple(config.image.deviation)
   backbone = PixelBert(cnn, text, encoder, config.sampled_pixels, mean, deviation)
-  return PretrainingModel(backbone)
+  return VqaModel(backbone, answers) if config.name == 'vqa' else PretrainingModel(backbone)
 
 
 def make_optimizer(
@@ -51,10 +58,13 @@ def make_optimizer(
   """The optimiser of a configuration, and the learning rate of each of its parts by step."""
   c = config.optimizer
   boundaries = [round(epoch * steps_per_epoch) for epoch in c.decay_epochs]
+  warmup = round(c.warmup_epochs * steps_per_epoch)
   rates = {
-    'cnn': optim.stepped_schedule(c.cnn_rate, c.cnn_warmup_steps, boundaries, c.decay_factor),
+    'cnn': optim.stepped_schedule(
+      c.cnn_rate, warmup or c.cnn_warmup_steps, boundaries, c.decay_factor
+    ),
     'transformer': optim.stepped_schedule(
-      c.transformer_rate, c.transformer_warmup_steps, boundaries, c.decay_factor
+      c.transformer_rate, warmup or c.transformer_warmup_steps, boundaries, c.decay_factor
     ),
   }
   optimizer = optim.optimizer(
@@ -109,31 +119,78 @@ def resolve(config: ConfigDict, vocabulary: pathlib.Path | None = None) -> Confi
   return config
 
 
-def make_batches(config: ConfigDict, dataset: Dataset) -> dict[str, PairBatches]:
-  """The batches of a resolved configuration's splits, by the names train, validation and test."""
+def choose_answers(
+  config: ConfigDict, dataset: Dataset, there: list[str] | None
+) -> list[str] | None:
+  """The answers that a resolved configuration's model chooses from; None for other tasks.
+
+  Args:
+    config: whose `data.answers`, a file, comes first.
+    dataset: from whose training and validation questions they are taken, if from nowhere else.
+    there: of the checkpoint that a run starts from or goes on with.
+
+  Raises:
+    UserError: the file is none, or no answer stands with enough questions.
+  """
+  if config.name != 'vqa':
+    return None
+  if config.data.answers:
+    return answers.read_answers(pathlib.Path(config.data.answers))
+  if there:
+    return there
+  splits = [config.data.train, config.data.validation]
+  found = answers.answer_list([dataset[s].sidecar.questions for s in splits])
+  if not found:
+    raise UserError(
+      f'{config.data.name}: no answer stands with {answers.LEAST} or more questions of '
+      f'{" and ".join(splits)}: give a list by --config.data.answers=FILE'
+    )
+  return found
+
+
+def make_batches(
+  config: ConfigDict, dataset: Dataset, answer_list: list[str] | None = None
+) -> dict[str, Batches]:
+  """The batches of a resolved configuration's splits, by the names train, validation and test.
+
+  Those of VQA are given the answers to choose from.
+  """
   images, parts = images_per_batch(config), config.micro_batches
-  splits = {role: dataset[config.data[role]] for role in ('train', 'validation', 'test')}
-  guess = TextGuess(splits['train'].sidecar)
-  return {
-    role: PairBatches(
-      split=split,
-      tokenizer=Tokenizer(config.text.vocabulary, config.text.length),
-      canvases=Canvases(
+  splits = {role: dataset[config.data[role]] for role in ROLES}
+  train = splits['train']
+  common = {
+    role: {
+      'split': split,
+      'tokenizer': Tokenizer(config.text.vocabulary, config.text.length),
+      'canvases': Canvases(
         config.image.shorter, config.image.longer, tuple(map(tuple, config.image.canvases))
       ),
-      seed=config.seed,
-      images=images if role == 'train' else images // parts,
-      texts_per_image=config.texts_per_image,
+      'seed': config.seed,
+      'images': images if role == 'train' else images // parts,
+      'texts_per_image': config.texts_per_image,
+      'training': role == 'train',
+      'micro_batches': parts if role == 'train' else 1,
+      'flip': config.image.flip,
+      'process': (jax.process_index(), jax.process_count()),
+    }
+    for role, split in splits.items()
+  }
+  if config.name == 'vqa':
+    guess = answers.guess_by_type(train.sidecar.questions, answer_list)
+    return {
+      role: QuestionBatches(answers=answer_list, guess=guess, **fields)
+      for role, fields in common.items()
+    }
+  guess = TextGuess(train.sidecar)
+  return {
+    role: PairBatches(
       mask_share=config.mask_share,
       whole_share=config.whole_share,
-      training=role == 'train',
-      micro_batches=parts if role == 'train' else 1,
-      shares=mixture.shares_of(split, config.data.shares) if role == 'train' else None,
-      flip=config.image.flip,
+      shares=mixture.shares_of(train, config.data.shares) if role == 'train' else None,
       guess=None if role == 'train' else guess,
-      process=(jax.process_index(), jax.process_count()),
+      **fields,
     )
-    for role, split in splits.items()
+    for role, fields in common.items()
   }
 
 
@@ -149,6 +206,8 @@ def prepare_data(config: ConfigDict) -> Dataset:
     datasets.append(open_dataset(name, data_dir))
   if len(datasets) == 1:
     return datasets[0]
+  if config.name != 'pretrain':
+    raise UserError(f'config.data.name {config.data.name}: mixtures are for pre-training only')
   train = config.data.train
   mixed = mixture.mix(datasets, train, (config.data.validation, config.data.test))
   print(mixture.summary(datasets, mixed, train))

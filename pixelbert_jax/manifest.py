@@ -97,21 +97,28 @@ class Manifest:
     config: the configuration of the run, as JSON gives it back.
     files: SHA-256 of each file beside that the step cannot do without.
     arrays: [shape, dtype, checksum] of each array by name ('model/params/itm/bias').
+    score: on the validation split, where the run chooses a step by it and this one was evaluated.
   """
 
   step: int
   config: dict[str, Any]
   files: dict[str, str]
   arrays: dict[str, list]
+  score: float | None = None
 
   @classmethod
   def of(
-    cls, step: int, config: dict[str, Any], files: dict[str, str], items: dict[str, Tree]
+    cls,
+    step: int,
+    config: dict[str, Any],
+    files: dict[str, str],
+    items: dict[str, Tree],
+    score: float | None = None,
   ) -> 'Manifest':
     """Describes `items`, which are about to be saved."""
     sums = checksums(items)
     arrays = {name: [*_form(x), sums[name]] for name, x in by_name(items).items()}
-    return cls(step, config, files, arrays)
+    return cls(step, config, files, arrays, score)
 
   def sealed(self) -> dict[str, Any]:
     """JSON that holds a digest of itself."""

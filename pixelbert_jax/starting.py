@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,7 +12,7 @@ from jax.sharding import Mesh
 from pixelbert_jax import UserError, checkpoint
 from pixelbert_jax.checkpoint import CheckpointError, Loaded
 from pixelbert_jax.manifest import by_name
-from pixelbert_jax.workdir import differences, to_json, vocabulary_difference
+from pixelbert_jax.workdir import difference, differences, to_json, vocabulary_difference
 
 Tree = Any
 
@@ -36,13 +38,27 @@ def starting_point(init_from: str, workdir: pathlib.Path, mesh: Mesh) -> Loaded 
     )
   if init_from == 'scratch' or checkpoint.steps(workdir):
     return None
+  default = re.fullmatch(r'runs/([a-z0-9]+)(?:-(\w+))?-s(\d+)', init_from)
+  if default and not pathlib.Path(init_from).exists():
+    name, variant, seed = default.groups()
+    seed = '' if seed == '0' else f' --config.seed={seed}'
+    raise CheckpointError(
+      f'init_from: {init_from} is not there yet: make it by `python -m pixelbert_jax.main '
+      f'--config=configs/{name}.py{f":{variant}" if variant else ""}{seed}`, or say '
+      '--config.init_from=scratch to train from random weights'
+    )
   try:
     return checkpoint.load(init_from, mesh)
   except CheckpointError as error:
     raise CheckpointError(f'init_from: {error}') from error
 
 
-def take(loaded: Loaded, config: dict[str, Any], variables: dict[str, Tree]) -> dict[str, Tree]:
+def take(
+  loaded: Loaded,
+  config: dict[str, Any],
+  variables: dict[str, Tree],
+  answers: Sequence[str] | None = None,
+) -> dict[str, Tree]:
   """`variables` with all that the checkpoint has of them, by name; says what it has not.
 
   Args:
@@ -50,12 +66,13 @@ def take(loaded: Loaded, config: dict[str, Any], variables: dict[str, Tree]) -> 
     config: of the new run.
     variables: fresh {'params', 'batch_stats'}. What only they have (a new head) stays as it is;
       what only the checkpoint has is dropped.
+    answers: that the new run chooses from, if it answers questions.
 
   Raises:
-    CheckpointError: the vocabulary or the backbone is another, or a shape.
+    CheckpointError: the vocabulary, the answer list or the backbone is another, or a shape.
   """
   here, there = by_name(variables), by_name(loaded.variables)
-  _check_fit(loaded, config, here, there)
+  _check_fit(loaded, config, here, there, answers)
   taken, new, dropped = here.keys() & there.keys(), here.keys() - there, there.keys() - here
   print(
     f'starting from {loaded.folder}, step {loaded.step}: '
@@ -72,7 +89,9 @@ def take(loaded: Loaded, config: dict[str, Any], variables: dict[str, Tree]) -> 
   return jax.tree_util.tree_map_with_path(choose, variables)
 
 
-def _check_fit(loaded: Loaded, config: dict[str, Any], here: dict, there: dict) -> None:
+def _check_fit(
+  loaded: Loaded, config: dict[str, Any], here: dict, there: dict, answers: Sequence[str] | None
+) -> None:
   what = f'init_from: {loaded.folder}'
   vocabulary = config['text']['vocabulary']
   differing = vocabulary_difference(loaded.vocabulary, vocabulary)
@@ -81,6 +100,13 @@ def _check_fit(loaded: Loaded, config: dict[str, Any], here: dict, there: dict) 
       f'{what} has another vocabulary than text.vocabulary, {vocabulary} ({differing}): '
       f'take {loaded.vocabulary}'
     )
+  if answers is not None and loaded.answers is not None:
+    differing = difference(loaded.answers, answers)
+    if differing:
+      raise CheckpointError(
+        f'{what} chooses from {len(loaded.answers):,} answers and data.answers has '
+        f'{len(answers):,} ({differing}): leave data.answers empty to take those of the checkpoint'
+      )
   config = json.loads(to_json(config))
   problems = differences(loaded.config, config, only=BACKBONE)
   problems += [

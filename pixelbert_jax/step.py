@@ -3,19 +3,19 @@
 import functools
 import time
 from collections.abc import Callable, Iterable
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from pixelbert_jax.input.image import model_canvas
-from pixelbert_jax.models.heads import PretrainingModel
-from pixelbert_jax.tasks import pretraining
+from pixelbert_jax.input.image import model_canvas, model_input
+from pixelbert_jax.models.heads import Model
+from pixelbert_jax.tasks import sums as sums_lib
 
 Tree = Any
 Batch = dict[str, jax.Array]
-LOGGED = ('mlm_loss', 'itm_loss', 'mlm_accuracy', 'itm_accuracy', 'gradient_norm')
 
 
 class State(NamedTuple):
@@ -42,6 +42,23 @@ class Gradients(NamedTuple):
   batch_stats: Tree
 
 
+def no_sums(task: ModuleType) -> dict[str, jax.Array]:
+  """What is summed up for the log of a task, before the first step."""
+  return {name: jnp.zeros(2) for name in (*task.LOGGED, 'gradient_norm')}
+
+
+def forward(model: Model, variables: dict, batch: Batch, train: bool, **options: Any) -> Any:
+  """Runs a model on a batch; `options` are those of Flax's `apply` (rngs, mutable)."""
+  return model.apply(
+    variables,
+    model_input(batch, model.backbone.mean, model.backbone.deviation),
+    batch['size'],
+    *(batch[name] for name in model.INPUTS),
+    train,
+    **options,
+  )
+
+
 def nothing_yet(state: State) -> Gradients:
   """Before the first micro-batch."""
   zeros = functools.partial(jax.tree.map, jnp.zeros_like)
@@ -50,7 +67,7 @@ def nothing_yet(state: State) -> Gradients:
 
 
 def add_gradients(
-  so_far: Gradients, state: State, batch: Batch, *, model: PretrainingModel, seed: int
+  so_far: Gradients, state: State, batch: Batch, *, task: ModuleType, model: Model, seed: int
 ) -> Gradients:
   """Adds the gradients of a (micro-)batch's part of the loss."""
   key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -59,12 +76,12 @@ def add_gradients(
 
   def loss(params):
     variables = {'params': params, 'batch_stats': so_far.batch_stats}
-    outputs, changed = pretraining.forward(
+    outputs, changed = forward(
       model, variables, batch, train=True, rngs=rngs, mutable=['batch_stats']
     )
-    sums = pretraining.losses(outputs, batch)
-    value = pretraining.loss(sums, batch)
-    return value, (sums | pretraining.accuracies(outputs, batch), changed['batch_stats'])
+    sums = task.losses(outputs, batch)
+    value = sums_lib.loss(sums, batch)
+    return value, (sums | task.accuracies(outputs, batch), changed['batch_stats'])
 
   gradients, (sums, batch_stats) = jax.grad(loss, has_aux=True)(state.params)
   add = functools.partial(jax.tree.map, jnp.add)
@@ -99,7 +116,8 @@ class Step:
 
   def __init__(
     self,
-    model: PretrainingModel,
+    task: ModuleType,
+    model: Model,
     optimizer: optax.GradientTransformation,
     seed: int,
     micro_batches: int,
@@ -108,7 +126,7 @@ class Step:
     """`places` are the shardings of the state."""
     self.micro_batches = micro_batches
     self._programs: dict[tuple[int, ...], Callable] = {}
-    add = functools.partial(add_gradients, model=model, seed=seed)
+    add = functools.partial(add_gradients, task=task, model=model, seed=seed)
     apply = functools.partial(update, optimizer=optimizer)
 
     def whole(state: State, batch: Batch) -> State:

@@ -9,6 +9,7 @@ import pathlib
 import signal
 import threading
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -19,8 +20,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from pixelbert_jax import checkpoint, sharding, starting
-from pixelbert_jax.evaluate import Evaluator, finish, result_table
+from pixelbert_jax.evaluate import Evaluator
 from pixelbert_jax.experiment import (
+  TASKS,
+  choose_answers,
   images_per_batch,
   make_batches,
   make_model,
@@ -30,38 +33,40 @@ from pixelbert_jax.experiment import (
 )
 from pixelbert_jax.input import pipeline
 from pixelbert_jax.input.image import model_canvas
-from pixelbert_jax.input.pipeline import PairBatches
+from pixelbert_jax.input.pipeline import Batches
 from pixelbert_jax.metrics import Metrics, MetricsLog, Progress
-from pixelbert_jax.models.heads import PretrainingModel
-from pixelbert_jax.step import LOGGED, Batch, State, Step
+from pixelbert_jax.models.heads import Model
+from pixelbert_jax.step import Batch, State, Step, no_sums
+from pixelbert_jax.tasks.sums import finish
 from pixelbert_jax.workdir import check_workdir, claim_workdir
 
 DONE, PREEMPTED = 0, 75
 
 
-def init_variables(model: PretrainingModel, seed: int, batch: dict[str, np.ndarray]) -> dict:
+def init_variables(model: Model, seed: int, batch: dict[str, np.ndarray]) -> dict:
   """Random parameters and fresh statistics."""
   keys = jax.random.split(jax.random.key(seed))
   rngs = dict(zip(('params', 'pixels'), keys, strict=True))
   image = jnp.zeros((1, *model_canvas(batch), 3))
-  texts = (batch[name][:1] for name in ('token_ids', 'token_mask', 'mlm_position'))
+  texts = (batch[name][:1] for name in model.INPUTS)
   return model.init(rngs, image, batch['size'][:1], *texts, False)
 
 
 def init_state(
-  config: ConfigDict, model: PretrainingModel, batches: PairBatches, mesh: Mesh
+  config: ConfigDict, model: Model, batches: Batches, mesh: Mesh
 ) -> tuple[State, Step, dict[str, optax.Schedule]]:
   """A fresh state on the mesh, the step (the state is donated to it), and the learning rates."""
+  task = TASKS[config.name]
   make = functools.partial(init_variables, model, config.seed, batches[0])
   optimizer, rates = make_optimizer(config, jax.eval_shape(make)['params'], len(batches))
 
   def fresh() -> State:
     variables = make()
-    params, sums = variables['params'], {name: jnp.zeros(2) for name in LOGGED}
-    return State(jnp.int32(0), params, variables['batch_stats'], optimizer.init(params), sums)
+    params, opt_state = variables['params'], optimizer.init(variables['params'])
+    return State(jnp.int32(0), params, variables['batch_stats'], opt_state, no_sums(task))
 
   places = sharding.state_sharding(mesh, jax.eval_shape(fresh))
-  step = Step(model, optimizer, config.seed, config.micro_batches, places)
+  step = Step(task, model, optimizer, config.seed, config.micro_batches, places)
   return jax.jit(fresh, out_shardings=places)(), step, rates
 
 
@@ -79,31 +84,40 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
   loaded = starting.starting_point(config.init_from, workdir, mesh)
   there = loaded.vocabulary if loaded else workdir / 'vocab.txt'
   config = resolve(config, there if there.exists() else None)
-  batches = make_batches(config, prepare_data(config))
+  dataset = prepare_data(config)
+  answers = choose_answers(config, dataset, loaded.answers if loaded else own_answers(workdir))
+  batches = make_batches(config, dataset, answers)
   stop = config.steps or round(config.epochs * len(batches['train']))
-  check_workdir(workdir, config.to_dict(), config.text.vocabulary)
-  model = make_model(config, len(batches['train'].tokenizer.words))
+  identity = config.to_dict(), config.text.vocabulary, answers
+  check_workdir(workdir, *identity)
+  model = make_model(config, len(batches['train'].tokenizer.words), len(answers or ()))
   state, step, rates = init_state(config, model, batches['train'], mesh)
   if loaded:
-    state = state._replace(**starting.take(loaded, config.to_dict(), state.variables))
-  claim_workdir(workdir, config.to_dict(), config.text.vocabulary)
+    state = state._replace(**starting.take(loaded, config.to_dict(), state.variables, answers))
+  claim_workdir(workdir, *identity)
   with contextlib.closing(checkpoint.Checkpoints(workdir, config.keep)) as checkpoints:
     if checkpoints.latest is not None:
       state = checkpoints.restore(checkpoint.abstract(state))
       print(f'resuming {workdir} at step {int(state.step)} of {stop}')
     if int(state.step) >= stop:
-      print(f'{workdir} is trained to the end\n{last_result(workdir, config.data.test)}')
+      print(f'{workdir} is trained to the end\n{last_result(config, workdir)}')
       return DONE
     print(summary(config, workdir, mesh, state, batches, stop))
-    run = Loop(config, mesh, model, step, rates, batches, checkpoints, stop)
+    run = Loop(config, workdir, mesh, model, step, rates, batches, checkpoints, stop)
     with contextlib.closing(MetricsLog(workdir, int(state.step))) as log:
       return run(state, log)
 
 
-def last_result(workdir: pathlib.Path, split: str) -> str:
+def own_answers(workdir: pathlib.Path) -> list[str] | None:
+  """The answer list of the run in a workdir, if there is one."""
+  path = workdir / 'answers.json'
+  return json.loads(path.read_text()) if path.exists() else None
+
+
+def last_result(config: ConfigDict, workdir: pathlib.Path) -> str:
   """The table of the last line of a finished run's metrics."""
   metrics = json.loads((workdir / 'metrics.jsonl').read_text().splitlines()[-1])
-  return result_table(split, metrics)
+  return TASKS[config.name].table(config.data.test, metrics)
 
 
 def summary(
@@ -114,15 +128,16 @@ def summary(
   def millions(tree: Any) -> str:
     return f'{sum(x.size for x in jax.tree.leaves(tree)) / 1e6:.2f} M'
 
-  split, device = batches['train'].split.sidecar, mesh.devices.flat[0]
+  train, images = batches['train'], len(batches['train'].split.sidecar.image_id)
+  device = mesh.devices.flat[0]
   return '\n'.join(
     [
       f'workdir     {workdir}',
       f'devices     {mesh.size} x {device.device_kind}, mesh {dict(mesh.shape)}',
       f'parameters  {millions(state.params)}, of them '
       f'{millions(state.params["backbone"]["cnn"])} in the CNN; {config.dtype}',
-      f'data        {config.data.name}/{config.data.train}: {len(split.image_id):,} images, '
-      f'{len(split.text):,} texts; evaluated on {config.data.validation}, {config.data.test}',
+      f'data        {config.data.name}/{config.data.train}: {images:,} images, '
+      f'{train.texts:,} texts; evaluated on {config.data.validation}, {config.data.test}',
       f'schedule    {stop:,} steps of {config.batch_size} pairs '
       f'({config.texts_per_image} texts an image), '
       f'{stop / len(batches["train"]):.3g} epochs',
@@ -135,20 +150,26 @@ class Loop:
   """Steps, and what happens between them: logging, evaluation, checkpoints, the end."""
 
   config: ConfigDict
+  workdir: pathlib.Path
   mesh: Mesh
-  model: PretrainingModel
+  model: Model
   step: Step
   rates: dict[str, optax.Schedule]
-  batches: dict[str, PairBatches]
+  batches: dict[str, Batches]
   checkpoints: checkpoint.Checkpoints
   stop: int
+
+  @property
+  def task(self) -> ModuleType:
+    """What is trained for."""
+    return TASKS[self.config.name]
 
   def __call__(self, state: State, log: MetricsLog) -> int:
     """Runs from the step of `state` to the last; returns an exit code."""
     config, start = self.config, int(state.step)
     progress = Progress(start, self.stop)
     most = config.eval_batches * config.micro_batches
-    evaluator = Evaluator(self.model, self.mesh, config.threads, most)
+    evaluator = Evaluator(self.task, self.model, self.mesh, config.threads, most)
     asked_to_stop = catch_signals()
     batches = self.training_batches(start)
     for number in range(start + 1, self.stop + 1):
@@ -156,23 +177,49 @@ class Loop:
       if number <= start + 2:
         jax.block_until_ready(state.step)
         progress.show_pace(number)
-      last = number == self.stop
+      last, score = number == self.stop, None
       if number % config.log_every == 0 or last:
         state = self.log_training(state, number, log, progress)
       if number % config.eval_every == 0 and not last:
-        metrics = evaluator(state.variables, self.batches['validation'])
-        self.log_evaluation(number, config.data.validation, metrics, log)
+        score = self.validate(number, state, evaluator, log)
       if asked_to_stop.is_set() and not last:
-        self.checkpoints.save(number, state)
+        self.checkpoints.save(number, state, score)
         print(f'stopped at step {number}, everything is saved: run again to go on', flush=True)
         return PREEMPTED
-      if number % config.save_every == 0 and not last:
-        self.checkpoints.save(number, state)
-    metrics = evaluator.with_swapped(state.variables, self.batches['test'])
-    log.write(self.stop, config.data.test, metrics)
-    self.checkpoints.save(self.stop, state)
-    print(result_table(config.data.test, metrics), flush=True)
+      if (number % config.save_every == 0 or self.is_best(score)) and not last:
+        self.checkpoints.save(number, state, score)
+    self.end(state, evaluator, log)
     return DONE
+
+  def end(self, state: State, evaluator: Evaluator, log: MetricsLog) -> None:
+    """Saves the last step, and shows what the chosen one, or else the last, does on test."""
+    split, variables, chosen, score = self.config.data.test, state.variables, {}, None
+    if self.task.CHOSEN_BY:
+      score = self.validate(self.stop, state, evaluator, log)
+    if score is not None:
+      step, best = self.stop, score
+      if not self.is_best(score):
+        step, best = self.checkpoints.chosen
+        variables = self.checkpoints.load(step, self.mesh)
+      chosen = {'chosen_step': step, f'validation_{self.task.CHOSEN_BY}': best}
+    path = self.workdir / 'predictions' / f'{split}.json'
+    metrics = evaluator.result(variables, self.batches['test'], path) | chosen
+    log.write(self.stop, split, metrics)
+    self.checkpoints.save(self.stop, state, score)
+    print(self.task.table(split, metrics), flush=True)
+
+  def is_best(self, score: float | None) -> bool:
+    """Whether a score on validation is higher than that of each step before."""
+    before = self.checkpoints.chosen
+    return score is not None and (before is None or score > before[1])
+
+  def validate(
+    self, number: int, state: State, evaluator: Evaluator, log: MetricsLog
+  ) -> float | None:
+    """Evaluates on validation and logs it; returns what a step is chosen by, if anything is."""
+    metrics = evaluator(state.variables, self.batches['validation'])
+    self.log_evaluation(number, self.config.data.validation, metrics, log)
+    return metrics.get(self.task.CHOSEN_BY)
 
   def training_batches(self, start: int) -> Iterator[Batch]:
     """The (micro-)batches on the devices, from the first of step `start` on."""
@@ -184,7 +231,7 @@ class Loop:
   def log_training(self, state: State, number: int, log: MetricsLog, progress: Progress) -> State:
     """Logs the means since the last time; returns the state with fresh sums."""
     metrics = finish(jax.device_get(state.sums))
-    shown = {name: metrics[name] for name in ('loss', 'itm_accuracy', 'mlm_accuracy')}
+    shown = {name: metrics[name] for name in self.task.SHOWN if name in metrics}
     speed = progress.examples_per_second(number, self.config.batch_size)
     for name, rate in self.rates.items():
       # The rate of the step just taken.
@@ -196,8 +243,7 @@ class Loop:
   def log_evaluation(self, number: int, split: str, metrics: Metrics, log: MetricsLog) -> None:
     """Logs the metrics of a split and shows the main ones."""
     log.write(number, split, metrics)
-    names = ('loss', 'itm_accuracy', 'mlm_accuracy', 'mlm_visual_accuracy')
-    shown = '  '.join(f'{name} {metrics[name]:.3f}' for name in names if name in metrics)
+    shown = '  '.join(f'{name} {metrics[name]:.3f}' for name in self.task.SHOWN if name in metrics)
     print(f'{split} at step {number}: {shown}', flush=True)
 
 

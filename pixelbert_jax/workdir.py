@@ -1,10 +1,10 @@
-"""What lies in the workdir of a run: `config.json` and `vocab.txt`, which make it this run's."""
+"""What makes a workdir this run's: `config.json`, `vocab.txt` and, of VQA, `answers.json`."""
 
 import itertools
 import json
 import os
 import pathlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -16,11 +16,16 @@ MAY_CHANGE = (
   *('data.data_dir', 'epochs', 'steps', 'log_every', 'eval_every', 'eval_batches'),
   *('save_every', 'keep', 'threads'),
   *('mesh.data', 'mesh.fsdp'),  # to the last bit it is the same run on the same mesh only
-  'text.vocabulary',  # where it lies; what it holds may not
+  *('text.vocabulary', 'data.answers'),  # where they lie; what they hold may not
 )
 
 
-def check_workdir(workdir: pathlib.Path, config: dict[str, Any], vocabulary: str) -> None:
+def check_workdir(
+  workdir: pathlib.Path,
+  config: dict[str, Any],
+  vocabulary: str,
+  answers: Sequence[str] | None = None,
+) -> None:
   """Checks that a run may use `workdir`: there is no other in it.
 
   Raises:
@@ -40,6 +45,13 @@ def check_workdir(workdir: pathlib.Path, config: dict[str, Any], vocabulary: str
       f'{workdir} holds a run with another configuration ({"; ".join(differing)}): '
       'take another --workdir, or delete that one'
     )
+  if answers is not None and (workdir / 'answers.json').exists():
+    differing = difference(json.loads((workdir / 'answers.json').read_text()), answers)
+    if differing:
+      raise CheckpointError(
+        f'data.answers is not the answer list of the run in {workdir} ({differing}): '
+        'take another --workdir, or delete that one'
+      )
   if not (workdir / 'vocab.txt').exists():
     return
   differing = vocabulary_difference(workdir / 'vocab.txt', vocabulary)
@@ -50,9 +62,14 @@ def check_workdir(workdir: pathlib.Path, config: dict[str, Any], vocabulary: str
     )
 
 
-def claim_workdir(workdir: pathlib.Path, config: dict[str, Any], vocabulary: str) -> None:
-  """Checks like `check_workdir`, then writes the configuration and vocabulary of the run."""
-  check_workdir(workdir, config, vocabulary)
+def claim_workdir(
+  workdir: pathlib.Path,
+  config: dict[str, Any],
+  vocabulary: str,
+  answers: Sequence[str] | None = None,
+) -> None:
+  """Checks like `check_workdir`, then writes what makes it this run's."""
+  check_workdir(workdir, config, vocabulary, answers)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
   except OSError as error:
@@ -61,14 +78,22 @@ def claim_workdir(workdir: pathlib.Path, config: dict[str, Any], vocabulary: str
     ) from error
   if not (workdir / 'vocab.txt').exists():
     _write_whole(workdir / 'vocab.txt', pathlib.Path(vocabulary).read_bytes())
+  if answers is not None and not (workdir / 'answers.json').exists():
+    text = json.dumps(list(answers), indent=0, ensure_ascii=False) + '\n'
+    _write_whole(workdir / 'answers.json', text.encode())
   _write_whole(workdir / 'config.json', to_json(config).encode())
 
 
 def vocabulary_difference(there: pathlib.Path, here: str | os.PathLike) -> str:
   """Which entries of two vocabulary files differ: how many and the first; '' if none."""
   files = [pathlib.Path(path).read_bytes() for path in (there, here)]
-  words = [file.decode(errors='backslashreplace').removesuffix('\n').split('\n') for file in files]
-  pairs = enumerate(itertools.zip_longest(*words), 1)
+  words = (file.decode(errors='backslashreplace').removesuffix('\n').split('\n') for file in files)
+  return difference(*words)
+
+
+def difference(there: Sequence[str], here: Sequence[str]) -> str:
+  """Which entries of two lists differ: how many and the first; '' if none."""
+  pairs = enumerate(itertools.zip_longest(there, here), 1)
   differing = [(line, *pair) for line, pair in pairs if pair[0] != pair[1]]
   if not differing:
     return ''

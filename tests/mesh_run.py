@@ -14,8 +14,10 @@ import numpy as np
 
 from configs.pretrain import get_config
 from pixelbert_jax import sharding
-from pixelbert_jax.evaluate import Evaluator, finish
+from pixelbert_jax.evaluate import Evaluator
 from pixelbert_jax.experiment import make_batches, make_model, prepare_data, resolve
+from pixelbert_jax.tasks import pretraining
+from pixelbert_jax.tasks.sums import finish
 from pixelbert_jax.train import init_state
 
 STEPS = 20
@@ -35,7 +37,7 @@ def run(config, data, fsdp):
     state = step(state, [sharding.global_batch(mesh, batches['train'][number])])
     losses.append(finish(jax.device_get(state.sums))['loss'])
     state = state._replace(sums=jax.tree.map(np.zeros_like, jax.device_get(state.sums)))
-  metrics = Evaluator(model, mesh, 1)(state.variables, batches['validation'])
+  metrics = Evaluator(pretraining, model, mesh, 1)(state.variables, batches['validation'])
   split = sum(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state.params))
   return {'losses': losses, 'metrics': metrics, 'split': split}
 

@@ -91,6 +91,25 @@ def largest(folder):
   return max((path for path in folder.rglob('*') if path.is_file()), key=lambda p: p.stat().st_size)
 
 
+def test_the_step_with_the_best_score_is_kept_and_taken(tmp_path):
+  folder = tmp_path / 'run'
+  save(folder)
+  with contextlib.closing(Checkpoints(folder, keep=1)) as checkpoints:
+    assert checkpoints.chosen is None
+    for step, score in {5: 0.5, 10: 0.7, 15: 0.7, 20: 0.6, 25: None}.items():
+      checkpoints.save(step, make_state(step), score)
+    assert checkpoints.chosen == (10, 0.7)
+  assert steps(folder) == [10, 25]
+  # Another process finds it too; a run goes on from the newest.
+  with contextlib.closing(Checkpoints(folder, keep=1)) as checkpoints:
+    assert checkpoints.chosen == (10, 0.7)
+    assert int(checkpoints.restore(abstract(make_state(0))).step) == 25
+  assert load(folder).step == 10
+  assert load(f'{folder}@25').step == 25
+  flip(largest(folder / 'checkpoints/10/model'))
+  assert load(folder).step == 25
+
+
 @pytest.fixture
 def workdir(tmp_path):
   """That of a run with the steps 5 and 10."""

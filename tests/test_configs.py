@@ -8,9 +8,12 @@ import jax
 import numpy as np
 import pytest
 
+from configs import vqa
 from configs.pretrain import VARIANTS, get_config
+from pixelbert_jax import configuration
 from pixelbert_jax.input.image import choose_canvas
 from pixelbert_jax.input.plan import Canvases
+from pixelbert_jax.starting import BACKBONE
 from pixelbert_jax.train import init_variables, make_model
 from pixelbert_jax.weights import caffe2
 
@@ -65,12 +68,43 @@ DIFFERENCES = {
 }
 
 
+VQA = {
+  'batch_size': 256,
+  'epochs': 18,
+  'sampled_pixels': 0,
+  'optimizer.decay_epochs': (12, 16),
+  'optimizer.warmup_epochs': 0.1,
+  'data.name': 'vqa_v2',
+}
+# Of pre-training alone; nor does a warm-up in steps count where there is one in epochs.
+PRETRAINING = {'mask_share', 'init_from'}
+PRETRAINING |= {f'optimizer.{part}_warmup_steps' for part in ('cnn', 'transformer')}
+
+
 def flat(config, prefix=''):
   fields = {}
   for name, value in config.items():
     deeper = isinstance(value, dict)
     fields |= flat(value, f'{prefix}{name}.') if deeper else {prefix + name: value}
   return fields
+
+
+@pytest.mark.parametrize('variant', ['r50', 'x101', 'x152'])
+def test_numbers_of_the_papers_vqa(variant):
+  found = flat(vqa.get_config(variant).to_dict())
+  shared = {k: x for k, x in (PAPER | DIFFERENCES[variant]).items() if k not in PRETRAINING}
+  expected = shared | {'micro_batches': 1} | VQA
+  assert {name: found[name] for name in expected} == expected
+  assert found['init_from'] == f'runs/pretrain-{variant}-s0'
+
+
+@pytest.mark.parametrize('variant', vqa.VARIANTS)
+def test_every_variant_of_vqa_fits_the_pre_training_it_starts_from(variant):
+  found, start = flat(vqa.get_config(variant).to_dict()), fields(variant)
+  assert {n: found[n] for n in BACKBONE} == {n: start[n] for n in BACKBONE}
+  assert found.keys() == flat(vqa.get_config('r50').to_dict()).keys()
+  assert (found['name'], found['variant']) == ('vqa', variant)
+  configuration.check(vqa.get_config(variant))
 
 
 def fields(variant):

@@ -70,6 +70,23 @@ MISTAKES = {
   'stride of more stages': (override('cnn.total_stride=64'), ['total_stride', '[8, 16]', '64']),
   'groups without width': (override('cnn.groups=32'), ['cnn.groups 32', 'group_width 0']),
   'no start': (('--config=configs/pretrain.py:r50',), ['init_from', 'convert', '=scratch']),
+  'nowhere to fine-tune from': (
+    ('--config=configs/vqa.py:r50', '--config.init_from='),
+    ['init_from', 'pixelbert_jax.main --config=configs/pretrain.py:r50', '=scratch'],
+  ),
+  'pre-training not there yet': (
+    ('--config=configs/vqa.py', '--config.init_from=runs/pretrain-test-s77'),
+    ['runs/pretrain-test-s77', 'main --config=configs/pretrain.py:test --config.seed=77`'],
+  ),
+  'no such answer list': (
+    ('--config=configs/vqa.py:test', '--config.data.answers=a.json'),
+    ['data.answers', 'a.json'],
+  ),
+  'mixture of questions': (
+    ('--config=configs/vqa.py:test', '--config.data.name=scenes/easy+scenes/easy'),
+    ['data.name', 'pre-training only'],
+  ),
+  'long warm-up': (override('optimizer.warmup_epochs=-1'), ['warmup_epochs', 'at least 0']),
   'no such checkpoint': (override('init_from=nowhere'), ['init_from', 'nowhere']),
   'more devices': (override('mesh.data=64'), ['mesh: data=64, fsdp=1', 'devices']),
   'no devices': (override('mesh.fsdp=0'), ['config.mesh.fsdp', '-1']),

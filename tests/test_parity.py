@@ -22,8 +22,9 @@ from pixelbert_jax.experiment import make_model, make_optimizer, resolve
 from pixelbert_jax.input.image import model_input
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.models.pixelbert import sample_pixels
-from pixelbert_jax.step import LOGGED, State, Step
+from pixelbert_jax.step import State, Step, forward, no_sums
 from pixelbert_jax.tasks import pretraining
+from pixelbert_jax.tasks import sums as sums_lib
 from pixelbert_jax.weights import names
 from pixelbert_jax.weights.export import model_config
 from pixelbert_jax.weights.modeling_pixelbert import PixelBert, PixelBertConfig
@@ -299,11 +300,11 @@ def test_outputs_losses_and_gradients(cnn, sampled, small):
   twin, inputs = twin_of(config, variables).train(), twin_inputs(batch, torch.float32)
 
   def loss(params):
-    outputs, changed = pretraining.forward(
+    outputs, changed = forward(
       model, variables | {'params': params}, batch, True, rngs=rngs, mutable=['batch_stats']
     )
     sums = pretraining.losses(outputs, batch)
-    return pretraining.loss(sums, batch), (outputs, sums, changed)
+    return sums_lib.loss(sums, batch), (outputs, sums, changed)
 
   run = jax.jit(jax.value_and_grad(loss, has_aux=True))
   (total, (outputs, sums, changed)), gradients = run(variables['params'])
@@ -322,7 +323,7 @@ def test_outputs_losses_and_gradients(cnn, sampled, small):
   assert_close(outputs['mlm_logits'], hidden, OUTPUTS)
   assert_close(outputs['itm_logits'], expected.itm_logits.view(B, K), OUTPUTS)
   for task in ('mlm_loss', 'itm_loss'):
-    assert float(pretraining.mean(sums[task])) == pytest.approx(expected[task].item(), abs=LOSSES)
+    assert float(sums_lib.mean(sums[task])) == pytest.approx(expected[task].item(), abs=LOSSES)
   assert float(total) == pytest.approx(expected.loss.item(), abs=LOSSES)
   assert_same_gradients(gradients, twin)
   statistics = names.to_torch(changed)
@@ -382,11 +383,11 @@ def test_twenty_steps_of_training(small):
       jax.tree.map(jnp.array, start['params']),
       jax.tree.map(jnp.array, start['batch_stats']),
       optimizer.init(start['params']),
-      {name: jnp.zeros(2) for name in LOGGED},
+      no_sums(pretraining),
     )
     mesh = sharding.make_mesh()
     places = sharding.state_sharding(mesh, state)
-    step = Step(model, optimizer, 0, 1, places)
+    step = Step(pretraining, model, optimizer, 0, 1, places)
     state = jax.device_put(state, places)
     twin = twin_of(config, start).train()
     optimizers, norms = torch_optimizers(twin, c), []

@@ -153,7 +153,8 @@ def test_leftover_captions_are_others_in_each_epoch():
 def test_no_image_is_lost_for_want_of_captions():
   counts = [1, 2, 3, 5, 9, 0] * 4
   sidecar = sidecar_of(counts)
-  image, text, weight = group_texts(sidecar, 4, np.random.default_rng(0), training=True)
+  rng = np.random.default_rng(0)
+  image, text, weight = group_texts(sidecar.captions.start, 4, rng, training=True)
   assert collections.Counter(image.tolist()) == {
     i: max(1, count // 4) for i, count in enumerate(counts) if count
   }
@@ -209,7 +210,7 @@ def test_epochs_and_seeds_differ_and_repeat():
 def test_untrue_pairs_are_a_permutation_of_their_own_texts(texts, claims):
   sidecar = claiming(61, 4, 30, 6) if claims else sidecar_of([4, 5, 2] * 20 + [4])
   rng = np.random.default_rng(0)
-  image, before, weight = group_texts(sidecar, texts, rng, training=False)
+  image, before, weight = group_texts(sidecar.captions.start, texts, rng, training=False)
   kept = before.copy()
   after, matched, left = mismatch_half(sidecar, image, before, weight, rng)
   np.testing.assert_array_equal(before, kept)

@@ -14,7 +14,9 @@ from pixelbert_jax.models.bert import Encoder, TextEmbedding
 from pixelbert_jax.models.heads import PretrainingModel
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.models.resnet import ResNet
+from pixelbert_jax.step import forward
 from pixelbert_jax.tasks import pretraining
+from pixelbert_jax.tasks import sums as sums_lib
 
 B, K, T, M, VOCAB = 4, 3, 7, 5, 11
 
@@ -57,9 +59,9 @@ def test_losses_are_torchs_cross_entropies_over_what_counts():
   mlm = cross_entropy(o['mlm_logits'][at], b['mlm_target'][at].long())
   itm = binary_cross_entropy_with_logits(o['itm_logits'][here], b['itm_label'][here].float())
   sums = jax.jit(pretraining.losses)(outputs, batch)
-  assert pretraining.mean(sums['mlm_loss']) == pytest.approx(mlm.item(), rel=1e-5)
-  assert pretraining.mean(sums['itm_loss']) == pytest.approx(itm.item(), rel=1e-5)
-  assert pretraining.loss(sums, batch) == pytest.approx(mlm.item() + itm.item(), rel=1e-5)
+  assert sums_lib.mean(sums['mlm_loss']) == pytest.approx(mlm.item(), rel=1e-5)
+  assert sums_lib.mean(sums['itm_loss']) == pytest.approx(itm.item(), rel=1e-5)
+  assert sums_lib.loss(sums, batch) == pytest.approx(mlm.item() + itm.item(), rel=1e-5)
   assert sums['mlm_loss'][1] == at.sum().item()
   assert sums['itm_loss'][1] == here.sum().item()
 
@@ -83,7 +85,7 @@ def test_a_batch_without_hidden_words_has_a_loss():
   @functools.partial(jax.value_and_grad, has_aux=True)
   def run(outputs):
     sums = pretraining.losses(outputs, batch)
-    return pretraining.loss(sums, batch), pretraining.mean(sums['itm_loss'])
+    return sums_lib.loss(sums, batch), sums_lib.mean(sums['itm_loss'])
 
   (value, itm), gradients = run(outputs)
   assert value == itm > 0
@@ -158,11 +160,9 @@ def frozen_model():
 
   @jax.jit
   def run(batch):
-    outputs, changed = pretraining.forward(
-      model, variables, batch, train=True, mutable=['batch_stats']
-    )
+    outputs, changed = forward(model, variables, batch, train=True, mutable=['batch_stats'])
     sums = pretraining.losses(outputs, batch)
-    return pretraining.loss(sums, batch), sums, changed
+    return sums_lib.loss(sums, batch), sums, changed
 
   return model, variables, run
 
@@ -201,7 +201,7 @@ def test_the_model_sees_resized_and_normalised_pixels(own):
   model, variables, _ = frozen_model()
   model = model.clone(backbone=model.backbone.clone(**own))
   batch = batch_of_images()
-  found = jax.jit(lambda b: pretraining.forward(model, variables, b, train=False))(batch)
+  found = jax.jit(lambda b: forward(model, variables, b, train=False))(batch)
   image = torch.from_numpy(batch['image'].astype(np.float32)) / 255
   mean = torch.tensor(own.get('mean', [0.485, 0.456, 0.406]))
   deviation = torch.tensor(own.get('deviation', [0.229, 0.224, 0.225]))

@@ -21,6 +21,7 @@ from pixelbert_jax import UserError, checkpoint, sharding
 from pixelbert_jax.evaluate import Evaluator
 from pixelbert_jax.experiment import make_batches, make_model, prepare_data, resolve
 from pixelbert_jax.metrics import MetricsLog
+from pixelbert_jax.tasks import pretraining
 from pixelbert_jax.train import DONE, PREEMPTED, init_state, train
 
 STEPS = 12  # With a save after 5 and 10, and an evaluation after 10.
@@ -226,7 +227,7 @@ def test_what_is_loaded_evaluates_as_the_run_did(finished, few_scenes):
   config.data.data_dir, config.text.vocabulary = str(few_scenes), str(loaded.vocabulary)
   batches = make_batches(config, prepare_data(config))
   model = make_model(config, len(batches['test'].tokenizer.words))
-  evaluator = Evaluator(model, sharding.make_mesh(), 2)
+  evaluator = Evaluator(pretraining, model, sharding.make_mesh(), 2)
   found = evaluator(loaded.variables, batches['test'])
   logged = timeless_metrics(finished)[-1]
   for name in ('loss', 'itm_accuracy', 'mlm_accuracy'):
@@ -296,10 +297,10 @@ def test_the_loss_falls_on_what_is_seen_again_and_again(parts):
 @pytest.mark.slow
 def test_evaluation_counts_every_pair_once_whatever_the_batch_size(parts):
   variables = parts.state().variables
-  found = Evaluator(parts.model, parts.mesh, 2)(variables, parts.batches['test'])
+  found = Evaluator(pretraining, parts.model, parts.mesh, 2)(variables, parts.batches['test'])
   # 3 images at a time: the last batch is filled up.
   few = dataclasses.replace(parts.batches['test'], images=3)
   assert len(few) * 3 > len(few.split.sidecar.image_id)
-  other = Evaluator(parts.model, parts.mesh, 2)(variables, few)
+  other = Evaluator(pretraining, parts.model, parts.mesh, 2)(variables, few)
   for name in ('itm_loss', 'itm_accuracy'):
     assert other[name] == pytest.approx(found[name], abs=1e-6)

@@ -6,7 +6,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from data.vqa_v2 import answers
+from data.vqa_v2.answers import is_published
+from pixelbert_jax.input import answers
 from pixelbert_jax.input.rows import Question, Row
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.scores.vqa import normalise
@@ -25,8 +26,8 @@ def test_published_answers_are_normalised():
   golden = shared('vqa_v2_answers_3129.json')
   assert len(golden) == 3129
   assert [answer for answer in golden if normalise(answer) != answer] == []
-  assert answers.is_published(list(golden)[::-1])
-  assert not answers.is_published(list(golden)[1:])
+  assert is_published(list(golden)[::-1])
+  assert not is_published(list(golden)[1:])
 
 
 def asked(best: list[str], given: list[list[str]] | None = None) -> Sidecar:

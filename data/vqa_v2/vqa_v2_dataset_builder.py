@@ -10,6 +10,7 @@ from data import corpus, karpathy
 from data.archive import Archive, SourceError, first
 from data.entry import Entry, Need, Tally
 from data.vqa_v2 import answers
+from pixelbert_jax.input.answers import LEAST, answer_list
 from pixelbert_jax.input.rows import Question
 from pixelbert_jax.input.sidecar import Sidecar
 
@@ -79,10 +80,8 @@ class Builder(corpus.CorpusBuilder):
   def remarks(self, sidecars: Mapping[str, Sidecar]) -> list[str]:
     if not {'train', 'val'} <= sidecars.keys():
       return []
-    found = answers.answer_list([sidecars[split].questions for split in ('train', 'val')])
-    lines = [
-      f'{len(found):,} answers stand with {answers.LEAST} or more questions of train and val'
-    ]
+    found = answer_list([sidecars[split].questions for split in ('train', 'val')])
+    lines = [f'{len(found):,} answers stand with {LEAST} or more questions of train and val']
     if not answers.is_published(found):
       lines.append(f'warning: that is not the published list of {answers.PUBLISHED[0]:,}')
     return lines

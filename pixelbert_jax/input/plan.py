@@ -111,7 +111,7 @@ def plan_epoch(
   if not len(sidecar.text):
     raise UserError('the split has no texts')
   rng = np.random.default_rng([seed, PLAN, epoch])
-  image_of, text, weight = group_texts(sidecar, texts_per_image, rng, training)
+  image_of, text, weight = group_texts(sidecar.captions.start, texts_per_image, rng, training)
   canvas = canvases.choose(sidecar.size)[image_of]
   if shares:
     kept = keep_shares(shares, canvas, image_of, weight, rng)
@@ -120,25 +120,43 @@ def plan_epoch(
     text, matched, weight = mismatch_half(sidecar, image_of, text, weight, rng)
   else:
     matched = sidecar.label[text]
-  plan = batch_groups(canvas, image_of, text, matched, weight, images_per_batch, rng, training)
-  if not len(plan):
-    raise UserError(
-      f'batch_size: no canvas has {images_per_batch} groups of {texts_per_image} texts; lower it'
-    )
-  return plan
+  return batch_groups(canvas, image_of, text, matched, weight, images_per_batch, rng, training)
+
+
+def plan_questions(
+  sidecar: Sidecar,
+  canvases: Canvases,
+  seed: int,
+  epoch: int,
+  images_per_batch: int,
+  texts_per_image: int,
+  training: bool,
+) -> Plan:
+  """Plans an epoch of questions, each with its own image; as `plan_epoch`, texts are questions.
+
+  Raises:
+    UserError: the split has no questions, or in training too few for one batch.
+  """
+  if not len(sidecar.questions):
+    raise UserError('the split has no questions')
+  rng = np.random.default_rng([seed, PLAN, epoch])
+  start = np.searchsorted(sidecar.questions.image, np.arange(len(sidecar.image_id) + 1))
+  image_of, text, weight = group_texts(start, texts_per_image, rng, training)
+  canvas, matched = canvases.choose(sidecar.size)[image_of], np.ones(text.shape, bool)
+  return batch_groups(canvas, image_of, text, matched, weight, images_per_batch, rng, training)
 
 
 def group_texts(
-  sidecar: Sidecar, texts_per_image: int, rng: np.random.Generator, training: bool
+  start: np.ndarray, texts_per_image: int, rng: np.random.Generator, training: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Deals each image's captions into groups of K = `texts_per_image`.
+  """Deals each image's texts, numbers start[i] to start[i + 1], into groups of `texts_per_image`.
 
   Returns:
-    image [G], text [G, K] and weight [G, K] float32. Captions that fill no group are left out in
+    image [G], text [G, K] and weight [G, K] float32. Texts that fill no group are left out in
     training (others in each epoch), unless their image would then have none.
   """
-  count = np.diff(sidecar.captions.start)
-  # Captions in a random order within their image.
+  count = np.diff(start)
+  # Texts in a random order within their image.
   order = np.lexsort((rng.random(count.sum()), np.repeat(np.arange(len(count)), count)))
   groups = -(-count // texts_per_image)
   if training:
@@ -147,8 +165,8 @@ def group_texts(
   number = np.arange(len(image_of)) - np.repeat(np.cumsum(groups) - groups, groups)
   place = number[:, None] * texts_per_image + np.arange(texts_per_image)
   real = place < count[image_of][:, None]
-  start = sidecar.captions.start[image_of][:, None]
-  return image_of, order[start + np.where(real, place, 0)], real.astype(np.float32)
+  first = start[image_of][:, None]
+  return image_of, order[first + np.where(real, place, 0)], real.astype(np.float32)
 
 
 def keep_shares(
@@ -234,7 +252,11 @@ def batch_groups(
   rng: np.random.Generator,
   training: bool,
 ) -> Plan:
-  """Batches groups of one canvas each; the arguments are by group, as `group_texts` gives them."""
+  """Batches groups of one canvas each; the arguments are by group, as `group_texts` gives them.
+
+  Raises:
+    UserError: there are too few for one batch.
+  """
   batches, filled = [], []
   for number in np.unique(canvas):
     members = np.flatnonzero(canvas == number)
@@ -247,8 +269,12 @@ def batch_groups(
   if training:
     order = rng.permutation(len(groups))
     groups, real = groups[order], real[order]
+  if not len(groups):
+    raise UserError(
+      f'batch_size: no canvas has {images_per_batch} groups of {text.shape[1]} texts; lower it'
+    )
   return Plan(
-    canvas[groups[:, 0]] if len(groups) else np.zeros(0, int),
+    canvas[groups[:, 0]],
     image_of[groups],
     text[groups],
     matched[groups],

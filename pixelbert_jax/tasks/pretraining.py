@@ -12,41 +12,26 @@ A batch has B images of K texts, of T tokens with at most M hidden:
   and mlm_guessed [B, K, M] float32, 1 where the text alone gives the word away
 """
 
+import dataclasses
+import math
+import pathlib
+from collections.abc import Callable
+
 import jax
-import jax.numpy as jnp
 import optax
 
-from pixelbert_jax.input.image import model_input
+from pixelbert_jax.input.pairs import PairBatches
 from pixelbert_jax.input.visual import KINDS
-from pixelbert_jax.models.heads import PretrainingModel
+from pixelbert_jax.metrics import Metrics
+from pixelbert_jax.metrics import table as text_table
+from pixelbert_jax.tasks.sums import Sums, finish, total
 
 Array = jax.Array
-Sums = dict[str, Array]
+Run = Callable[[PairBatches], tuple[Sums, dict]]
 
-
-def total(value: Array, weight: Array) -> Array:
-  """[2] of at least float32: the weighted sum of values and the sum of weights."""
-  weight = weight.astype(jnp.float32)
-  return jnp.stack([jnp.sum(value * weight), jnp.sum(weight)])
-
-
-def mean(sums: Array) -> Array:
-  """The mean of a `total`; 0 where nothing was counted."""
-  return sums[0] / jnp.maximum(sums[1], 1e-9)
-
-
-def forward(model: PretrainingModel, variables: dict, batch: Sums, train: bool, **options):
-  """Runs the model on a batch; `options` are those of Flax's `apply` (rngs, mutable)."""
-  return model.apply(
-    variables,
-    model_input(batch, model.backbone.mean, model.backbone.deviation),
-    batch['size'],
-    batch['token_ids'],
-    batch['token_mask'],
-    batch['mlm_position'],
-    train,
-    **options,
-  )
+LOGGED = ('mlm_loss', 'itm_loss', 'mlm_accuracy', 'itm_accuracy')
+SHOWN = ('loss', 'itm_accuracy', 'mlm_accuracy', 'mlm_visual_accuracy')
+CHOSEN_BY = ''
 
 
 def losses(outputs: dict[str, Array], batch: dict[str, Array]) -> Sums:
@@ -57,19 +42,6 @@ def losses(outputs: dict[str, Array], batch: dict[str, Array]) -> Sums:
     'mlm_loss': total(mlm, batch['mlm_weight']),
     'itm_loss': total(itm, batch['weight']),
   }
-
-
-def loss(sums: Sums, batch: Sums) -> Array:
-  """The scalar that is minimised: the two means over the batch, summed.
-
-  Of a micro-batch it is the part that adds up to that: its sums over the weights of all.
-  """
-  losses = 0.0
-  for task in ('mlm', 'itm'):
-    value, own_weight = sums[f'{task}_loss']
-    weight = batch[f'{task}_total'][0] if f'{task}_total' in batch else own_weight
-    losses += mean(jnp.stack([value, weight]))
-  return losses
 
 
 def accuracies(outputs: dict[str, Array], batch: dict[str, Array]) -> Sums:
@@ -89,3 +61,41 @@ def accuracies(outputs: dict[str, Array], batch: dict[str, Array]) -> Sums:
     sums[f'mlm_{name}_accuracy'] = total(mlm, weight * (kind == i + 1))
     sums[f'mlm_{name}_accuracy_text_only'] = total(batch['mlm_guessed'], weight * (kind == i + 1))
   return sums
+
+
+def items(outputs: dict[str, Array], batch: dict[str, Array]) -> dict[str, Array]:
+  """Nothing: all there is to know of pre-training are sums."""
+  return {}
+
+
+def evaluate(run: Run, batches: PairBatches) -> Metrics:
+  """Means over all pairs of a split; what never occurs is not a number.
+
+  Every text is seen twice: whole for matching, with words hidden for the rest.
+  """
+  whole, _ = run(dataclasses.replace(batches, whole_share=1.0))
+  hidden, _ = run(dataclasses.replace(batches, whole_share=0.0))
+  return finish({k: (whole if k.startswith('itm') else hidden)[k] for k in hidden})
+
+
+def result(run: Run, batches: PairBatches, path: pathlib.Path) -> Metrics:
+  """The same, and again (`..._swapped`) with every image swapped for another; writes nothing."""
+  swapped = evaluate(run, dataclasses.replace(batches, swapped=True))
+  return evaluate(run, batches) | {f'{name}_swapped': x for name, x in swapped.items()}
+
+
+def table(split: str, metrics: Metrics) -> str:
+  """Accuracies on a split beside those with swapped images and a guess from the text alone."""
+  rows = {'image-text matching': 'itm_accuracy', 'hidden words': 'mlm_accuracy'}
+  rows |= {'visual words, determined': 'mlm_visual_accuracy'}
+  rows |= {f'  {kind}': f'mlm_{kind}_accuracy' for kind in KINDS}
+  missing = float('nan')
+  return text_table(
+    f'accuracy on {split}',
+    ['own image', 'swapped image', 'text alone'],
+    [
+      (title, [metrics.get(name + end, missing) for end in ('', '_swapped', '_text_only')])
+      for title, name in rows.items()
+      if math.isfinite(metrics.get(name, missing))
+    ],
+  )

@@ -39,6 +39,8 @@ def export(spec: str | os.PathLike, folder: str | os.PathLike) -> None:
   if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
     raise ExportError(f'{folder} is not empty: give a folder that does not exist yet')
   loaded = checkpoint.load(spec)
+  if loaded.answers is not None:
+    raise ExportError(f'{spec} answers questions: only models of pre-training can be exported yet')
   partial = folder.with_name(f'.{folder.name}.partial')
   shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
   partial.mkdir(parents=True)

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from pixelbert_jax import checkpoint
 from pixelbert_jax.experiment import make_model
-from pixelbert_jax.models.heads import PretrainingModel
+from pixelbert_jax.models.heads import Model
 from pixelbert_jax.train import init_variables
 from pixelbert_jax.weights import bert as bert_lib
 from pixelbert_jax.weights import cnn as cnn_lib
@@ -122,13 +122,13 @@ def take_export(bert: str, output: str | os.PathLike) -> str:
   return f'{output} is a checkpoint of {len(source.tensors)} tensors of {bert}'
 
 
-def build(config: ConfigDict, vocabulary: bytes) -> tuple[PretrainingModel, Variables]:
+def build(config: ConfigDict, vocabulary: bytes) -> tuple[Model, Variables]:
   """The model of a configuration and the shapes of its variables."""
   model = make_model(config, len(bert_lib.entries(vocabulary)))
   return model, jax.eval_shape(functools.partial(initial, model, config.seed))
 
 
-def initial(model: PretrainingModel, seed: int) -> Variables:
+def initial(model: Model, seed: int) -> Variables:
   """The variables that a run from scratch begins with."""
   texts = {'token_ids': np.int32, 'token_mask': bool, 'mlm_position': np.int32}
   batch = {name: np.zeros((1, 1, 4), dtype) for name, dtype in texts.items()}
@@ -158,9 +158,7 @@ def check(text: Source, image: Source, wanted: names.Shapes) -> set[str]:
   return lacking
 
 
-def at_random(
-  model: PretrainingModel, seed: int, like: Variables, lacking: set[str]
-) -> dict[str, np.ndarray]:
+def at_random(model: Model, seed: int, like: Variables, lacking: set[str]) -> dict[str, np.ndarray]:
   """Our arrays of the tensors that are lacking, by path: as of a run from scratch."""
   paths = {slot.ours for slot in names.slots(like) if slot.name in lacking}
 

@@ -1,0 +1,43 @@
+"""Losses and metrics as [sum, weight] over a batch, divided once."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+Sums = dict[str, Array]
+
+
+def total(value: Array, weight: Array) -> Array:
+  """[2] of at least float32: the weighted sum of values and the sum of weights."""
+  weight = weight.astype(jnp.float32)
+  return jnp.stack([jnp.sum(value * weight), jnp.sum(weight)])
+
+
+def mean(sums: Array) -> Array:
+  """The mean of a `total`; 0 where nothing was counted."""
+  return sums[0] / jnp.maximum(sums[1], 1e-9)
+
+
+def loss(sums: Sums, batch: dict[str, Array]) -> Array:
+  """The scalar that is minimised: the means of all losses over the batch, added up.
+
+  Of a micro-batch it is the part that adds up to that: its sums over the weights of the whole
+  batch, which stand in each row of `x_total` for `x_loss`.
+  """
+  added = 0.0
+  for name, (value, own_weight) in sums.items():
+    whole = name.removesuffix('_loss') + '_total'
+    added += mean(jnp.stack([value, batch[whole][0] if whole in batch else own_weight]))
+  return added
+
+
+def finish(sums: Sums) -> dict[str, float]:
+  """Divides totals [sum, weight] by their weights, once; what never occurs is not a number.
+
+  Adds the whole `loss`, to which a loss that never occurs adds nothing, as in training.
+  """
+  means = {k: float(s / w) if w else float('nan') for k, (s, w) in sums.items()}
+  losses = [x for name, x in means.items() if name.endswith('_loss')]
+  return means | {'loss': sum(loss for loss in losses if math.isfinite(loss))}
