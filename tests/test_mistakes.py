@@ -99,7 +99,7 @@ MISTAKES = {
   'not a vocabulary': (override('text.vocabulary=README.md'), ['README.md', '[CLS]']),
   'no such dataset': (
     override('data.name=scene', 'text.vocabulary=data/scenes/vocab.txt'),
-    ["no dataset 'scene'", 'nlvr, scenes'],
+    ["no dataset 'scene'", 'nlvr2, scenes'],
   ),
   'no such difficulty': (override('data.name=scenes/harder'), ['scenes/easy', 'scenes/hard']),
   'dataset not built': (

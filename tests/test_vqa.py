@@ -266,6 +266,7 @@ def test_what_is_loaded_from_a_moved_folder_answers_as_the_run_did(finished, dat
   assert found['vqa_loss'] == pytest.approx(last['vqa_loss'], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_as_if_it_never_was(config, finished, tmp_path, monkeypatch):
   write, left = MetricsLog.write, [4, 9]
 
@@ -343,8 +344,11 @@ def test_another_answer_list_is_refused(change, config, finished, tmp_path):
     train(config, tmp_path / 'run')
   assert '\n' not in str(error.value)
   assert not (tmp_path / 'run').exists()
-  # With none named, those of the checkpoint are taken.
-  config.data.answers, config.steps = '', 1
+
+
+@pytest.mark.slow
+def test_with_none_named_the_answers_of_the_checkpoint_are_taken(config, finished, tmp_path):
+  config.init_from, config.steps = str(finished), 1
   assert train(config, tmp_path / 'run') == DONE
   assert (tmp_path / 'run/answers.json').read_bytes() == (finished / 'answers.json').read_bytes()
 
