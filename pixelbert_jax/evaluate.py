@@ -1,6 +1,7 @@
 """Evaluation: a model over a split, for the numbers of its task."""
 
 import functools
+import json
 import pathlib
 from types import ModuleType
 
@@ -8,14 +9,18 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
+from pixelbert_jax import checkpoint, sharding
+from pixelbert_jax.experiment import TASKS, make_batches, make_model, prepare_data, resolve
 from pixelbert_jax.input import pipeline
 from pixelbert_jax.input.pipeline import Batches
 from pixelbert_jax.metrics import Metrics
 from pixelbert_jax.models.heads import Model
-from pixelbert_jax.sharding import global_batch
+from pixelbert_jax.starting import BACKBONE
 from pixelbert_jax.step import forward
 from pixelbert_jax.tasks.sums import Sums
+from pixelbert_jax.workdir import differences, to_json
 
 
 class Evaluator:
@@ -49,9 +54,41 @@ class Evaluator:
     count = len(batches) if whole else min(self._most or len(batches), len(batches))
     numbers = np.linspace(0, len(batches) - 1, count).round().astype(int)
     for batch in pipeline.read(batches, numbers, self._threads):
-      sums, found = self._step(variables, global_batch(self._mesh, batch))
+      sums, found = self._step(variables, sharding.global_batch(self._mesh, batch))
       total = sums if total is None else jax.tree.map(lambda a, b: a + b, total, sums)
       if found:
         items.append(multihost_utils.process_allgather(found, tiled=True))
     stacked = jax.tree.map(lambda *parts: np.concatenate(parts), *items) if items else {}
     return jax.device_get(total), stacked
+
+
+def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path) -> None:
+  """Runs a checkpoint on all of the split `config.data.test` and prints what it reaches.
+
+  Predictions, where the task has any, go to `predictions/` in `workdir`. Vocabulary and answer list
+  are those of the checkpoint.
+
+  Raises:
+    UserError: there is no such checkpoint, or it is of another task or model.
+  """
+  mesh = sharding.make_mesh(**config.mesh)
+  loaded = checkpoint.load(spec, mesh)
+  config = resolve(config, loaded.vocabulary)
+  config.text.vocabulary = str(loaded.vocabulary)
+  here = json.loads(to_json(config.to_dict()))
+  differing = differences(loaded.config, here, only=('name', *BACKBONE))
+  if differing:
+    raise checkpoint.CheckpointError(
+      f'--checkpoint={spec} is of another task or model: {"; ".join(differing[:4])}'
+    )
+  batches = make_batches(config, prepare_data(config), loaded.answers)
+  words = len(batches['test'].tokenizer.words)
+  model = make_model(config, words, len(loaded.answers or ()))
+  task, split = TASKS[config.name], config.data.test
+  print(
+    f'evaluating {loaded.folder}, step {loaded.step}, on {config.data.name}/{split}', flush=True
+  )
+  evaluator = Evaluator(task, model, mesh, config.threads)
+  path = workdir / 'predictions' / f'{split}.json'
+  metrics = evaluator.result(loaded.variables, batches['test'], path)
+  print(task.table(split, metrics), flush=True)

@@ -20,6 +20,7 @@ from pixelbert_jax.evaluate import Evaluator
 from pixelbert_jax.experiment import choose_answers, make_batches, make_model, resolve
 from pixelbert_jax.input import answers as answers_lib
 from pixelbert_jax.input.text import Tokenizer
+from pixelbert_jax.main import main
 from pixelbert_jax.metrics import MetricsLog
 from pixelbert_jax.scores import vqa as official
 from pixelbert_jax.scores.predictions import read_vqa
@@ -265,6 +266,7 @@ def test_what_is_loaded_from_a_moved_folder_answers_as_the_run_did(finished, dat
   assert found['vqa_loss'] == pytest.approx(last['vqa_loss'], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_as_if_it_never_was(config, finished, tmp_path, monkeypatch):
   write, left = MetricsLog.write, [4, 9]
 
@@ -342,10 +344,30 @@ def test_another_answer_list_is_refused(change, config, finished, tmp_path):
     train(config, tmp_path / 'run')
   assert '\n' not in str(error.value)
   assert not (tmp_path / 'run').exists()
-  # With none named, those of the checkpoint are taken.
-  config.data.answers, config.steps = '', 1
+
+
+@pytest.mark.slow
+def test_with_none_named_the_answers_of_the_checkpoint_are_taken(config, finished, tmp_path):
+  config.init_from, config.steps = str(finished), 1
   assert train(config, tmp_path / 'run') == DONE
   assert (tmp_path / 'run/answers.json').read_bytes() == (finished / 'answers.json').read_bytes()
+
+
+def test_the_command_evaluates_any_step_on_any_split(finished, few_scenes, tmp_path, capsys):
+  data = (f'--config.data.data_dir={few_scenes}', '--config.data.test=val')
+  command = ['--config=configs/vqa.py:test', *data, '--mode=evaluate', f'--workdir={tmp_path}']
+  assert main([*command, f'--checkpoint={finished}@{STEPS}']) == 0
+  out = capsys.readouterr().out
+  (logged,) = (x for x in lines_of(finished) if (x['step'], x['split']) == (STEPS, 'val'))
+  (row,) = (line for line in out.splitlines() if line.startswith('all questions'))
+  assert row.split()[2] == f'{logged["vqa_accuracy"]:.3f}'
+  assert json.loads((tmp_path / 'predictions/val.json').read_text())
+  assert main([*command, f'--checkpoint={finished}', '--config.transformer.layers=3']) == 1
+  assert 'transformer.layers is 2 there and 3 here' in capsys.readouterr().err
+  assert main(['--config=configs/pretrain.py:test', *command[1:], f'--checkpoint={finished}']) == 1
+  assert "name is 'vqa' there and 'pretrain' here" in capsys.readouterr().err
+  assert main(command) == 1
+  assert '--checkpoint=C go together' in capsys.readouterr().err
 
 
 def test_a_changed_answer_list_is_noticed(finished, tmp_path):
