@@ -13,10 +13,10 @@ from tests import corpora
 VOCABULARY = '--config.text.vocabulary=data/scenes/vocab.txt'
 
 
-def train(tmp_path, *arguments):
-  """Pre-trains a little; returns the metrics of the test split."""
-  workdir = tmp_path / 'run'
-  fixed = ['--config=configs/pretrain.py:test', VOCABULARY, '--config.image.canvases=((64, 96),)']
+def train(tmp_path, *arguments, task='pretrain'):
+  """Trains a little; returns the metrics of the test split."""
+  workdir = tmp_path / task
+  fixed = [f'--config=configs/{task}.py:test', VOCABULARY, '--config.image.canvases=((64, 96),)']
   fixed += ['--config.image.longer=96', '--config.steps=2', f'--workdir={workdir}']
   fixed += [f'--config.data.data_dir={tmp_path / "built"}']
   assert main([*fixed, *arguments]) == 0
@@ -45,15 +45,24 @@ def test_coco_and_visual_genome_are_pretrained_on_together(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_twenty_photographs_of_ones_own(tmp_path):
-  rows, rng = ['image,caption'], np.random.default_rng(0)
+  rows, asked, rng = ['image,caption'], ['image,question,answers'], np.random.default_rng(0)
   (tmp_path / 'photos').mkdir()
   for i in range(20):
     pixels = np.kron(rng.integers(0, 256, (6, 8, 3), np.uint8), np.ones((20, 20, 1), np.uint8))
     Image.fromarray(pixels).save(tmp_path / f'photos/{i}.jpg')
     rows += [f'{i}.jpg,a photograph with number {i}', f'{i}.jpg,"colours, many of them: {i}"']
-  (tmp_path / 'captions.csv').write_text('\n'.join(rows) + '\n')
-  tables = {'captions': str(tmp_path / 'captions.csv'), 'val_share': 0.2, 'test_share': 0.2}
+    asked += [f'{i}.jpg,is it colourful,yes', f'{i}.jpg,is it number {i},{"yes" if i else "no"}']
+  tables = {'val_share': 0.2, 'test_share': 0.2}
+  for name, lines in {'captions': rows, 'questions': asked}.items():
+    tables[name] = str(tmp_path / f'{name}.csv')
+    (tmp_path / f'{name}.csv').write_text('\n'.join(lines) + '\n')
   build('folder', tmp_path / 'built', tmp_path / 'photos', tables=tables)
-  options = ['--config.batch_size=4', '--config.texts_per_image=2']
-  last = train(tmp_path, '--config.data.name=folder', *options)
+  options = ['--config.data.name=folder', '--config.batch_size=4', '--config.texts_per_image=2']
+  last = train(tmp_path, *options)
   assert np.isfinite(last['loss'])
+  start = f'--config.init_from={tmp_path / "pretrain"}'
+  last = train(tmp_path, *options, start, task='vqa')
+  assert 0 <= last['vqa_accuracy'] <= 1
+  answered = json.loads((tmp_path / 'vqa/predictions/test.json').read_text())
+  assert len(answered) == 8
+  assert {row['answer'] for row in answered} == {'yes'}  # the only one given often enough
