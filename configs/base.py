@@ -45,7 +45,7 @@ def paper() -> ConfigDict:
   c.transformer.dropout, c.transformer.remat = 0.1, False
   c.transformer.init_std = 0.02  # of weights; smaller widths want more, about width ** -0.5
   c.optimizer = ConfigDict()
-  c.optimizer.cnn_rule = 'sgd'  # section 4.1; 'muon' from scratch
+  c.optimizer.cnn_rule = 'sgd'  # section 4.1; 'muon' from scratch; 'none': it is not tuned
   c.optimizer.cnn_rate, c.optimizer.cnn_decay = 1e-2, 5e-4
   c.optimizer.cnn_momentum = 0.9  # open
   c.optimizer.transformer_rate, c.optimizer.transformer_decay = 1e-4, 1e-2

@@ -157,7 +157,7 @@ RULES: dict[str, Rule] = {
   ),
   'transformer.dropout': BELOW_1,
   'transformer.init_std': ABOVE_0,
-  'optimizer.cnn_rule': one_of('sgd', 'muon'),
+  'optimizer.cnn_rule': one_of('sgd', 'muon', 'none'),
   **dict.fromkeys(
     (f'optimizer.{part}_{x}' for part in ('cnn', 'transformer') for x in ('rate', 'decay')),
     at_least(0),

@@ -1,65 +1,21 @@
-"""Evaluation: a model over a split, for the numbers of its task."""
+"""A checkpoint run on a split: what `--mode=evaluate --checkpoint=C` does."""
 
 import functools
-import json
 import pathlib
-from types import ModuleType
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from pixelbert_jax import checkpoint, sharding
-from pixelbert_jax.experiment import TASKS, make_batches, make_model, prepare_data, resolve
-from pixelbert_jax.input import pipeline
-from pixelbert_jax.input.pipeline import Batches
-from pixelbert_jax.metrics import Metrics
-from pixelbert_jax.models.heads import Model
-from pixelbert_jax.starting import BACKBONE
-from pixelbert_jax.step import forward
-from pixelbert_jax.tasks.sums import Sums
-from pixelbert_jax.workdir import differences, to_json
-
-
-class Evaluator:
-  """Runs a model over a split; compiled once for each shape of batch."""
-
-  def __init__(self, task: ModuleType, model: Model, mesh: Mesh, threads: int, most: int = 0):
-    """Of a split with more than `most` batches (0: any), that many are taken, evenly spread."""
-    self._task, self._mesh, self._threads, self._most = task, mesh, threads, most
-
-    @jax.jit
-    def step(variables, batch):
-      outputs = forward(model, variables, batch, train=False)
-      sums = task.losses(outputs, batch) | task.accuracies(outputs, batch)
-      return sums, task.items(outputs, batch)
-
-    self._step = step
-
-  def __call__(self, variables: dict, batches: Batches) -> Metrics:
-    """The metrics of a split."""
-    return self._task.evaluate(functools.partial(self.run, variables), batches)
-
-  def result(self, variables: dict, batches: Batches, path: pathlib.Path) -> Metrics:
-    """Those of the end, predictions written to `path` where the task has any."""
-    return self._task.result(functools.partial(self.run, variables), batches, path)
-
-  def run(
-    self, variables: dict, batches: Batches, whole: bool = False
-  ) -> tuple[Sums, dict[str, np.ndarray]]:
-    """Sums over the batches (`whole`: all there are), and the task's items [N, ...] of all rows."""
-    total, items = None, []
-    count = len(batches) if whole else min(self._most or len(batches), len(batches))
-    numbers = np.linspace(0, len(batches) - 1, count).round().astype(int)
-    for batch in pipeline.read(batches, numbers, self._threads):
-      sums, found = self._step(variables, sharding.global_batch(self._mesh, batch))
-      total = sums if total is None else jax.tree.map(lambda a, b: a + b, total, sums)
-      if found:
-        items.append(multihost_utils.process_allgather(found, tiled=True))
-    stacked = jax.tree.map(lambda *parts: np.concatenate(parts), *items) if items else {}
-    return jax.device_get(total), stacked
+from pixelbert_jax import checkpoint, sharding, starting
+from pixelbert_jax.experiment import (
+  TASKS,
+  init_variables,
+  make_batches,
+  make_evaluator,
+  make_model,
+  prepare_data,
+  resolve,
+)
 
 
 def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path) -> None:
@@ -75,20 +31,19 @@ def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path) -> None:
   loaded = checkpoint.load(spec, mesh)
   config = resolve(config, loaded.vocabulary)
   config.text.vocabulary = str(loaded.vocabulary)
-  here = json.loads(to_json(config.to_dict()))
-  differing = differences(loaded.config, here, only=('name', *BACKBONE))
-  if differing:
+  if config.name == 'vqa' and loaded.answers is None:
     raise checkpoint.CheckpointError(
-      f'--checkpoint={spec} is of another task or model: {"; ".join(differing[:4])}'
+      f'--checkpoint={spec} is of {loaded.config["name"]} and has no answers to choose from: '
+      'give one that configs/vqa.py has made'
     )
-  batches = make_batches(config, prepare_data(config), loaded.answers)
-  words = len(batches['test'].tokenizer.words)
-  model = make_model(config, words, len(loaded.answers or ()))
+  batches = make_batches(config, prepare_data(config), loaded.answers)['test']
+  model = make_model(config, len(batches.tokenizer.words), len(loaded.answers or ()))
+  shapes = jax.eval_shape(functools.partial(init_variables, model, config.seed, batches[0]))
+  variables = starting.fitted(loaded, config.to_dict(), shapes)
   task, split = TASKS[config.name], config.data.test
   print(
     f'evaluating {loaded.folder}, step {loaded.step}, on {config.data.name}/{split}', flush=True
   )
-  evaluator = Evaluator(task, model, mesh, config.threads)
   path = workdir / 'predictions' / f'{split}.json'
-  metrics = evaluator.result(loaded.variables, batches['test'], path)
+  metrics = make_evaluator(config, model, mesh).result(variables, batches, path)
   print(task.table(split, metrics), flush=True)

@@ -6,13 +6,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from data.build import Dataset, build, open_dataset
 from data.scenes import vocabulary as scenes_vocabulary
 from pixelbert_jax import UserError, optim
+from pixelbert_jax.evaluator import Evaluator
 from pixelbert_jax.input import answers, mixture
+from pixelbert_jax.input.image import model_canvas
 from pixelbert_jax.input.pairs import PairBatches
 from pixelbert_jax.input.pipeline import Batches
 from pixelbert_jax.input.plan import Canvases
@@ -48,8 +52,19 @@ def make_model(config: ConfigDict, vocab_size: int, answers: int = 0) -> Model:
   text = TextEmbedding(vocab_size, t.width, t.max_positions, t.dropout, t.init_std, dtype)
   encoder = Encoder(t.layers, t.heads, t.mlp_width, t.dropout, t.init_std, dtype, t.remat, unroll)
   mean, deviation = tuple(config.image.mean), tuple(config.image.deviation)
-  backbone = PixelBert(cnn, text, encoder, config.sampled_pixels, mean, deviation)
+  tuned = config.optimizer.cnn_rule != 'none'
+  backbone = PixelBert(cnn, text, encoder, config.sampled_pixels, mean, deviation, tuned)
   return VqaModel(backbone, answers) if config.name == 'vqa' else PretrainingModel(backbone)
+
+
+def init_variables(model: Model, seed: int, batch: dict[str, np.ndarray]) -> dict:
+  """Random parameters and fresh statistics."""
+  keys = jax.random.split(jax.random.key(seed))
+  rngs = dict(zip(('params', 'pixels'), keys, strict=True))
+  images = len(batch['size']) // len(batch['token_ids'])  # of a text
+  image = jnp.zeros((images, *model_canvas(batch), 3))
+  texts = (batch[name][:1] for name in model.INPUTS)
+  return model.init(rngs, image, batch['size'][:images], *texts, False)
 
 
 def make_optimizer(
@@ -106,7 +121,8 @@ def resolve(config: ConfigDict, vocabulary: pathlib.Path | None = None) -> Confi
   config = config.copy_and_resolve_references()
   if not config.cnn.batch_norm:
     # Without ImageNet's weights there are no statistics that one could freeze.
-    config.cnn.batch_norm = 'batch' if config.init_from == 'scratch' else 'frozen'
+    scratch = config.init_from == 'scratch' and config.optimizer.cnn_rule != 'none'
+    config.cnn.batch_norm = 'batch' if scratch else 'frozen'
   if not config.text.vocabulary:
     if vocabulary is None and is_embedded(config.data.name):
       vocabulary = scenes_vocabulary.FILE
@@ -192,6 +208,11 @@ def make_batches(
     )
     for role, fields in common.items()
   }
+
+
+def make_evaluator(config: ConfigDict, model: Model, mesh: Mesh, most: int = 0) -> Evaluator:
+  """What runs a resolved configuration's model over a split; `most` batches of it, 0 for all."""
+  return Evaluator(TASKS[config.name], model, mesh, config.threads, most)
 
 
 def prepare_data(config: ConfigDict) -> Dataset:

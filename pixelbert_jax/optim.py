@@ -67,11 +67,11 @@ def optimizer(
 ) -> optax.GradientTransformation:
   """Clips by the global norm over everything, then updates each part by its own rule.
 
-  `cnn_rule` is 'sgd' or 'muon', both with `cnn_momentum`. SGD adds its decay to the gradient before
-  the momentum, as PyTorch does; the other decays are decoupled. Muon's steps are as long as
-  AdamW's, and it leaves scales and biases to Adam with Nesterov's momentum. Biases, norms and the
-  shared semantic vector are not decayed. Raises ValueError for another rule, and where a parameter
-  is not of exactly one kind.
+  `cnn_rule` is 'sgd' or 'muon', both with `cnn_momentum`, or 'none': the CNN stays as it is. SGD
+  adds its decay to the gradient before the momentum, as PyTorch does; the other decays are
+  decoupled. Muon's steps are as long as AdamW's, and it leaves scales and biases to Adam with
+  Nesterov's momentum. Biases, norms and the shared semantic vector are not decayed. Raises
+  ValueError for another rule, and where a parameter is not of exactly one kind.
   """
   decayed = match_once(DECAYED, params)
 
@@ -102,11 +102,11 @@ def optimizer(
       consistent_rms=0.2,
     )
 
-  if cnn_rule not in ('sgd', 'muon'):
-    raise ValueError(f"the CNN's optimiser is 'sgd' or 'muon', not {cnn_rule!r}")
-  cnn = sgd if cnn_rule == 'sgd' else muon
+  cnn = {'sgd': sgd, 'muon': muon, 'none': lambda *_: optax.set_to_zero()}
+  if cnn_rule not in cnn:
+    raise ValueError(f"the CNN's optimiser is one of {list(cnn)}, not {cnn_rule!r}")
   rules = {
-    'cnn': cnn(cnn_rate, cnn_decay),
+    'cnn': cnn[cnn_rule](cnn_rate, cnn_decay),
     'transformer': optax.adamw(
       transformer_rate, b1, b2, transformer_epsilon, weight_decay=transformer_decay, mask=decay_mask
     ),

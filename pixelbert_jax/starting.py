@@ -72,7 +72,7 @@ def take(
     CheckpointError: the vocabulary, the answer list or the backbone is another, or a shape.
   """
   here, there = by_name(variables), by_name(loaded.variables)
-  _check_fit(loaded, config, here, there, answers)
+  _check_fit(f'init_from: {loaded.folder}', loaded, config, here, there, answers)
   taken, new, dropped = here.keys() & there.keys(), here.keys() - there, there.keys() - here
   print(
     f'starting from {loaded.folder}, step {loaded.step}: '
@@ -89,10 +89,34 @@ def take(
   return jax.tree_util.tree_map_with_path(choose, variables)
 
 
+def fitted(loaded: Loaded, config: dict[str, Any], shapes: dict[str, Tree]) -> dict[str, Tree]:
+  """All of `shapes` out of a checkpoint, as it is; what only the checkpoint has is dropped.
+
+  Raises:
+    CheckpointError: it is of another backbone, or lacks a head, or a shape is another.
+  """
+  here, there = by_name(shapes), by_name(loaded.variables)
+  what = f'--checkpoint={loaded.folder}'
+  _check_fit(what, loaded, config, here, there, None)
+  missing = sorted({name.removeprefix('params/').split('/')[0] for name in here.keys() - there})
+  if missing:
+    raise CheckpointError(
+      f'{what} is of {loaded.config["name"]} and lacks {", ".join(missing)}: '
+      f'train it for {config["name"]} first, by --config.init_from={loaded.folder}'
+    )
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: there[jax.tree_util.keystr(path, simple=True, separator='/')], shapes
+  )
+
+
 def _check_fit(
-  loaded: Loaded, config: dict[str, Any], here: dict, there: dict, answers: Sequence[str] | None
+  what: str,
+  loaded: Loaded,
+  config: dict[str, Any],
+  here: dict,
+  there: dict,
+  answers: Sequence[str] | None,
 ) -> None:
-  what = f'init_from: {loaded.folder}'
   vocabulary = config['text']['vocabulary']
   differing = vocabulary_difference(loaded.vocabulary, vocabulary)
   if differing:

@@ -14,25 +14,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from pixelbert_jax import checkpoint, sharding, starting
-from pixelbert_jax.evaluate import Evaluator
+from pixelbert_jax.evaluator import Evaluator
 from pixelbert_jax.experiment import (
   TASKS,
   choose_answers,
   images_per_batch,
+  init_variables,
   make_batches,
+  make_evaluator,
   make_model,
   make_optimizer,
   prepare_data,
   resolve,
 )
 from pixelbert_jax.input import pipeline
-from pixelbert_jax.input.image import model_canvas
 from pixelbert_jax.input.pipeline import Batches
 from pixelbert_jax.metrics import Metrics, MetricsLog, Progress
 from pixelbert_jax.models.heads import Model
@@ -41,15 +41,6 @@ from pixelbert_jax.tasks.sums import finish
 from pixelbert_jax.workdir import check_workdir, claim_workdir
 
 DONE, PREEMPTED = 0, 75
-
-
-def init_variables(model: Model, seed: int, batch: dict[str, np.ndarray]) -> dict:
-  """Random parameters and fresh statistics."""
-  keys = jax.random.split(jax.random.key(seed))
-  rngs = dict(zip(('params', 'pixels'), keys, strict=True))
-  image = jnp.zeros((1, *model_canvas(batch), 3))
-  texts = (batch[name][:1] for name in model.INPUTS)
-  return model.init(rngs, image, batch['size'][:1], *texts, False)
 
 
 def init_state(
@@ -169,7 +160,7 @@ class Loop:
     config, start = self.config, int(state.step)
     progress = Progress(start, self.stop)
     most = config.eval_batches * config.micro_batches
-    evaluator = Evaluator(self.task, self.model, self.mesh, config.threads, most)
+    evaluator = make_evaluator(config, self.model, self.mesh, most)
     asked_to_stop = catch_signals()
     batches = self.training_batches(start)
     for number in range(start + 1, self.stop + 1):

@@ -14,7 +14,7 @@ import numpy as np
 
 from configs.pretrain import get_config
 from pixelbert_jax import sharding
-from pixelbert_jax.evaluate import Evaluator
+from pixelbert_jax.evaluator import Evaluator
 from pixelbert_jax.experiment import make_batches, make_model, prepare_data, resolve
 from pixelbert_jax.tasks import pretraining
 from pixelbert_jax.tasks.sums import finish

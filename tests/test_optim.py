@@ -199,8 +199,19 @@ def test_an_unknown_kind_of_parameter_stops_the_optimiser():
 
 def test_an_unknown_rule_for_the_cnn_is_refused():
   rate = lambda _: 1.0  # noqa: E731
-  with pytest.raises(ValueError, match="'sgd' or 'muon', not 'adam'"):
+  with pytest.raises(ValueError, match='one of .*sgd.*muon.*none.* not .adam.'):
     optim.optimizer(random_tree(0), 'adam', rate, 0.9, 0.0, rate, (0.9, 0.9), 1e-8, 0.0, 1.0)
+
+
+def test_a_cnn_without_a_rule_stays_as_it_is():
+  params, gradients = (jax.tree.map(jnp.asarray, random_tree(seed)) for seed in (0, 1))
+  rate = lambda step: 0.1  # noqa: E731
+  optimizer = optim.optimizer(
+    params, 'none', cnn_rate=rate, transformer_rate=rate, clip_norm=0.0, **SETTINGS
+  )
+  updates, _ = jax.jit(lambda g, p: optimizer.update(g, optimizer.init(p), p))(gradients, params)
+  for name, update in flat(updates).items():
+    assert np.any(update) == ('/cnn/' not in name), name
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from configs.pretrain import get_config
 from data.build import build
 from data.scenes import record
 from pixelbert_jax import UserError, checkpoint, sharding
-from pixelbert_jax.evaluate import Evaluator
+from pixelbert_jax.evaluator import Evaluator
 from pixelbert_jax.experiment import make_batches, make_model, prepare_data, resolve
 from pixelbert_jax.metrics import MetricsLog
 from pixelbert_jax.tasks import pretraining

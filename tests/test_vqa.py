@@ -16,7 +16,7 @@ from configs import pretrain, vqa
 from data.build import build, open_dataset
 from data.scenes import record
 from pixelbert_jax import UserError, checkpoint, sharding
-from pixelbert_jax.evaluate import Evaluator
+from pixelbert_jax.evaluator import Evaluator
 from pixelbert_jax.experiment import choose_answers, make_batches, make_model, resolve
 from pixelbert_jax.input import answers as answers_lib
 from pixelbert_jax.input.text import Tokenizer
@@ -365,7 +365,7 @@ def test_the_command_evaluates_any_step_on_any_split(finished, few_scenes, tmp_p
   assert main([*command, f'--checkpoint={finished}', '--config.transformer.layers=3']) == 1
   assert 'transformer.layers is 2 there and 3 here' in capsys.readouterr().err
   assert main(['--config=configs/pretrain.py:test', *command[1:], f'--checkpoint={finished}']) == 1
-  assert "name is 'vqa' there and 'pretrain' here" in capsys.readouterr().err
+  assert 'is of vqa and lacks itm, mlm_bias, mlm_transform' in capsys.readouterr().err
   assert main(command) == 1
   assert '--checkpoint=C go together' in capsys.readouterr().err
 

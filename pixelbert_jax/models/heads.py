@@ -73,6 +73,67 @@ class PretrainingModel(nn.Module):
     return {'mlm_logits': mlm_logits, 'itm_logits': itm_logits}
 
 
+class MatchingModel(nn.Module):
+  """Pixel-BERT with the matching head alone: is a text true of an image, and how much so?
+
+  It starts from the head that pre-training's ITM has trained, for NLVR (one image a sentence) and
+  retrieval (section 4.4).
+  """
+
+  INPUTS: ClassVar = ('token_ids', 'token_mask')
+
+  backbone: PixelBert
+
+  def setup(self) -> None:
+    text = self.backbone.text
+    self.pooler = Pooler(text.init_std, text.dtype)
+    self.itm = dense(1, text.init_std, jnp.promote_types(text.dtype, jnp.float32))
+
+  def __call__(
+    self, image: Array, size: Array, token_ids: Array, token_mask: Array, train: bool
+  ) -> dict[str, Array]:
+    """Arguments as of PixelBert; `match_logits` [B, K] of at least float32."""
+    tokens, _ = self.backbone(image, size, token_ids, token_mask, train)
+    return {'match_logits': self.itm(self.pooler(tokens))[..., 0]}
+
+
+class Nlvr2Model(nn.Module):
+  """Pixel-BERT for statements about two images (section 4.3, "pair").
+
+  The text goes through with either image; on both [CLS] side by side comes a MLP, as in `VqaModel`.
+  One logit and binary cross-entropy are two logits and the paper's cross-entropy, said shorter.
+  """
+
+  IMAGES: ClassVar = 2  # of a statement
+  INPUTS: ClassVar = ('token_ids', 'token_mask')
+
+  backbone: PixelBert
+
+  def setup(self) -> None:
+    text = self.backbone.text
+    self.pooler = Pooler(text.init_std, text.dtype)
+    self.nlvr2_transform = Transform(text.init_std, text.dtype, 2 * text.width)
+    self.nlvr2 = dense(1, text.init_std, jnp.promote_types(text.dtype, jnp.float32))
+
+  def __call__(
+    self, image: Array, size: Array, token_ids: Array, token_mask: Array, train: bool
+  ) -> dict[str, Array]:
+    """`match_logits` [B, K] of at least float32.
+
+    Args:
+      image: [2 B, H, W, 3], the left and the right one of each pair, one after the other.
+      size: [2 B, 2].
+      token_ids: [B, K, T].
+      token_mask: [B, K, T].
+      train: as of PixelBert.
+    """
+    ids, mask = (jnp.repeat(x, self.IMAGES, axis=0) for x in (token_ids, token_mask))
+    tokens, _ = self.backbone(image, size, ids, mask, train)
+    cls = self.pooler(tokens).reshape(-1, self.IMAGES, *tokens.shape[1:2], tokens.shape[-1])
+    both = jnp.concatenate([cls[:, 0], cls[:, 1]], axis=-1)
+    return {'match_logits': self.nlvr2(self.nlvr2_transform(both))[..., 0]}
+
+
 class VqaModel(nn.Module):
   """Pixel-BERT with the head that answers questions (section 4.2).
 
@@ -103,4 +164,4 @@ class VqaModel(nn.Module):
     return {'vqa_logits': self.vqa(self.vqa_transform(self.pooler(tokens)))}
 
 
-Model = PretrainingModel | VqaModel
+Model = PretrainingModel | MatchingModel | Nlvr2Model | VqaModel

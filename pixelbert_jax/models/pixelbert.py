@@ -46,6 +46,7 @@ class PixelBert(nn.Module):
     sampled_pixels: pixels drawn for each pair in training; 0 takes them all.
     mean, deviation: of RGB in 0..1, what images are normalised by before they come in: part of
       what the CNN has learnt. ImageNet's by default.
+    tuned_cnn: whether the CNN learns; else no gradient goes into it.
   """
 
   cnn: ResNet
@@ -54,6 +55,7 @@ class PixelBert(nn.Module):
   sampled_pixels: int = 0
   mean: tuple[float, ...] = (0.485, 0.456, 0.406)
   deviation: tuple[float, ...] = (0.229, 0.224, 0.225)
+  tuned_cnn: bool = True
 
   def setup(self) -> None:
     width, std = self.text.width, self.text.init_std
@@ -72,6 +74,8 @@ class PixelBert(nn.Module):
       [B, P, D] and mask [B, P] bool.
     """
     features, mask = self.cnn(image, size, train)
+    if not self.tuned_cnn:
+      features = jax.lax.stop_gradient(features)
     b, h, w, c = features.shape
     tokens = self.projection(features.reshape(b, h * w, c))
     return tokens + self.semantic.astype(tokens.dtype), mask.reshape(b, h * w)
@@ -101,9 +105,14 @@ class PixelBert(nn.Module):
     Returns:
       Tokens [B, K, T, D] and pixels [B, K, p, D].
     """
+    return self.join(*self.embed_pixels(image, size, train), token_ids, token_mask, train)
+
+  def join(
+    self, pixels: Array, pixel_mask: Array, token_ids: Array, token_mask: Array, train: bool
+  ) -> tuple[Array, Array]:
+    """Encodes the pixels of `embed_pixels` with texts; arguments and results as of a call."""
     b, k, t = token_ids.shape
-    tokens, mask = self.embed_pixels(image, size, train)
-    pixels, pixel_mask = self.pair_pixels(tokens, mask, k, train)
+    pixels, pixel_mask = self.pair_pixels(pixels, pixel_mask, k, train)
     words = self.text(token_ids.reshape(b * k, t), deterministic=not train)
     x = jnp.concatenate([words, pixels.reshape(b * k, *pixels.shape[2:])], axis=1)
     mask = jnp.concatenate([token_mask, pixel_mask], axis=2).reshape(b * k, -1)
