@@ -21,15 +21,23 @@ from pixelbert_jax.input.pairs import PairBatches
 from pixelbert_jax.input.pipeline import Batches
 from pixelbert_jax.input.plan import Canvases
 from pixelbert_jax.input.questions import QuestionBatches
+from pixelbert_jax.input.statements import Nlvr2Batches, NlvrBatches
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.input.visual import TextGuess
 from pixelbert_jax.models.bert import Encoder, TextEmbedding
-from pixelbert_jax.models.heads import Model, PretrainingModel, VqaModel
+from pixelbert_jax.models.heads import (
+  MatchingModel,
+  Model,
+  Nlvr2Model,
+  PretrainingModel,
+  VqaModel,
+)
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.models.resnet import ResNet
-from pixelbert_jax.tasks import pretraining, vqa
+from pixelbert_jax.tasks import nlvr, pretraining, vqa
 
-TASKS: dict[str, ModuleType] = {'pretrain': pretraining, 'vqa': vqa}  # by config.name
+# By config.name.
+TASKS: dict[str, ModuleType] = {'pretrain': pretraining, 'vqa': vqa, 'nlvr2': nlvr, 'nlvr': nlvr}
 ROLES = ('train', 'validation', 'test')  # of a dataset's splits
 
 
@@ -54,7 +62,11 @@ def make_model(config: ConfigDict, vocab_size: int, answers: int = 0) -> Model:
   mean, deviation = tuple(config.image.mean), tuple(config.image.deviation)
   tuned = config.optimizer.cnn_rule != 'none'
   backbone = PixelBert(cnn, text, encoder, config.sampled_pixels, mean, deviation, tuned)
-  return VqaModel(backbone, answers) if config.name == 'vqa' else PretrainingModel(backbone)
+  if config.name == 'vqa':
+    return VqaModel(backbone, answers)
+  return {'pretrain': PretrainingModel, 'nlvr2': Nlvr2Model, 'nlvr': MatchingModel}[config.name](
+    backbone
+  )
 
 
 def init_variables(model: Model, seed: int, batch: dict[str, np.ndarray]) -> dict:
@@ -197,6 +209,9 @@ def make_batches(
       role: QuestionBatches(answers=answer_list, guess=guess, **fields)
       for role, fields in common.items()
     }
+  if config.name in ('nlvr2', 'nlvr'):
+    kind = Nlvr2Batches if config.name == 'nlvr2' else NlvrBatches
+    return {role: kind(**fields) for role, fields in common.items()}
   guess = TextGuess(train.sidecar)
   return {
     role: PairBatches(

@@ -199,7 +199,7 @@ def test_an_unknown_kind_of_parameter_stops_the_optimiser():
 
 def test_an_unknown_rule_for_the_cnn_is_refused():
   rate = lambda _: 1.0  # noqa: E731
-  with pytest.raises(ValueError, match='one of .*sgd.*muon.*none.* not .adam.'):
+  with pytest.raises(ValueError, match=r'one of .*sgd.*muon.*none.* not .adam.'):
     optim.optimizer(random_tree(0), 'adam', rate, 0.9, 0.0, rate, (0.9, 0.9), 1e-8, 0.0, 1.0)
 
 

@@ -38,7 +38,7 @@ class Batches(abc.ABC):
     tokenizer: of the texts.
     canvases: how images are resized and placed.
     seed: of the plan and of all that is drawn.
-    images: B, images in a global batch.
+    images: B, images in a global batch, or pairs of images.
     texts_per_image: K.
     training: shuffled epochs without end, or each text once.
     micro_batches: A.
@@ -103,7 +103,12 @@ class Batches(abc.ABC):
   @functools.cached_property
   def _sources(self) -> list[tuple[int, int]]:
     """The canvas on which images travel, for each of the model's."""
-    return self.canvases.sources(self.split.sidecar.size)
+    return self.canvases.sources(self._sizes)
+
+  @property
+  def _sizes(self) -> np.ndarray:
+    """[I, 2] of the images, or [I, 2, 2] of those pairs of images that the texts are about."""
+    return self.split.sidecar.size
 
   def __len__(self) -> int:
     """Batches in an epoch, micro-batches taken together; the same in every epoch."""
@@ -126,12 +131,15 @@ class Batches(abc.ABC):
     first = (self.process[0] * self.micro_batches + micro) * rows
     mine = slice(first, first + rows)
     batch = self._texts(plan, number, mine, step)
-    images, readable = self._images(plan.image[number, mine], plan.canvas[number], pool)
+    shown = plan.image[number, mine]
+    images, readable = self._images(shown.reshape(-1), plan.canvas[number], pool)
+    readable = readable.reshape(rows, -1).all(1)
     batch |= images
     for name in self.WEIGHTS:
       batch[name] *= readable.reshape(-1, *[1] * (batch[name].ndim - 1))
     if self.flip and self.training:
-      batch['flip'] = self._flips(plan.text[number, mine], mine, step)
+      flips = self._flips(plan.text[number, mine], mine, step)
+      batch['flip'] = np.repeat(flips, shown.size // rows)
     if self.micro_batches > 1:
       batch |= {name: np.full(rows, value) for name, value in self._totals(step).items()}
     return batch
@@ -139,7 +147,7 @@ class Batches(abc.ABC):
   def _images(
     self, numbers: np.ndarray, canvas: int, pool: Executor | None
   ) -> tuple[Batch, np.ndarray]:
-    """The images on their canvases, and [B] bool: which of them could be read."""
+    """The images on their canvases, and [B] bool, which of them could be read."""
     sidecar, names = self.split.sidecar, [self.split.sidecar.image_id[n].decode() for n in numbers]
     size = sidecar.size[numbers]
     target = self.canvases.target(size)
@@ -169,7 +177,7 @@ class Batches(abc.ABC):
       # Nothing but a shape, as static as that of the images.
       'canvas': np.zeros((len(numbers), *self.canvases.shapes[canvas], 0), np.uint8),
     }
-    return batch, np.array([i not in bad for i in range(len(numbers))], np.float32)
+    return batch, np.array([i not in bad for i in range(len(numbers))])
 
   def _flips(self, texts: np.ndarray, mine: slice, step: int) -> np.ndarray:
     """[B] bool: which images to mirror, given all of their texts [B, K], true or not."""

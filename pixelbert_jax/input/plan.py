@@ -37,13 +37,18 @@ class Canvases:
     return image.target_size(size, self.shorter, self.longer)
 
   def choose(self, size: np.ndarray) -> np.ndarray:
-    """[I] numbers of the canvases of images of sizes [I, 2]."""
-    return image.choose_canvas(self.target(size), self.shapes)
+    """[I] numbers of the canvases of images of sizes [I, 2], or of pairs that share one, [I, 2, 2].
+
+    Raises:
+      UserError: an image, or a pair, fits no canvas.
+    """
+    target = self.target(size)
+    return image.choose_canvas(target.max(1) if target.ndim == 3 else target, self.shapes)
 
   def sources(self, size: np.ndarray) -> list[tuple[int, int]]:
-    """For each canvas the smallest that holds its images as they travel, of all of sizes [I, 2]."""
+    """For each canvas the smallest that holds its images as they travel; sizes as of `choose`."""
     placed, canvas = image.placed_size(size, self.target(size)), self.choose(size)
-    members = (placed[canvas == number] for number in range(len(self.shapes)))
+    members = (placed[canvas == number].reshape(-1, 2) for number in range(len(self.shapes)))
     return [tuple(m.max(0, initial=1).tolist()) for m in members]
 
 
@@ -66,8 +71,8 @@ class Plan:
 
   Attributes:
     canvas: [S] number of the canvas of each batch.
-    image: [S, B] int64, image numbers.
-    text: [S, B, K] int64, caption numbers.
+    image: [S, B] int64, image numbers; [S, B, 2] where texts are about two.
+    text: [S, B, K] int64, text numbers.
     matched: [S, B, K] bool: whether the text is true of the image.
     weight: [S, B, K] float32, 0 for places that are only filled up.
   """
@@ -123,27 +128,36 @@ def plan_epoch(
   return batch_groups(canvas, image_of, text, matched, weight, images_per_batch, rng, training)
 
 
-def plan_questions(
-  sidecar: Sidecar,
-  canvases: Canvases,
+def plan_texts(
+  start: np.ndarray,
+  image: np.ndarray,
+  canvas: np.ndarray,
+  label: np.ndarray,
   seed: int,
   epoch: int,
   images_per_batch: int,
   texts_per_image: int,
   training: bool,
 ) -> Plan:
-  """Plans an epoch of questions, each with its own image; as `plan_epoch`, texts are questions.
+  """Plans an epoch of texts that stay with their images; order and remainders as in `plan_epoch`.
+
+  Args:
+    start: [G + 1] int; texts start[g] to start[g + 1] are about group g.
+    image: [G] int, its image, or [G, 2], its two.
+    canvas: [G] int.
+    label: [N] bool, whether a text is true.
+    seed: and the rest, as of `plan_epoch`.
 
   Raises:
-    UserError: the split has no questions, or in training too few for one batch.
+    UserError: the split has no texts, or in training too few for one batch.
   """
-  if not len(sidecar.questions):
-    raise UserError('the split has no questions')
+  if not len(label):
+    raise UserError('the split has no texts')
   rng = np.random.default_rng([seed, PLAN, epoch])
-  start = np.searchsorted(sidecar.questions.image, np.arange(len(sidecar.image_id) + 1))
-  image_of, text, weight = group_texts(start, texts_per_image, rng, training)
-  canvas, matched = canvases.choose(sidecar.size)[image_of], np.ones(text.shape, bool)
-  return batch_groups(canvas, image_of, text, matched, weight, images_per_batch, rng, training)
+  group, text, weight = group_texts(start, texts_per_image, rng, training)
+  return batch_groups(
+    canvas[group], image[group], text, label[text], weight, images_per_batch, rng, training
+  )
 
 
 def group_texts(

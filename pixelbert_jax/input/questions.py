@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from pixelbert_jax import UserError
 from pixelbert_jax.input.answers import answer_numbers, answerable, soft_targets
 from pixelbert_jax.input.pipeline import Batch, Batches
-from pixelbert_jax.input.plan import Plan, plan_questions
+from pixelbert_jax.input.plan import Plan, plan_texts
 from pixelbert_jax.input.sidecar import Questions
 
 
@@ -38,9 +39,15 @@ class QuestionBatches(Batches):
     return answerable(self.questions, self._numbers)
 
   def _plan(self, epoch: int) -> Plan:
-    return plan_questions(
-      self.split.sidecar,
-      self.canvases,
+    sidecar = self.split.sidecar
+    images = np.arange(len(sidecar.image_id))
+    if not len(self.questions):
+      raise UserError('the split has no questions')
+    return plan_texts(
+      np.searchsorted(self.questions.image, np.append(images, len(images))),
+      images,
+      self.canvases.choose(sidecar.size),
+      np.ones(len(self.questions), bool),
       self.seed,
       epoch,
       self.images,
