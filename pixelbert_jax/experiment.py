@@ -76,8 +76,10 @@ def init_variables(model: Model, seed: int, batch: dict[str, np.ndarray]) -> dic
   rngs = dict(zip(('params', 'pixels'), keys, strict=True))
   images = len(batch['size']) // len(batch['token_ids'])  # of a text
   image = jnp.zeros((images, *model_canvas(batch), 3))
-  texts = (batch[name][:1] for name in model.INPUTS)
-  return model.init(rngs, image, batch['size'][:images], *texts, False)
+  # Of the batch the shapes alone, so that all processes compile the same program.
+  size = np.full((images, 2), model_canvas(batch), batch['size'].dtype)
+  texts = (np.ones_like(batch[name][:1]) for name in model.INPUTS)
+  return model.init(rngs, image, size, *texts, False)
 
 
 def make_optimizer(

@@ -1,6 +1,7 @@
 """The command: `python -m pixelbert_jax.main --config=configs/NAME.py[:VARIANT]`.
 
-With `--mode=evaluate --checkpoint=C` it runs a checkpoint on the split `config.data.test`.
+With `--mode=evaluate --checkpoint=C` it runs a checkpoint on the split `config.data.test`. With
+`--distributed` it is one of several processes (processes.py), all with the same arguments.
 """
 
 import functools
@@ -20,6 +21,7 @@ def command(argv: Sequence[str]) -> int:
   parser.add_argument('--config', required=True, help='configs/NAME.py[:VARIANT]')
   parser.add_argument('--workdir', help='default: runs/<config>-<variant>-s<seed>')
   parser.add_argument('--mode', choices=('train', 'evaluate'), default='train')
+  parser.add_argument('--distributed', action='store_true', help='one of several processes')
   parser.add_argument('--checkpoint', help='to evaluate: a workdir, WORKDIR@STEP, or a folder')
   flags, overrides = parser.parse_overrides(argv)
   config = configuration.load(flags.config, overrides)
@@ -28,16 +30,25 @@ def command(argv: Sequence[str]) -> int:
   with config.unlocked():
     config.init_from = flags.checkpoint or config.init_from
   configuration.check(config)
+  from pixelbert_jax import processes
   from pixelbert_jax.evaluate import evaluate
   from pixelbert_jax.train import train  # JAX is imported once the configuration is right.
 
   logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a save.
   name = '-'.join(filter(None, [config.name, config.variant, f's{config.seed}']))
   workdir = pathlib.Path(flags.workdir or f'runs/{name}').absolute()
-  if flags.mode == 'train':
-    return train(config, workdir)
-  evaluate(config, flags.checkpoint, workdir)
-  return 0
+
+  def work() -> int:
+    if flags.mode == 'train':
+      return train(config, workdir)
+    evaluate(config, flags.checkpoint, workdir)
+    return 0
+
+  if not flags.distributed:
+    return work()
+  processes.join()
+  with processes.leaving_at_once():
+    return work()
 
 
 def main(argv: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pathlib
 import time
 from collections.abc import Mapping
@@ -15,8 +16,14 @@ DAY = 24 * 60 * 60  # seconds
 class MetricsLog:
   """Appends metrics to a workdir, one JSON object a line: `step`, `split`, then plain names."""
 
-  def __init__(self, workdir: pathlib.Path, restored_step: int):
-    """Opens the log and cuts lines after `restored_step`: those steps will be run again."""
+  def __init__(self, workdir: pathlib.Path, restored_step: int, writes: bool = True):
+    """Opens the log and cuts lines after `restored_step`: those steps will be run again.
+
+    With `writes` False it does nothing: of several processes one keeps the log.
+    """
+    self._writes = writes
+    if not writes:
+      return
     self._path = workdir / 'metrics.jsonl'
     if self._path.exists():
       kept = [
@@ -32,16 +39,24 @@ class MetricsLog:
 
   def write(self, step: int, split: str, metrics: Metrics) -> None:
     """Records the metrics of a split at a step; numbers that were never measured are left out."""
+    if not self._writes:
+      return
     metrics = {name: float(x) for name, x in metrics.items() if math.isfinite(x)}
     self._file.write(json.dumps({'step': step, 'split': split, **metrics}) + '\n')
     self._file.flush()
     for name, value in metrics.items():
       self._board.add_scalar(f'{split}/{name}', value, step)
 
+  def sync(self) -> None:
+    """Returns once all lines are on disk or, where that is a mounted bucket, in the bucket."""
+    if self._writes:
+      os.fsync(self._file.fileno())
+
   def close(self) -> None:
     """Flushes and closes both files."""
-    self._file.close()
-    self._board.close()
+    if self._writes:
+      self._file.close()
+      self._board.close()
 
 
 def _whole_lines(path: pathlib.Path) -> list[str]:

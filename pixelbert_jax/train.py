@@ -6,8 +6,6 @@ import functools
 import itertools
 import json
 import pathlib
-import signal
-import threading
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -18,7 +16,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from pixelbert_jax import checkpoint, sharding, starting
+from pixelbert_jax import checkpoint, processes, sharding, starting
 from pixelbert_jax.evaluator import Evaluator
 from pixelbert_jax.experiment import (
   TASKS,
@@ -65,7 +63,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
   """Trains to the end, or goes on with the run in `workdir`.
 
   Returns:
-    DONE, or PREEMPTED when a SIGTERM or SIGINT came: everything is saved, run again to go on.
+    DONE, or PREEMPTED when a SIGTERM or SIGINT came (to one of several processes: SIGTERM):
+    everything is saved, run again to go on.
 
   Raises:
     UserError: something in the configuration, data or workdir has to be mended.
@@ -85,7 +84,9 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
   state, step, rates = init_state(config, model, batches['train'], mesh)
   if loaded:
     state = state._replace(**starting.take(loaded, config.to_dict(), state.variables, answers))
-  claim_workdir(workdir, *identity)
+  if processes.is_first():
+    claim_workdir(workdir, *identity)
+  processes.wait_for_all('workdir')
   with contextlib.closing(checkpoint.Checkpoints(workdir, config.keep)) as checkpoints:
     if checkpoints.latest is not None:
       state = checkpoints.restore(checkpoint.abstract(state))
@@ -95,7 +96,9 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
       return DONE
     print(summary(config, workdir, mesh, state, batches, stop))
     run = Loop(config, workdir, mesh, model, step, rates, batches, checkpoints, stop)
-    with contextlib.closing(MetricsLog(workdir, int(state.step))) as log:
+    with contextlib.closing(
+      MetricsLog(workdir, int(state.step), writes=processes.is_first())
+    ) as log:
       return run(state, log)
 
 
@@ -161,7 +164,7 @@ class Loop:
     progress = Progress(start, self.stop)
     most = config.eval_batches * config.micro_batches
     evaluator = make_evaluator(config, self.model, self.mesh, most)
-    asked_to_stop = catch_signals()
+    asked_to_stop = processes.stop_signal()
     batches = self.training_batches(start)
     for number in range(start + 1, self.stop + 1):
       state = self.step(state, itertools.islice(batches, config.micro_batches))
@@ -173,12 +176,12 @@ class Loop:
         state = self.log_training(state, number, log, progress)
       if number % config.eval_every == 0 and not last:
         score = self.validate(number, state, evaluator, log)
-      if asked_to_stop.is_set() and not last:
-        self.checkpoints.save(number, state, score)
+      if asked_to_stop(number) and not last:
+        self.save(number, state, score, log)
         print(f'stopped at step {number}, everything is saved: run again to go on', flush=True)
         return PREEMPTED
       if (number % config.save_every == 0 or self.is_best(score)) and not last:
-        self.checkpoints.save(number, state, score)
+        self.save(number, state, score, log)
     self.end(state, evaluator, log)
     return DONE
 
@@ -196,8 +199,13 @@ class Loop:
     path = self.workdir / 'predictions' / f'{split}.json'
     metrics = evaluator.result(variables, self.batches['test'], path) | chosen
     log.write(self.stop, split, metrics)
-    self.checkpoints.save(self.stop, state, score)
+    self.save(self.stop, state, score, log)
     print(self.task.table(split, metrics), flush=True)
+
+  def save(self, number: int, state: State, score: float | None, log: MetricsLog) -> None:
+    """Begins to save a step; the log up to it is on disk first."""
+    log.sync()
+    self.checkpoints.save(number, state, score)
 
   def is_best(self, score: float | None) -> bool:
     """Whether a score on validation is higher than that of each step before."""
@@ -236,16 +244,3 @@ class Loop:
     log.write(number, split, metrics)
     shown = '  '.join(f'{name} {metrics[name]:.3f}' for name in self.task.SHOWN if name in metrics)
     print(f'{split} at step {number}: {shown}', flush=True)
-
-
-def catch_signals() -> threading.Event:
-  """Set once SIGTERM or SIGINT came; the step in progress is finished first."""
-  event = threading.Event()
-
-  def handler(number: int, _) -> None:
-    event.set()
-    signal.signal(number, signal.SIG_DFL)  # A second one ends the program at once.
-
-  for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, handler)
-  return event

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Starts a run on a TPU slice of GKE: fills in jobset.yaml and applies it.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+launch/gke/start.sh RUN --image=I --bucket=B [options] -- --config=configs/pretrain.py:r50 ...
+  --accelerator=A  default tpu-v5-lite-podslice
+  --topology=T     default 4x4
+  --hosts=N        of the slice; default 4
+  --chips=N        a host; default 4
+  --account=A      Kubernetes service account that may use the bucket; default default
+  --dry-run        print the call and what it applies, run none
+The image holds the checkout in /pixelbert and `pip install -e '.[tpu]'`.
+TEXT
+}
+
+RUN='' IMAGE='' BUCKET='' ACCELERATOR=tpu-v5-lite-podslice TOPOLOGY=4x4 HOSTS=4 CHIPS=4
+ACCOUNT=default dry=''
+# shellcheck disable=SC2034  # they are read by name below
+while (($#)); do
+  case $1 in
+    --image=*) IMAGE=${1#*=} ;;
+    --bucket=*) BUCKET=${1#*=} ;;
+    --accelerator=*) ACCELERATOR=${1#*=} ;;
+    --topology=*) TOPOLOGY=${1#*=} ;;
+    --hosts=*) HOSTS=${1#*=} ;;
+    --chips=*) CHIPS=${1#*=} ;;
+    --account=*) ACCOUNT=${1#*=} ;;
+    --dry-run) dry=yes ;;
+    --help) usage; exit ;;
+    --) shift; break ;;
+    -*) echo "error: no option $1; --help lists them" >&2; exit 1 ;;
+    *) RUN=$1 ;;
+  esac
+  shift
+done
+[[ $RUN && $IMAGE && $BUCKET && $# -gt 0 ]] || { usage >&2; exit 1; }
+BUCKET=${BUCKET#gs://}
+
+ARGUMENTS=''
+for word in "$@"; do
+  ARGUMENTS+="${ARGUMENTS:+, }'${word//\'/\'\'}'"  # as YAML quotes
+done
+manifest=$(<"$(dirname "$0")/jobset.yaml")
+for name in RUN IMAGE BUCKET ACCELERATOR TOPOLOGY HOSTS CHIPS ACCOUNT ARGUMENTS; do
+  manifest=${manifest//"\${$name}"/"${!name}"}
+done
+
+apply=(kubectl apply --filename=-)
+if [[ $dry ]]; then
+  printf '%q ' "${apply[@]}"; echo
+  printf '%s\n' "$manifest"
+  exit
+fi
+"${apply[@]}" <<<"$manifest"

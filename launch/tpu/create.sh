@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Asks for a TPU slice as a queued resource and waits until it is ACTIVE.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+launch/tpu/create.sh NAME [options]
+  --zone=Z         default us-west4-a
+  --type=T         accelerator type; default v5litepod-16
+  --runtime=R      runtime version of the VMs; default v2-alpha-tpuv5-lite
+  --spot           cheaper, and may be taken back at any time
+  --valid-for=D    give up if it has not come by then; default 6h
+  --max-run=D      taken back after so long, up to 7d (flex-start, alpha; not with --spot)
+  --wait=SECONDS   how long to wait for it here; default 21600
+  --poll=SECONDS   default 30
+  --dry-run        print the calls, run none
+TEXT
+}
+
+name='' zone=us-west4-a type=v5litepod-16 runtime=v2-alpha-tpuv5-lite
+valid_for=6h max_run='' spot='' wait=21600 poll=30 dry=''
+for word in "$@"; do
+  case $word in
+    --zone=*) zone=${word#*=} ;;
+    --type=*) type=${word#*=} ;;
+    --runtime=*) runtime=${word#*=} ;;
+    --valid-for=*) valid_for=${word#*=} ;;
+    --max-run=*) max_run=${word#*=} ;;
+    --wait=*) wait=${word#*=} ;;
+    --poll=*) poll=${word#*=} ;;
+    --spot) spot=yes ;;
+    --dry-run) dry=yes ;;
+    --help) usage; exit ;;
+    -*) echo "error: no option $word; --help lists them" >&2; exit 1 ;;
+    *) name=$word ;;
+  esac
+done
+[[ $name ]] || { echo 'error: which NAME? See --help' >&2; exit 1; }
+[[ $spot && $max_run ]] && { echo 'error: --spot and --max-run exclude each other' >&2; exit 1; }
+
+call() {
+  printf '%q ' "$@"; echo
+  [[ $dry ]] || "$@"
+}
+
+create=(gcloud)
+[[ $max_run ]] && create+=(alpha)  # --max-run-duration is not in the stable command yet
+create+=(compute tpus queued-resources create "$name" "--node-id=$name" "--zone=$zone")
+create+=("--accelerator-type=$type" "--runtime-version=$runtime")
+create+=("--valid-until-duration=$valid_for")
+[[ $spot ]] && create+=(--spot)
+[[ $max_run ]] && create+=(--provisioning-model=flex-start "--max-run-duration=$max_run")
+describe=(gcloud compute tpus queued-resources describe "$name" "--zone=$zone")
+describe+=('--format=value(state.state)')
+
+call "${create[@]}"
+if [[ $dry ]]; then call "${describe[@]}"; exit; fi
+
+deadline=$((SECONDS + wait)) before=''
+while true; do
+  state=$("${describe[@]}")
+  [[ $state == "$before" ]] || echo "$name is $state"
+  before=$state
+  case $state in
+    ACTIVE) exit 0 ;;
+    FAILED)
+      echo "error: $name FAILED: no capacity or quota for $type in $zone, or a wrong --runtime;" \
+        "launch/tpu/delete.sh $name --zone=$zone, then ask again or elsewhere" >&2
+      exit 1 ;;
+    SUSPENDING | SUSPENDED)
+      echo "error: $name is $state: the slice was taken back;" \
+        "launch/tpu/delete.sh $name --zone=$zone, then create it again" >&2
+      exit 1 ;;
+  esac
+  if ((SECONDS >= deadline)); then
+    echo "error: $name is still $state after $wait s; it stays in the queue:" \
+      "launch/tpu/delete.sh $name --zone=$zone takes it out" >&2
+    exit 1
+  fi
+  sleep "$poll"
+done

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Builds datasets here (a machine with room on its disk) and copies them to a bucket.
+set -euo pipefail
+
+bucket='' data_dir=${TFDS_DATA_DIR:-$HOME/tensorflow_datasets} manual_dir='' dry='' names=()
+for word in "$@"; do
+  case $word in
+    --bucket=*) bucket=${word#*=} ;;
+    --data_dir=*) data_dir=${word#*=} ;;
+    --manual_dir=*) manual_dir=${word#*=} ;;
+    --dry-run) dry=yes ;;
+    --help)
+      echo 'launch/tpu/prepare_data.sh DATASET... --bucket=gs://B [--data_dir=D] [--manual_dir=M]' \
+        '[--dry-run]'
+      exit ;;
+    -*) echo "error: no option $word; see --help" >&2; exit 1 ;;
+    *) names+=("$word") ;;
+  esac
+done
+((${#names[@]})) || { echo 'error: which DATASET? See --help' >&2; exit 1; }
+[[ $bucket == gs://* ]] || { echo 'error: --bucket=gs://... is missing' >&2; exit 1; }
+
+call() {
+  printf '%q ' "$@"; echo
+  [[ $dry ]] || "$@"
+}
+
+cd "$(dirname "$0")/../.."
+call python3 -m data.build "${names[@]}" "--data_dir=$data_dir" \
+  ${manual_dir:+"--manual_dir=$manual_dir"}
+for name in "${names[@]}"; do
+  call gcloud storage rsync --recursive "$data_dir/$name" "$bucket/data/$name"
+done

@@ -1,0 +1,261 @@
+"""The scripts of launch/ against tools that stand for the real ones (fake_tools.py)."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+
+import pytest
+import yaml
+
+from pixelbert_jax.manifest import Manifest
+from tests import fake_tools, test_main, test_processes
+
+ROOT = pathlib.Path(__file__).parents[1]
+SCRIPTS = sorted([*ROOT.glob('launch/**/*.sh'), *ROOT.glob('launch/**/*.sbatch')])
+RUN = ['launch/tpu/run.sh', 'slice', '--bucket=gs://b', '--run=r', '--poll=0']
+TRAIN = ['--', '--config=configs/pretrain.py:test']
+
+environment, start = test_main.environment, test_processes.start  # fixtures
+
+
+@pytest.fixture
+def cloud(tmp_path, monkeypatch):
+  """The folder of an empty cloud; the tools that stand for the real ones come first on PATH."""
+  folder = tmp_path / 'cloud'
+  (folder / 'buckets/b').mkdir(parents=True)
+  fake_tools.install(tmp_path / 'bin')
+  monkeypatch.setenv('PATH', f'{tmp_path / "bin"}:{os.environ["PATH"]}')
+  monkeypatch.setenv('FAKE_CLOUD', str(folder))
+  return folder
+
+
+def shell(*command, **options):
+  """Runs a command to its end."""
+  options = {'cwd': ROOT, 'capture_output': True, 'text': True, 'timeout': 60} | options
+  return subprocess.run(list(map(str, command)), check=False, **options)
+
+
+def calls(cloud, tool='gcloud'):
+  path = cloud / 'calls.jsonl'
+  lines = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
+  return [words for first, *words in lines if first == tool]
+
+
+def write(cloud, **lists):
+  for name, content in lists.items():
+    (cloud / f'{name}.json').write_text(json.dumps(content))
+
+
+def create(cloud, *arguments, states=('ACTIVE',)):
+  write(cloud, states=states)
+  return shell('launch/tpu/create.sh', 'slice', '--poll=0', *arguments)
+
+
+def trainings(cloud):
+  return sum('pixelbert_jax.main' in ' '.join(words) for words in calls(cloud))
+
+
+def test_shellcheck_has_nothing_to_say():
+  assert len(SCRIPTS) == 6
+  done = shell('shellcheck', *SCRIPTS)
+  assert done.returncode == 0, done.stdout
+  assert all(os.access(path, os.X_OK) for path in SCRIPTS)
+  assert all('\nset -euo pipefail\n' in path.read_text() for path in SCRIPTS)
+
+
+@pytest.mark.parametrize(
+  'command',
+  [
+    ['launch/tpu/create.sh', 'slice', '--spot'],
+    ['launch/tpu/create.sh', 'slice', '--max-run=2d', '--valid-for=1h'],
+    ['launch/tpu/delete.sh', 'slice'],
+    [*RUN, '--dry-run', *TRAIN, "--config.data.name=it's"],
+    ['launch/tpu/prepare_data.sh', 'scenes', '--bucket=gs://b', '--data_dir=/a b'],
+    ['launch/gke/start.sh', 'r', '--image=i', '--bucket=b', '--dry-run', *TRAIN],
+    ['launch/slurm/train.sbatch', '--dry-run', 'r', '--config=c'],
+  ],
+  ids=lambda command: '-'.join(command[0].split('/')[1:]),
+)
+def test_a_dry_run_calls_nothing(cloud, command):
+  done = shell(*command, *([] if '--dry-run' in command else ['--dry-run']))
+  assert done.returncode == 0, done.stderr
+  assert not (cloud / 'calls.jsonl').exists()
+  tools = {'gcloud', 'git', 'kubectl', 'python3', 'srun', 'scontrol'}
+  lines = done.stdout.splitlines()[: 1 if 'gke' in command[0] else None]
+  assert all(line.split()[0] in tools for line in lines), done.stdout
+
+
+def test_the_lines_of_a_dry_run_can_be_pasted(cloud):
+  arguments = [*TRAIN, "--config.data.name=it's"]
+  shown = shell(*RUN, '--dry-run', *arguments).stdout
+  create(cloud)
+  write(cloud, ends=[[[0, 0], 1], [[0, 0], 2]])
+  made = len(calls(cloud))
+  assert shell('bash', '-euc', shown).returncode == 0
+  pasted = calls(cloud)[made:]
+  assert shell(*RUN, *arguments).returncode == 0
+  really = [words for words in calls(cloud)[made + len(pasted) :] if words[:2] != ['storage', 'ls']]
+  assert pasted == really
+  assert any("it\\'s" in words[-1] for words in pasted)
+
+
+def test_create_waits_until_the_slice_is_there(cloud):
+  done = create(cloud, '--spot', states=['WAITING_FOR_RESOURCES', 'PROVISIONING', 'ACTIVE'])
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines()[1:] == [
+    f'slice is {state}' for state in ('WAITING_FOR_RESOURCES', 'PROVISIONING', 'ACTIVE')
+  ]
+  assert '--spot' in calls(cloud)[0]
+
+
+@pytest.mark.parametrize(
+  ('states', 'options', 'message'),
+  [
+    (['PROVISIONING', 'FAILED'], [], 'FAILED: no capacity or quota'),
+    (['SUSPENDED'], [], 'is SUSPENDED: the slice was taken back'),
+    (['WAITING_FOR_RESOURCES'], ['--wait=1'], 'is still WAITING_FOR_RESOURCES after 1 s'),
+    (['ACTIVE'], ['--zome=x'], 'no option --zome=x'),
+    (['ACTIVE'], ['--spot', '--max-run=1d'], 'exclude each other'),
+  ],
+)
+def test_create_says_why_there_is_no_slice(cloud, states, options, message):
+  done = create(cloud, *options, states=states)
+  assert done.returncode == 1
+  assert message in done.stderr
+  assert done.stderr.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+  ('ends', 'options', 'code', 'starts', 'message'),
+  [
+    # [exit codes of the workers, the newest step then]
+    ([[[75, 75], 5], [[134, 255], 8], [[255, 255], 9], [[0, 0], 12]], [], 0, 4, ''),
+    ([[[75, 75], 5], [[1, 1], 8]], [], 1, 2, 'ended with an error'),
+    ([[[134, 1], 5]], [], 1, 1, 'ended with an error'),
+    ([[[134, 134], 5], [[134, 134], 5]], [], 134, 2, 'nothing saved since step 5'),
+    ([[[75, 75], n] for n in (1, 2, 3)], ['--restarts=2'], 75, 3, 'after 2 restarts'),
+  ],
+)
+def test_run_restarts_what_may_go_on(cloud, ends, options, code, starts, message):
+  create(cloud)
+  write(cloud, ends=ends)
+  done = shell(*RUN, *options, '--no-setup', *TRAIN)
+  assert done.returncode == code, done.stderr
+  assert trainings(cloud) == starts
+  assert message in done.stderr
+
+
+def test_run_asks_again_for_a_slice_that_was_taken_back(cloud):
+  create(cloud, '--spot', '--type=v6e-16', '--runtime=v2-alpha-tpuv6e')
+  write(cloud, ends=[[[255, 255], 5], [[0, 0], 9]], states=['SUSPENDED'])
+  done = shell(*RUN, *TRAIN)
+  assert done.returncode == 0, done.stderr
+  first, second = (words for words in calls(cloud) if 'create' in words)
+  assert {*first} == {*second}
+  assert any('v6e-16' in word for word in second)
+
+
+def test_data_is_built_and_copied_to_the_bucket(cloud, tmp_path):
+  (tmp_path / 'a b/scenes').mkdir(parents=True)
+  (tmp_path / 'a b/scenes/x').write_text('y')
+  script = 'launch/tpu/prepare_data.sh'
+  done = shell(script, 'scenes', '--bucket=gs://b', f'--data_dir={tmp_path / "a b"}')
+  assert done.returncode == 0, done.stderr
+  assert (cloud / 'buckets/b/data/scenes/x').read_text() == 'y'
+
+
+def test_the_jobset_is_what_gke_expects(cloud):
+  done = shell(
+    *(
+      'launch/gke/start.sh',
+      'r',
+      '--image=i:1',
+      '--bucket=gs://b',
+      '--hosts=2',
+      '--',
+      '--config=c',
+    ),
+    "--config.data.name=it's",
+  )
+  assert done.returncode == 0, done.stderr
+  jobset = yaml.safe_load((cloud / 'applied.yaml').read_text())
+  assert (jobset['apiVersion'], jobset['kind']) == ('jobset.x-k8s.io/v1alpha2', 'JobSet')
+  (replicated,) = jobset['spec']['replicatedJobs']
+  job = replicated['template']['spec']
+  assert (job['parallelism'], job['completions'], job['backoffLimit']) == (2, 2, 0)
+  assert job['podFailurePolicy']['rules'][0]['onExitCodes']['values'] == [1]
+  (container,) = job['template']['spec']['containers']
+  assert container['command'][-1] == '--distributed'
+  assert container['args'] == ['--workdir=/bucket/runs/r', '--config=c', "--config.data.name=it's"]
+  assert container['resources']['requests'] == container['resources']['limits']
+  assert '${' not in json.dumps(jobset)
+
+
+@pytest.mark.parametrize(
+  ('code', 'step', 'requeued'), [(0, 9, 0), (75, 9, 1), (75, 5, 0), (1, 9, 0), (134, 9, 1)]
+)
+def test_slurm_requeues_what_may_go_on(cloud, tmp_path, code, step, requeued):
+  (tmp_path / 'runs/r/checkpoints/5').mkdir(parents=True)
+  write(cloud, ends=[[[code], step]])
+  variables = os.environ | {'SLURM_JOB_ID': '7', 'SLURM_SUBMIT_DIR': str(tmp_path)}
+  done = shell(ROOT / 'launch/slurm/train.sbatch', 'r', '--config=c', env=variables)
+  assert done.returncode == (0 if requeued else code), done.stderr
+  assert len(calls(cloud, 'scontrol')) == requeued
+
+
+def wait_for(process, word):
+  seen = []
+  for line in process.stdout:
+    seen.append(line)
+    if line.startswith(word):
+      return
+  raise AssertionError(''.join(seen))
+
+
+@pytest.mark.slow
+def test_a_run_through_a_preemption_and_a_lost_worker_is_an_undisturbed_one(
+  cloud, start, environment, tmp_path
+):
+  arguments = ['--config.epochs=0.3', '--config.eval_every=15']
+  codes, outputs = test_processes.ends(start(tmp_path / 'through', *arguments))
+  assert codes == [0, 0], outputs
+
+  data = environment['TFDS_DATA_DIR']
+  shutil.copytree(data, cloud / 'buckets/b/data')
+  variables = environment | {k: os.environ[k] for k in ('PATH', 'FAKE_CLOUD')}
+  variables |= {'JAX_HEARTBEAT_TIMEOUT_SECONDS': '10'}
+  assert create(cloud, '--spot').returncode == 0
+  process = subprocess.Popen(
+    [*RUN, *TRAIN, *arguments],
+    cwd=ROOT,
+    env=variables,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+  try:
+    wait_for(process, 'step 3/')
+    os.kill(int((cloud / 'pid.1').read_text()), signal.SIGTERM)
+    wait_for(process, 'exit code 75, the slice is ACTIVE')
+    wait_for(process, 'step 19/')
+    write(cloud, states=['SUSPENDED'])
+    os.kill(int((cloud / 'pid.1').read_text()), signal.SIGKILL)
+    wait_for(process, 'exit code 134, the slice is SUSPENDED')
+    wait_for(process, 'resuming')
+    rest, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, rest
+  finally:
+    process.kill()
+    process.communicate()
+  assert trainings(cloud) == 3
+  assert shell('launch/tpu/delete.sh', 'slice').returncode == 0
+  assert not (cloud / 'resource.json').exists()
+
+  run, through = cloud / 'buckets/b/runs/r', tmp_path / 'through'
+  timeless = test_main.timeless
+  assert timeless(test_main.metrics(run)) == timeless(test_main.metrics(through))
+  ended = [Manifest.read(folder / 'checkpoints/30').arrays for folder in (run, through)]
+  assert ended[0] == ended[1]

@@ -1,0 +1,133 @@
+"""Several processes on CPU train one model; they stop, and fail, together."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+
+import pytest
+
+from tests import test_main
+from tests.test_main import COMMAND, ROOT, STEPS, assert_same_run, metrics, timeless
+
+environment = test_main.environment  # the fixture
+
+
+def free_port():
+  with socket.socket() as found:
+    found.bind(('localhost', 0))
+    return found.getsockname()[1]
+
+
+@pytest.fixture
+def start(environment):
+  """Starts two processes on a workdir, one device each; kills what is left at the end."""
+  started = []
+
+  def start(workdir, *arguments, **more):
+    address = f'localhost:{free_port()}'
+    command = [*COMMAND, '--config=configs/pretrain.py:test', f'--workdir={workdir}']
+    command += ['--distributed', f'--config.epochs={STEPS / 100}', *arguments]
+    pair = []
+    for number in range(2):
+      own = {'JAX_COORDINATOR_ADDRESS': address, 'JAX_NUM_PROCESSES': '2'}
+      own |= {'JAX_PROCESS_ID': str(number), 'JAX_HEARTBEAT_TIMEOUT_SECONDS': '10'}
+      process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment | own | more,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+      )
+      pair.append(process)
+      started.append(process)
+    return pair
+
+  yield start
+  for process in started:
+    process.kill()
+    process.communicate()
+
+
+def ends(pair):
+  """Exit codes, and what each printed to stdout and stderr."""
+  outputs = [process.communicate(timeout=300) for process in pair]
+  return [process.returncode for process in pair], outputs
+
+
+def wait_for_step(process, number):
+  for line in process.stdout:
+    if line.startswith(f'step {number}/'):
+      return
+  raise AssertionError(process.stderr.read())
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_run_stopped_lost_and_resumed(
+  start,
+  environment,
+  tmp_path,
+):
+  alone = tmp_path / 'alone'
+  command = [*COMMAND, '--config=configs/pretrain.py:test', f'--workdir={alone}']
+  command += [f'--config.epochs={STEPS / 100}']
+  devices = environment | {'JAX_NUM_CPU_DEVICES': '2'}
+  subprocess.run(command, cwd=ROOT, env=devices, check=True, timeout=300)
+
+  # The second alone is told to stop: both do, after the same step.
+  pair = start(tmp_path / 'run')
+  wait_for_step(pair[0], 3)
+  pair[1].send_signal(signal.SIGTERM)
+  codes, outputs = ends(pair)
+  assert codes == [75, 75], outputs
+  assert 'everything is saved: run again to go on' in outputs[0][0]
+  assert outputs[1][0] == ''
+  stopped_at = metrics(tmp_path / 'run')[-1]['step']
+  assert 3 < stopped_at < STEPS
+  assert (tmp_path / f'run/checkpoints/{stopped_at}').is_dir()
+  shutil.copytree(tmp_path / 'run', tmp_path / 'lost')
+
+  # Resumed, the second is killed: the first does not wait for it, and says what happened.
+  pair = start(tmp_path / 'lost')
+  wait_for_step(pair[0], stopped_at + 1)
+  pair[1].kill()
+  codes, outputs = ends(pair)
+  assert codes[0] in (134, -signal.SIGABRT), outputs
+
+  for name in ('run', 'lost'):
+    codes, outputs = ends(start(tmp_path / name))
+    assert codes == [0, 0], outputs
+    assert 'resuming' in outputs[0][0]
+    assert outputs[1][0] == ''
+  assert_same_run(tmp_path / 'lost', tmp_path / 'run')
+  for line, expected in zip(
+    timeless(metrics(tmp_path / 'run')), timeless(metrics(alone)), strict=True
+  ):
+    assert line.pop('split') == expected.pop('split')
+    assert line == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_without_a_word_who_the_others_are_it_is_an_error(environment, tmp_path):
+  bare = {k: x for k, x in environment.items() if not k.startswith(('JAX_COORD', 'SLURM', 'TPU_'))}
+  command = [*COMMAND, '--config=configs/pretrain.py:test', '--distributed']
+  command += [f'--workdir={tmp_path / "run"}']
+  done = subprocess.run(
+    command, cwd=ROOT, env=bare, capture_output=True, text=True, timeout=120, check=False
+  )
+  assert done.returncode == 1
+  assert done.stderr.startswith('error: --distributed: ')
+  assert done.stderr.count('\n') == 1
+  assert 'JAX_COORDINATOR_ADDRESS' in done.stderr
+  assert not os.path.exists(tmp_path / 'run')
+
+
+@pytest.mark.slow
+def test_an_error_of_one_ends_all(start, tmp_path):
+  # Only the first process meets it, the others wait for it.
+  (tmp_path / 'file').write_text('')
+  pair = start(tmp_path / 'file' / 'run')
+  codes, outputs = ends(pair)
+  assert codes[0] == 1, outputs
+  assert codes[1] != 0, outputs
