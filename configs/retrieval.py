@@ -60,14 +60,14 @@ def small() -> ConfigDict:
   c = base.small()
   c.init_from = 'runs/pretrain-s0'
   c.texts_per_image, c.hardest, c.batch_size = 21, 5, 16 * 21
-  c.epochs, c.steps = 1.0, 800
-  c.eval_images, c.eval_captions, c.eval_batches = 200, 5, 4
-  c.eval_every = c.save_every = 200
+  c.epochs, c.steps = 1.0, 600
+  c.eval_images, c.eval_captions, c.eval_batches = 200, 5, 6
+  c.eval_every = c.save_every = 300
   c.text.length = 12
   c.optimizer.cnn_rule = 'none'
-  c.optimizer.transformer_rate = 4e-4
+  c.optimizer.transformer_rate = 3e-4
   c.optimizer.warmup_epochs = 0.01
-  c.optimizer.decay_epochs = (0.15,)
+  c.optimizer.decay_epochs = (0.1,)
   return c
 
 

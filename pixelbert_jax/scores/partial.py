@@ -3,6 +3,7 @@
 A score that is not there yet is not a number, so a row is whole or is seen not to be.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -50,7 +51,7 @@ class PartialMatrix(Matrix):
     path.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     self._path = path.with_name(f'.{path.name}.{digest}.rows')
-    for other in path.parent.glob(f'.{path.name}.*.rows'):
+    for other in path.parent.glob(f'.{glob.escape(path.name)}.*.rows'):
       if other != self._path:
         print(f'{other}: discarded, its scores are of other weights, data or settings', flush=True)
         other.unlink()
@@ -67,14 +68,14 @@ class PartialMatrix(Matrix):
     if not self._path.exists():
       return None
     try:
-      scores = np.load(self._path, mmap_mode='r+')
+      scores = np.load(self._path, mmap_mode='r')  # To write, NumPy would fill up a short file.
     except (ValueError, OSError, EOFError):
       scores = None
     if scores is None or scores.shape != shape or scores.dtype != np.float32:
       print(f'{self._path}: discarded, it is damaged', flush=True)
       self._path.unlink()
       return None
-    return scores
+    return np.load(self._path, mmap_mode='r+')
 
   def _begin(self, shape: tuple[int, int]) -> np.ndarray:
     new = self._path.with_suffix('.new')
