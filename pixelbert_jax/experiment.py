@@ -21,6 +21,7 @@ from pixelbert_jax.input.pairs import PairBatches
 from pixelbert_jax.input.pipeline import Batches
 from pixelbert_jax.input.plan import Canvases
 from pixelbert_jax.input.questions import QuestionBatches
+from pixelbert_jax.input.ranking import RankingBatches
 from pixelbert_jax.input.selection import select
 from pixelbert_jax.input.statements import Nlvr2Batches, NlvrBatches
 from pixelbert_jax.input.text import Tokenizer
@@ -35,10 +36,17 @@ from pixelbert_jax.models.heads import (
 )
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.models.resnet import ResNet
-from pixelbert_jax.tasks import nlvr, pretraining, vqa
+from pixelbert_jax.ranking import BLOCK, Ranker
+from pixelbert_jax.tasks import nlvr, pretraining, retrieval, vqa
 
 # By config.name.
-TASKS: dict[str, ModuleType] = {'pretrain': pretraining, 'vqa': vqa, 'nlvr2': nlvr, 'nlvr': nlvr}
+TASKS: dict[str, ModuleType] = {
+  'pretrain': pretraining,
+  'vqa': vqa,
+  'nlvr2': nlvr,
+  'nlvr': nlvr,
+  'retrieval': retrieval,
+}
 ROLES = ('train', 'validation', 'test')  # of a dataset's splits
 
 
@@ -65,9 +73,8 @@ def make_model(config: ConfigDict, vocab_size: int, answers: int = 0) -> Model:
   backbone = PixelBert(cnn, text, encoder, config.sampled_pixels, mean, deviation, tuned)
   if config.name == 'vqa':
     return VqaModel(backbone, answers)
-  return {'pretrain': PretrainingModel, 'nlvr2': Nlvr2Model, 'nlvr': MatchingModel}[config.name](
-    backbone
-  )
+  models = {'pretrain': PretrainingModel, 'nlvr2': Nlvr2Model}
+  return models.get(config.name, MatchingModel)(backbone)
 
 
 def init_variables(model: Model, seed: int, batch: dict[str, np.ndarray]) -> dict:
@@ -213,6 +220,17 @@ def make_batches(
   if config.name in ('nlvr2', 'nlvr'):
     kind = Nlvr2Batches if config.name == 'nlvr2' else NlvrBatches
     return {role: kind(**fields) for role, fields in common.items()}
+  if config.name == 'retrieval':
+    block = min(images // parts, BLOCK * jax.device_count())
+    return {
+      role: RankingBatches(
+        hardest=config.hardest,
+        most_images=config.eval_images,
+        most_captions=config.eval_captions,
+        **fields | ({} if role == 'train' else {'images': block}),
+      )
+      for role, fields in common.items()
+    }
   guess = TextGuess(train.sidecar)
   return {
     role: PairBatches(
@@ -226,8 +244,17 @@ def make_batches(
   }
 
 
-def make_evaluator(config: ConfigDict, model: Model, mesh: Mesh, most: int = 0) -> Evaluator:
-  """What runs a resolved configuration's model over a split; `most` batches of it, 0 for all."""
+def make_evaluator(
+  config: ConfigDict, model: Model, mesh: Mesh, most: int = 0
+) -> Evaluator | Ranker:
+  """What runs a resolved configuration's model over a split.
+
+  While training it takes `most` (micro-)batches of it, or as many images; 0 is all there are.
+  """
+  if config.name == 'retrieval':
+    images = images_per_batch(config) // config.micro_batches
+    pairs = images * config.texts_per_image
+    return Ranker(model, mesh, config.threads, pairs, most * images)
   return Evaluator(TASKS[config.name], model, mesh, config.threads, most)
 
 

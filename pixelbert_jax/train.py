@@ -36,6 +36,7 @@ from pixelbert_jax.input import pipeline
 from pixelbert_jax.input.pipeline import Batches
 from pixelbert_jax.metrics import Metrics, MetricsLog, Progress
 from pixelbert_jax.models.heads import Model
+from pixelbert_jax.ranking import Ranker
 from pixelbert_jax.step import Batch, State, Step, no_sums
 from pixelbert_jax.tasks.sums import finish
 from pixelbert_jax.workdir import check_workdir, claim_workdir
@@ -182,7 +183,7 @@ class Loop:
     self.end(state, evaluator, log)
     return DONE
 
-  def end(self, state: State, evaluator: Evaluator, log: MetricsLog) -> None:
+  def end(self, state: State, evaluator: Evaluator | Ranker, log: MetricsLog) -> None:
     """Saves the last step, and shows what the chosen one, or else the last, does on test."""
     split, variables, chosen, score = self.config.data.test, state.variables, {}, None
     if self.task.CHOSEN_BY:
@@ -205,7 +206,7 @@ class Loop:
     return score is not None and (before is None or score > before[1])
 
   def validate(
-    self, number: int, state: State, evaluator: Evaluator, log: MetricsLog
+    self, number: int, state: State, evaluator: Evaluator | Ranker, log: MetricsLog
   ) -> float | None:
     """Evaluates on validation and logs it; returns what a step is chosen by, if anything is."""
     metrics = evaluator(state.variables, self.batches['validation'])
