@@ -135,6 +135,8 @@ CANVASES = (
 RULES: dict[str, Rule] = {
   'dtype': one_of('float32', 'bfloat16', 'float64'),
   **dict.fromkeys(('seed', 'sampled_pixels', 'steps', 'eval_batches'), at_least(0)),
+  **dict.fromkeys(('eval_images', 'eval_captions'), at_least(0)),
+  'hardest': at_least(1),
   **dict.fromkeys(('batch_size', 'texts_per_image', 'micro_batches', 'threads'), at_least(1)),
   **dict.fromkeys(('log_every', 'eval_every', 'save_every', 'keep'), at_least(1)),
   'epochs': ABOVE_0,
@@ -190,7 +192,8 @@ def check(config: ConfigDict) -> None:
   for message in _contradictions(config):
     raise ConfigurationError(message)
   if not config.init_from:
-    made = f'main --config=configs/pretrain.py:{config.variant}'
+    model = config.variant.partition('_')[0]  # of 'r50_f30k' and the like
+    made = f'main --config=configs/pretrain.py:{model}'
     if config.name == 'pretrain':
       made = (
         f'convert --bert=DIR --cnn=FILE --config=configs/pretrain.py:{config.variant} --output=C'
@@ -204,6 +207,8 @@ def check(config: ConfigDict) -> None:
 def _contradictions(config: ConfigDict) -> Iterator[str]:
   """Fields that do not go together."""
   c, t = config.cnn, config.transformer
+  if config.name == 'retrieval' and config.texts_per_image < 2:
+    yield 'config.texts_per_image is the true caption and the untrue ones: at least 2'
   if config.batch_size % config.texts_per_image:
     yield (
       f'config.batch_size {config.batch_size} is not a multiple of '

@@ -77,8 +77,9 @@ def duration(seconds: float) -> str:
 class Progress:
   """One line a report with step, metrics, and time left by the speed since the first report."""
 
-  def __init__(self, start: int, stop: int):
-    self._stop = stop
+  def __init__(self, start: int, stop: int, noun: str = 'step'):
+    """From `start` to `stop` of what `noun` says."""
+    self._stop, self._noun = stop, noun
     self._first = self._ended = None
     self._last = (time.perf_counter(), start)
 
@@ -104,7 +105,7 @@ class Progress:
   def show(self, step: int, metrics: Metrics) -> None:
     """Prints the line."""
     first, first_step = self._first or self._last
-    shown = [f'step {step}/{self._stop}', *(f'{k} {_short(v)}' for k, v in metrics.items())]
+    shown = [f'{self._noun} {step}/{self._stop}', *(f'{k} {_short(v)}' for k, v in metrics.items())]
     if step > first_step:
       pace = (time.perf_counter() - first) / (step - first_step)
       shown.append(f'left {duration(pace * (self._stop - step))}')

@@ -17,9 +17,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from pixelbert_jax import checkpoint, processes, sharding, starting
+from pixelbert_jax.catalogue import TASKS
 from pixelbert_jax.evaluator import Evaluator
 from pixelbert_jax.experiment import (
-  TASKS,
   choose_answers,
   images_per_batch,
   init_variables,
@@ -34,6 +34,7 @@ from pixelbert_jax.input import pipeline
 from pixelbert_jax.input.pipeline import Batches
 from pixelbert_jax.metrics import Metrics, MetricsLog, Progress
 from pixelbert_jax.models.heads import Model
+from pixelbert_jax.ranking import Ranker
 from pixelbert_jax.step import Batch, State, Step, no_sums
 from pixelbert_jax.tasks.sums import finish
 from pixelbert_jax.workdir import check_workdir, claim_workdir
@@ -45,7 +46,7 @@ def init_state(
   config: ConfigDict, model: Model, batches: Batches, mesh: Mesh
 ) -> tuple[State, Step, dict[str, optax.Schedule]]:
   """A fresh state on the mesh, the step (the state is donated to it), and the learning rates."""
-  task = TASKS[config.name]
+  task = TASKS[config.name].module
   make = functools.partial(init_variables, model, config.seed, batches[0])
   optimizer, rates = make_optimizer(config, jax.eval_shape(make)['params'], len(batches))
 
@@ -111,7 +112,7 @@ def own_answers(workdir: pathlib.Path) -> list[str] | None:
 def last_result(config: ConfigDict, workdir: pathlib.Path) -> str:
   """The table of the last line of a finished run's metrics."""
   metrics = json.loads((workdir / 'metrics.jsonl').read_text().splitlines()[-1])
-  return TASKS[config.name].table(config.data.test, metrics)
+  return TASKS[config.name].module.table(config.data.test, metrics)
 
 
 def summary(
@@ -156,7 +157,7 @@ class Loop:
   @property
   def task(self) -> ModuleType:
     """What is trained for."""
-    return TASKS[self.config.name]
+    return TASKS[self.config.name].module
 
   def __call__(self, state: State, log: MetricsLog) -> int:
     """Runs from the step of `state` to the last; returns an exit code."""
@@ -185,7 +186,7 @@ class Loop:
     self.end(state, evaluator, log)
     return DONE
 
-  def end(self, state: State, evaluator: Evaluator, log: MetricsLog) -> None:
+  def end(self, state: State, evaluator: Evaluator | Ranker, log: MetricsLog) -> None:
     """Saves the last step, and shows what the chosen one, or else the last, does on test."""
     split, variables, chosen, score = self.config.data.test, state.variables, {}, None
     if self.task.CHOSEN_BY:
@@ -213,7 +214,7 @@ class Loop:
     return score is not None and (before is None or score > before[1])
 
   def validate(
-    self, number: int, state: State, evaluator: Evaluator, log: MetricsLog
+    self, number: int, state: State, evaluator: Evaluator | Ranker, log: MetricsLog
   ) -> float | None:
     """Evaluates on validation and logs it; returns what a step is chosen by, if anything is."""
     metrics = evaluator(state.variables, self.batches['validation'])

@@ -14,6 +14,7 @@ from pixelbert_jax.manifest import CheckpointError, DamagedError
 # What may differ when a run goes on; all else decides what the next step computes.
 MAY_CHANGE = (
   *('data.data_dir', 'epochs', 'steps', 'log_every', 'eval_every', 'eval_batches'),
+  *('eval_images', 'eval_captions'),
   *('save_every', 'keep', 'threads'),
   *('mesh.data', 'mesh.fsdp'),  # to the last bit it is the same run on the same mesh only
   *('text.vocabulary', 'data.answers'),  # where they lie; what they hold may not

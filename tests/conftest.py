@@ -1,6 +1,13 @@
 """What several test files share."""
 
+import signal
+
+import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from data.build import build
+from data.scenes import record
 
 VOCABULARY = (
   '[PAD] [unused0] [UNK] [CLS] [SEP] [MASK] '
@@ -14,3 +21,33 @@ def vocabulary(tmp_path_factory):
   path = tmp_path_factory.mktemp('vocabulary') / 'vocab.txt'
   path.write_text(VOCABULARY.replace(' ', '\n'), encoding='utf-8')
   return path
+
+
+@pytest.fixture(scope='module')
+def compiled_once(tmp_path_factory):
+  """Runs of one shape share a program, compiled quickly, which takes longer than all else here."""
+  for folder in (str(tmp_path_factory.getbasetemp() / 'compiled'), None):
+    jax.config.update('jax_compilation_cache_dir', folder)
+    jax.config.update('jax_disable_most_optimizations', bool(folder))
+    compilation_cache.reset_cache()
+    if folder:
+      yield
+
+
+@pytest.fixture
+def own_signals():
+  """Gives back the signal handlers that a run replaces."""
+  handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+  yield
+  for number, handler in handlers.items():
+    signal.signal(number, handler)
+
+
+@pytest.fixture(scope='session')
+def few_scenes(tmp_path_factory):
+  """A folder with the scenes dataset, but small."""
+  folder = tmp_path_factory.getbasetemp() / 'few_scenes'
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(record, 'SPLITS', {'train': 200, 'val': 10, 'test': 10})
+    build('scenes', folder)
+  return folder

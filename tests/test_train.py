@@ -11,12 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 from configs.pretrain import get_config
-from data.build import build
-from data.scenes import record
 from pixelbert_jax import UserError, checkpoint, sharding
 from pixelbert_jax.evaluator import Evaluator
 from pixelbert_jax.experiment import make_batches, make_model, prepare_data, resolve
@@ -28,34 +25,7 @@ STEPS = 12  # With a save after 5 and 10, and an evaluation after 10.
 ITEMS = ocp.args.Composite(model=ocp.args.StandardRestore(), training=ocp.args.StandardRestore())
 
 
-@pytest.fixture(autouse=True, scope='module')
-def compiled_once(tmp_path_factory):
-  """The runs of all tests here share one program, compiled quickly; so do those of test_main.py."""
-  for folder in (str(tmp_path_factory.getbasetemp() / 'compiled'), None):
-    jax.config.update('jax_compilation_cache_dir', folder)
-    jax.config.update('jax_disable_most_optimizations', bool(folder))
-    compilation_cache.reset_cache()
-    if folder:
-      yield
-
-
-@pytest.fixture(autouse=True)
-def own_signals():
-  """Gives back the signal handlers that a run replaces."""
-  handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-  yield
-  for number, handler in handlers.items():
-    signal.signal(number, handler)
-
-
-@pytest.fixture(scope='module')
-def few_scenes(tmp_path_factory):
-  """A folder with the scenes dataset, but small."""
-  folder = tmp_path_factory.getbasetemp() / 'few_scenes'
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(record, 'SPLITS', {'train': 200, 'val': 10, 'test': 10})
-    build('scenes', folder)
-  return folder
+pytestmark = pytest.mark.usefixtures('compiled_once', 'own_signals')
 
 
 def make_config(few_scenes):

@@ -9,12 +9,10 @@ import jax
 import numpy as np
 import pytest
 import torch
-from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 from configs import pretrain, vqa
-from data.build import build, open_dataset
-from data.scenes import record
+from data.build import open_dataset
 from pixelbert_jax import UserError, checkpoint, sharding
 from pixelbert_jax.evaluator import Evaluator
 from pixelbert_jax.experiment import choose_answers, make_batches, make_model, resolve
@@ -31,33 +29,7 @@ from pixelbert_jax.train import DONE, PREEMPTED, init_variables, train
 STEPS = 12
 
 
-@pytest.fixture(autouse=True, scope='module')
-def quick_compiles(tmp_path_factory):
-  """Compiling takes longer than all else here; runs of one shape share a program."""
-  for folder in (str(tmp_path_factory.getbasetemp() / 'compiled'), None):
-    jax.config.update('jax_compilation_cache_dir', folder)
-    jax.config.update('jax_disable_most_optimizations', bool(folder))
-    compilation_cache.reset_cache()
-    if folder:
-      yield
-
-
-@pytest.fixture(autouse=True)
-def own_signals():
-  """Gives back the signal handlers that a run replaces."""
-  handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-  yield
-  for number, handler in handlers.items():
-    signal.signal(number, handler)
-
-
-@pytest.fixture(scope='module')
-def few_scenes(tmp_path_factory):
-  folder = tmp_path_factory.getbasetemp() / 'few_scenes'
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(record, 'SPLITS', {'train': 200, 'val': 10, 'test': 10})
-    build('scenes', folder)
-  return folder
+pytestmark = pytest.mark.usefixtures('compiled_once', 'own_signals')
 
 
 def make_config(few_scenes, **fields):

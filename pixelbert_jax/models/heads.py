@@ -96,6 +96,16 @@ class MatchingModel(nn.Module):
     tokens, _ = self.backbone(image, size, token_ids, token_mask, train)
     return {'match_logits': self.itm(self.pooler(tokens))[..., 0]}
 
+  def embed(self, image: Array, size: Array) -> tuple[Array, Array]:
+    """What `score` takes of images, [B, P, D] and mask [B, P]: the CNN's part of an evaluation."""
+    return self.backbone.embed_pixels(image, size, train=False)
+
+  def score(self, pixels: Array, pixel_mask: Array, token_ids: Array, token_mask: Array) -> Array:
+    """The logits [B, C] of every image of `embed` with every text of [C, T]."""
+    ids, mask = (jnp.broadcast_to(x, (len(pixels), *x.shape)) for x in (token_ids, token_mask))
+    tokens, _ = self.backbone.join(pixels, pixel_mask, ids, mask, train=False)
+    return self.itm(self.pooler(tokens))[..., 0]
+
 
 class Nlvr2Model(nn.Module):
   """Pixel-BERT for statements about two images (section 4.3, "pair").

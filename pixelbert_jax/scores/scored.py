@@ -18,8 +18,6 @@ from pixelbert_jax.scores import (
   vqa,
 )
 
-_COCO_IMAGES, _FOLD = 5000, 1000  # of the 5K protocol; the 1K one is the mean of five folds
-
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
@@ -110,8 +108,8 @@ def score_retrieval(path: str, annotated: str, splits: Sequence[annotations.Capt
   except UserError as error:
     raise UserError(f'{path}: {error}') from error
   summary = recall.recalls(image_ranks, text_ranks, text_image)
-  if len(image_ids) == _COCO_IMAGES:
-    fold = recall.consecutive_folds(len(image_ids), _FOLD)[place]
+  if len(image_ids) == recall.COCO_IMAGES:
+    fold = recall.consecutive_folds(len(image_ids), recall.FOLD)[place]
     folded = recall.recalls(*recall.ranks(scores, text_image, fold), text_image, fold)
     summary |= {f'{name}_1k': value for name, value in folded.items()}
   sizes = {name: len(image_ids if name.startswith('text') else text_ids) for name in summary}
