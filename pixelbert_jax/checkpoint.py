@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Mesh
 
-from pixelbert_jax import sharding
+from pixelbert_jax import processes, sharding
 from pixelbert_jax.manifest import CheckpointError, DamagedError, Manifest
 from pixelbert_jax.workdir import differences, read_config, to_json
 
@@ -86,6 +86,7 @@ class Checkpoints:
     for number in damaged:
       _set_aside(folder / 'checkpoints' / str(number))
     if damaged:
+      processes.wait_for_all('set aside')  # what is listed next decides what is saved
       self._manager.reload()
       self._scores = scores(folder)
     return state
@@ -294,7 +295,7 @@ def _first_whole(
 
 def _set_aside(path: epath.Path) -> None:
   # The run will save that step again. No number, so it is no step any more.
-  if jax.process_index() == 0:
+  if processes.is_first():
     aside = path.with_name(f'{path.name}.damaged')
     if aside.exists():
       aside.rmtree()

@@ -35,7 +35,7 @@ def join() -> None:
   count, number = (int(text) if text else None for text in numbers)
   try:
     # A lost host is noticed by its missing heartbeats.
-    heartbeat = int(os.environ.get('JAX_HEARTBEAT_TIMEOUT_SECONDS', '100'))
+    heartbeat = int(os.environ.get('PIXELBERT_HEARTBEAT_SECONDS', '100'))
     jax.distributed.initialize(
       num_processes=count, process_id=number, heartbeat_timeout_seconds=heartbeat
     )

@@ -226,7 +226,7 @@ def test_a_run_through_a_preemption_and_a_lost_worker_is_an_undisturbed_one(
   data = environment['TFDS_DATA_DIR']
   shutil.copytree(data, cloud / 'buckets/b/data')
   variables = environment | {k: os.environ[k] for k in ('PATH', 'FAKE_CLOUD')}
-  variables |= {'JAX_HEARTBEAT_TIMEOUT_SECONDS': '10'}
+  variables |= {'PIXELBERT_HEARTBEAT_SECONDS': '10'}
   assert create(cloud, '--spot').returncode == 0
   process = subprocess.Popen(
     [*RUN, *TRAIN, *arguments],

@@ -32,7 +32,7 @@ def start(environment):
     pair = []
     for number in range(2):
       own = {'JAX_COORDINATOR_ADDRESS': address, 'JAX_NUM_PROCESSES': '2'}
-      own |= {'JAX_PROCESS_ID': str(number), 'JAX_HEARTBEAT_TIMEOUT_SECONDS': '10'}
+      own |= {'JAX_PROCESS_ID': str(number), 'PIXELBERT_HEARTBEAT_SECONDS': '10'}
       process = subprocess.Popen(
         command,
         cwd=ROOT,
