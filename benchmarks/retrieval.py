@@ -1,12 +1,13 @@
 """Pairs a second of retrieval's evaluation, beside the whole model run pair by pair.
 
-    python -m benchmarks.retrieval [--images=2] [--captions=24] [--pairs=8] [--repeats=2] [--output=F]
+    python -m benchmarks.retrieval [--images=2] [--captions=24] [--pairs=8] [--repeats=2]
 
 ResNet-50 and BERT-base, photographs of 600x800, in turn: the whole model on batches of pairs, each
 with its own image, as one evaluates without a cache; a plain loop over cached features, one image
-with all captions padded to 40 tokens; and `pixelbert_jax/ranking.py`. Captions are 40 tokens long,
-and once as long as COCO's; all take as many pairs at a time. Figures are medians; reading images is part of all of them, and `a / b`
-is how many times as long a takes. A line goes to benchmarks/results/retrieval.jsonl.
+with its captions, padded to 40 tokens, at a time; and `pixelbert_jax/ranking.py`. Captions are 40
+tokens long, and once as long as COCO's; all take as many pairs at a time. Reading images is part of
+all of them. Figures are medians, and `a / b` is how many times as long as b a takes. A line goes to
+benchmarks/results/retrieval.jsonl (--output).
 """
 
 import datetime

@@ -141,7 +141,9 @@ def test_every_variant_of_retrieval_fits_the_pre_training_it_starts_from(variant
 def test_retrieval_needs_a_caption_beside_the_true_one():
   config = retrieval.get_config('test')
   config.texts_per_image = 1
-  with pytest.raises(configuration.ConfigurationError, match='texts_per_image is the true caption'):
+  with pytest.raises(
+    configuration.ConfigurationError, match='texts_per_image is the caption of an'
+  ):
     configuration.check(config)
 
 

@@ -80,7 +80,7 @@ def logits_and_batch(hardest=2):
   rng = np.random.default_rng(0)
   logits = rng.normal(size=(3, 6)).astype(np.float32)
   weight = np.ones((3, 6), np.float32)
-  weight[0, [2, 4]] = 0  # true of the image too
+  weight[0, [2, 4]] = 0  # the image's own too
   weight[1, 1:5] = 0  # fewer left than the hardest
   weight[2, 0] = 0  # an image that cannot be read
   return logits, {'weight': weight, 'hardest': np.full(3, hardest, np.int32)}
@@ -164,8 +164,8 @@ def test_an_image_that_has_every_caption_has_no_weight():
     assert weight.tolist() == [0.0 if image == 6 else 1.0] * 4
 
 
-def test_captions_that_are_true_of_every_image_are_refused():
-  with pytest.raises(UserError, match=r"true of their image, for example 'a'"):
+def test_captions_that_every_image_has_are_refused():
+  with pytest.raises(UserError, match=r"those of the image, for example 'a'"):
     plan_ranking(claiming([['a']] * 4, [['a']] * 4), SQUARE, 0, 0, 2, 4)
   labelled = Sidecar.of([Row('0', 64, 64, [Caption('a', 0), Caption('b', 1, label=False)])])
   with pytest.raises(UserError, match='some captions of the split are false'):

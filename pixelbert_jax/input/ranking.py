@@ -1,4 +1,4 @@
-"""The batches of retrieval: images with a true caption each, and others to tell it from."""
+"""The batches of retrieval: images with a caption of theirs each, and others to tell it from."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ from pixelbert_jax.input.plan import PLAN, Canvases, Plan, batch_groups
 from pixelbert_jax.input.sidecar import Ragged, Sidecar
 from pixelbert_jax.input.truth import Truth
 
-# How often a caption that turns out to be true is drawn again.
+# How often a caption that turns out to be one of the image is drawn again.
 TRIES = 50
 
 
@@ -92,14 +92,16 @@ def plan_ranking(
   images_per_batch: int,
   texts_per_image: int,
 ) -> Plan:
-  """Plans an epoch: every caption comes once with its image, beside others that are untrue of it.
+  """Plans an epoch: every caption comes once with its image, beside others that are not of it.
 
-  The true caption is the first of the `texts_per_image`; the others are drawn at random from the
-  whole split (paper section 4.4), anew in each epoch. What does not fill a batch is dropped.
+  The caption of the image is the first of the `texts_per_image`; the others are drawn at random
+  from the whole split (paper section 4.4), anew in each epoch. None reads like one that the image
+  has. Some may yet be true of it: recall counts them as wrong, so what is learnt is which of the
+  true captions are likely an image's own. What does not fill a batch is dropped.
 
   Raises:
-    UserError: the split has no captions, or its corpus says itself which are true, or they are
-      true of nearly every image, or there are too few for one batch.
+    UserError: the split has no captions, or its corpus says itself which are true, or nearly every
+      image has the same ones, or there are too few for one batch.
   """
   captions = len(sidecar.text)
   if not captions:
@@ -122,13 +124,13 @@ def plan_ranking(
   i, j = i[wrong], j[wrong]
   if 2 * len(i) > others.size:
     raise UserError(
-      f'{len(i):,} of {others.size:,} captions drawn are true of their image, for example '
+      f'{len(i):,} of {others.size:,} captions drawn are those of the image, for example '
       f'{sidecar.caption(others[i[0], j[0]])!r}: there is nothing to tell images apart by'
     )
   text = np.concatenate([np.arange(captions)[:, None], others], axis=1)
   weight = np.ones(text.shape, np.float32)
   weight[i, j + 1] = 0
-  weight[:, 0] = weight[:, 1:].any(axis=1)  # There is nothing to rank where none is untrue.
+  weight[:, 0] = weight[:, 1:].any(axis=1)  # There is nothing to rank where there is no other.
   matched = np.broadcast_to(np.arange(texts_per_image) == 0, text.shape)
   canvas = canvases.choose(sidecar.size)[image_of]
   return batch_groups(canvas, image_of, text, matched, weight, images_per_batch, rng, True)
@@ -139,7 +141,7 @@ class RankingBatches(Batches):
   """The batches of `tasks/retrieval.py`; in evaluation those of the gallery's images alone.
 
   Attributes:
-    hardest: how many of the untrue captions an image learns from.
+    hardest: how many of the other captions an image learns from.
     most_images: of an evaluation, evenly spread over the split; 0 is all there are.
     most_captions: of each of these images, its first; 0 is all.
   """
