@@ -192,7 +192,8 @@ def check(config: ConfigDict) -> None:
   for message in _contradictions(config):
     raise ConfigurationError(message)
   if not config.init_from:
-    made = f'main --config=configs/pretrain.py:{config.variant}'
+    model = config.variant.partition('_')[0]  # of 'r50_f30k' and the like
+    made = f'main --config=configs/pretrain.py:{model}'
     if config.name == 'pretrain':
       made = (
         f'convert --bert=DIR --cnn=FILE --config=configs/pretrain.py:{config.variant} --output=C'

@@ -7,8 +7,8 @@ import jax
 from ml_collections import ConfigDict
 
 from pixelbert_jax import checkpoint, sharding, starting
+from pixelbert_jax.catalogue import TASKS
 from pixelbert_jax.experiment import (
-  TASKS,
   init_variables,
   make_batches,
   make_evaluator,
@@ -40,7 +40,7 @@ def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path) -> None:
   model = make_model(config, len(batches.tokenizer.words), len(loaded.answers or ()))
   shapes = jax.eval_shape(functools.partial(init_variables, model, config.seed, batches[0]))
   variables = starting.fitted(loaded, config.to_dict(), shapes)
-  task, split = TASKS[config.name], config.data.test
+  task, split = TASKS[config.name].module, config.data.test
   print(
     f'evaluating {loaded.folder}, step {loaded.step}, on {config.data.name}/{split}', flush=True
   )

@@ -1,7 +1,6 @@
 """An experiment: what a configuration describes, made: its data, its model, its optimiser."""
 
 import pathlib
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -14,40 +13,19 @@ from ml_collections import ConfigDict
 from data.build import Dataset, build, open_dataset
 from data.scenes import vocabulary as scenes_vocabulary
 from pixelbert_jax import UserError, optim
+from pixelbert_jax.catalogue import ROLES, TASKS
 from pixelbert_jax.evaluator import Evaluator
 from pixelbert_jax.input import answers, mixture
 from pixelbert_jax.input.image import model_canvas
-from pixelbert_jax.input.pairs import PairBatches
 from pixelbert_jax.input.pipeline import Batches
 from pixelbert_jax.input.plan import Canvases
-from pixelbert_jax.input.questions import QuestionBatches
-from pixelbert_jax.input.ranking import RankingBatches
 from pixelbert_jax.input.selection import select
-from pixelbert_jax.input.statements import Nlvr2Batches, NlvrBatches
 from pixelbert_jax.input.text import Tokenizer
-from pixelbert_jax.input.visual import TextGuess
 from pixelbert_jax.models.bert import Encoder, TextEmbedding
-from pixelbert_jax.models.heads import (
-  MatchingModel,
-  Model,
-  Nlvr2Model,
-  PretrainingModel,
-  VqaModel,
-)
+from pixelbert_jax.models.heads import Model
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.models.resnet import ResNet
-from pixelbert_jax.ranking import BLOCK, Ranker
-from pixelbert_jax.tasks import nlvr, pretraining, retrieval, vqa
-
-# By config.name.
-TASKS: dict[str, ModuleType] = {
-  'pretrain': pretraining,
-  'vqa': vqa,
-  'nlvr2': nlvr,
-  'nlvr': nlvr,
-  'retrieval': retrieval,
-}
-ROLES = ('train', 'validation', 'test')  # of a dataset's splits
+from pixelbert_jax.ranking import Ranker
 
 
 def make_model(config: ConfigDict, vocab_size: int, answers: int = 0) -> Model:
@@ -71,10 +49,7 @@ def make_model(config: ConfigDict, vocab_size: int, answers: int = 0) -> Model:
   mean, deviation = tuple(config.image.mean), tuple(config.image.deviation)
   tuned = config.optimizer.cnn_rule != 'none'
   backbone = PixelBert(cnn, text, encoder, config.sampled_pixels, mean, deviation, tuned)
-  if config.name == 'vqa':
-    return VqaModel(backbone, answers)
-  models = {'pretrain': PretrainingModel, 'nlvr2': Nlvr2Model}
-  return models.get(config.name, MatchingModel)(backbone)
+  return TASKS[config.name].model(backbone, answers)
 
 
 def init_variables(model: Model, seed: int, batch: dict[str, np.ndarray]) -> dict:
@@ -193,7 +168,6 @@ def make_batches(
   """
   images, parts = images_per_batch(config), config.micro_batches
   splits = {role: select(dataset, config.data[role]) for role in ROLES}
-  train = splits['train']
   common = {
     role: {
       'split': split,
@@ -211,37 +185,7 @@ def make_batches(
     }
     for role, split in splits.items()
   }
-  if config.name == 'vqa':
-    guess = answers.guess_by_type(train.sidecar.questions, answer_list)
-    return {
-      role: QuestionBatches(answers=answer_list, guess=guess, **fields)
-      for role, fields in common.items()
-    }
-  if config.name in ('nlvr2', 'nlvr'):
-    kind = Nlvr2Batches if config.name == 'nlvr2' else NlvrBatches
-    return {role: kind(**fields) for role, fields in common.items()}
-  if config.name == 'retrieval':
-    block = min(images // parts, BLOCK * jax.device_count())
-    return {
-      role: RankingBatches(
-        hardest=config.hardest,
-        most_images=config.eval_images,
-        most_captions=config.eval_captions,
-        **fields | ({} if role == 'train' else {'images': block}),
-      )
-      for role, fields in common.items()
-    }
-  guess = TextGuess(train.sidecar)
-  return {
-    role: PairBatches(
-      mask_share=config.mask_share,
-      whole_share=config.whole_share,
-      shares=mixture.shares_of(train, config.data.shares) if role == 'train' else None,
-      guess=None if role == 'train' else guess,
-      **fields,
-    )
-    for role, fields in common.items()
-  }
+  return TASKS[config.name].batches(config, common, answer_list)
 
 
 def make_evaluator(
@@ -251,11 +195,11 @@ def make_evaluator(
 
   While training it takes `most` (micro-)batches of it, or as many images; 0 is all there are.
   """
-  if config.name == 'retrieval':
+  if TASKS[config.name].ranks:
     images = images_per_batch(config) // config.micro_batches
     pairs = images * config.texts_per_image
     return Ranker(model, mesh, config.threads, pairs, most * images)
-  return Evaluator(TASKS[config.name], model, mesh, config.threads, most)
+  return Evaluator(TASKS[config.name].module, model, mesh, config.threads, most)
 
 
 def prepare_data(config: ConfigDict) -> Dataset:

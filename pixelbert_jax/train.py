@@ -19,9 +19,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from pixelbert_jax import checkpoint, sharding, starting
+from pixelbert_jax.catalogue import TASKS
 from pixelbert_jax.evaluator import Evaluator
 from pixelbert_jax.experiment import (
-  TASKS,
   choose_answers,
   images_per_batch,
   init_variables,
@@ -48,7 +48,7 @@ def init_state(
   config: ConfigDict, model: Model, batches: Batches, mesh: Mesh
 ) -> tuple[State, Step, dict[str, optax.Schedule]]:
   """A fresh state on the mesh, the step (the state is donated to it), and the learning rates."""
-  task = TASKS[config.name]
+  task = TASKS[config.name].module
   make = functools.partial(init_variables, model, config.seed, batches[0])
   optimizer, rates = make_optimizer(config, jax.eval_shape(make)['params'], len(batches))
 
@@ -109,7 +109,7 @@ def own_answers(workdir: pathlib.Path) -> list[str] | None:
 def last_result(config: ConfigDict, workdir: pathlib.Path) -> str:
   """The table of the last line of a finished run's metrics."""
   metrics = json.loads((workdir / 'metrics.jsonl').read_text().splitlines()[-1])
-  return TASKS[config.name].table(config.data.test, metrics)
+  return TASKS[config.name].module.table(config.data.test, metrics)
 
 
 def summary(
@@ -154,7 +154,7 @@ class Loop:
   @property
   def task(self) -> ModuleType:
     """What is trained for."""
-    return TASKS[self.config.name]
+    return TASKS[self.config.name].module
 
   def __call__(self, state: State, log: MetricsLog) -> int:
     """Runs from the step of `state` to the last; returns an exit code."""

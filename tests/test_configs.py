@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import retrieval, vqa
+from configs import nlvr, nlvr2, retrieval, vqa
 from configs.pretrain import VARIANTS, get_config
 from pixelbert_jax import configuration
 from pixelbert_jax.input.image import choose_canvas
@@ -76,18 +76,6 @@ VQA = {
   'optimizer.warmup_epochs': 0.1,
   'data.name': 'vqa_v2',
 }
-RETRIEVAL = {
-  'batch_size': 512 * 21,
-  'texts_per_image': 21,
-  'hardest': 5,
-  'sampled_pixels': 0,
-  'optimizer.cnn_rule': 'none',
-  'eval_captions': 5,
-}
-CORPORA = {
-  'coco': {'data.name': 'coco_karpathy', 'epochs': 4, 'optimizer.decay_epochs': (2,)},
-  'f30k': {'data.name': 'flickr30k', 'epochs': 10, 'optimizer.decay_epochs': (6,)},
-}
 # Of pre-training alone; nor does a warm-up in steps count where there is one in epochs.
 PRETRAINING = {'mask_share', 'init_from'}
 PRETRAINING |= {f'optimizer.{part}_warmup_steps' for part in ('cnn', 'transformer')}
@@ -110,35 +98,42 @@ def test_numbers_of_the_papers_vqa(variant):
   assert found['init_from'] == f'runs/pretrain-{variant}-s0'
 
 
-@pytest.mark.parametrize('variant', vqa.VARIANTS)
-def test_every_variant_of_vqa_fits_the_pre_training_it_starts_from(variant):
-  found, start = flat(vqa.get_config(variant).to_dict()), fields(variant)
+FINE_TUNED = {m.__name__.removeprefix('configs.'): m for m in (vqa, nlvr2, nlvr, retrieval)}
+
+
+@pytest.mark.parametrize(
+  ('name', 'variant'),
+  [(n, variant) for n, module in FINE_TUNED.items() for variant in module.VARIANTS],
+)
+def test_every_variant_fits_the_pre_training_it_starts_from(name, variant):
+  module = FINE_TUNED[name]
+  found = flat(module.get_config(variant).to_dict())
+  start = fields('' if (name, variant) == ('nlvr', 'nlvr') else variant.partition('_')[0])
   assert {n: found[n] for n in BACKBONE} == {n: start[n] for n in BACKBONE}
-  assert found.keys() == flat(vqa.get_config('r50').to_dict()).keys()
-  assert (found['name'], found['variant']) == ('vqa', variant)
-  configuration.check(vqa.get_config(variant))
+  assert found.keys() == flat(module.get_config('r50').to_dict()).keys()
+  assert (found['name'], found['variant']) == (name, variant)
+  configuration.check(module.get_config(variant))
 
 
-@pytest.mark.parametrize('variant', [v for v in retrieval.VARIANTS if v not in ('', 'test')])
-def test_numbers_of_the_papers_retrieval(variant):
-  found = flat(retrieval.get_config(variant).to_dict())
-  model, _, corpus = variant.partition('_')
-  shared = {k: x for k, x in (PAPER | DIFFERENCES[model]).items() if k not in PRETRAINING}
-  expected = shared | {'micro_batches': 1} | RETRIEVAL | CORPORA[corpus or 'coco']
+def test_numbers_of_the_paper_for_nlvr2_and_retrieval():
+  found = flat(nlvr2.get_config('x152').to_dict())
+  expected = {'batch_size': 128, 'epochs': 18.0, 'optimizer.decay_epochs': (12.0, 16.0)}
+  expected |= {'optimizer.cnn_rate': 1e-2, 'optimizer.transformer_rate': 1e-4, 'sampled_pixels': 0}
   assert {name: found[name] for name in expected} == expected
-  assert found['init_from'] == f'runs/pretrain-{model}-s0'
+  for variant, data, epochs, decay in (
+    ('r50_f30k', 'flickr30k', 10.0, 6.0),
+    ('r50_coco', 'coco_karpathy', 4.0, 2.0),
+    ('r50', 'coco_karpathy', 4.0, 2.0),
+  ):
+    found = flat(retrieval.get_config(variant).to_dict())
+    expected = {'data.name': data, 'epochs': epochs, 'optimizer.decay_epochs': (decay,)}
+    expected |= {'texts_per_image': 21, 'batch_size': 512 * 21, 'hardest': 5, 'sampled_pixels': 0}
+    expected |= {'optimizer.cnn_rule': 'none', 'optimizer.transformer_rate': 1e-4}
+    expected |= {'optimizer.transformer_decay': 1e-2}
+    assert {name: found[name] for name in expected} == expected
 
 
-@pytest.mark.parametrize('variant', retrieval.VARIANTS)
-def test_every_variant_of_retrieval_fits_the_pre_training_it_starts_from(variant):
-  found, start = flat(retrieval.get_config(variant).to_dict()), fields(variant.partition('_')[0])
-  assert {n: found[n] for n in BACKBONE} == {n: start[n] for n in BACKBONE}
-  assert found.keys() == flat(retrieval.get_config('r50').to_dict()).keys()
-  assert (found['name'], found['variant']) == ('retrieval', variant)
-  configuration.check(retrieval.get_config(variant))
-
-
-def test_retrieval_needs_a_caption_beside_the_true_one():
+def test_retrieval_needs_a_caption_beside_the_images_own():
   config = retrieval.get_config('test')
   config.texts_per_image = 1
   with pytest.raises(

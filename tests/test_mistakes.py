@@ -107,6 +107,8 @@ MISTAKES = {
     ['nlvr is not built', 'python -m data.build nlvr', '--manual_dir'],
   ),
   'no such split': (override('data.test=hidden'), ["no split 'hidden'", 'train, val, test']),
+  'no such subset': (override('data.test=val[left]'), ["val has no subset 'left'", 'none']),
+  'half a selection': (override('data.test=val['), ["'val['", 'SPLIT[SUBSET,...]']),
   'canvas too small': (
     override('image.canvases=((32, 32),)'),
     ['image.canvases', 'hold no image', 'add a canvas'],

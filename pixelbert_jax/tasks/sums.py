@@ -24,12 +24,12 @@ def loss(sums: Sums, batch: dict[str, Array]) -> Array:
   """The scalar that is minimised: the means of all losses over the batch, added up.
 
   Of a micro-batch it is the part that adds up to that: its sums over the weights of the whole
-  batch, which stand in each row of `x_total` for `x_loss`.
+  batch, which stand in each row of `x_total` for `x_loss`; KeyError if one is missing.
   """
-  added = 0.0
+  added, is_part = 0.0, any(name.endswith('_total') for name in batch)
   for name, (value, own_weight) in sums.items():
     whole = name.removesuffix('_loss') + '_total'
-    added += mean(jnp.stack([value, batch[whole][0] if whole in batch else own_weight]))
+    added += mean(jnp.stack([value, batch[whole][0] if is_part else own_weight]))
   return added
 
 
