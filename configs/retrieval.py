@@ -40,7 +40,7 @@ def paper(model: str, corpus: str) -> ConfigDict:
   """The paper's recipe."""
   c = base.paper()
   c.init_from = f'runs/pretrain-{model}-s0'
-  c.texts_per_image, c.hardest = 21, 5  # one true; the hardest of the others are learnt from
+  c.texts_per_image, c.hardest = 21, 5  # its own, and others; of those the hardest
   c.batch_size = 512 * c.texts_per_image  # 512 true pairs
   c.eval_images, c.eval_captions = 0, 5  # of a split, and of each image; 0 is all there are
   c.eval_batches = 2  # of 512 images, that an evaluation in training takes of them
@@ -61,13 +61,13 @@ def small() -> ConfigDict:
   c.init_from = 'runs/pretrain-s0'
   c.texts_per_image, c.hardest, c.batch_size = 21, 5, 16 * 21
   c.epochs, c.steps = 1.0, 600
-  c.eval_images, c.eval_captions, c.eval_batches = 200, 5, 6
+  c.eval_images, c.eval_captions, c.eval_batches = 200, 5, 4
   c.eval_every = c.save_every = 300
   c.text.length = 12
-  c.optimizer.cnn_rule = 'none'
-  c.optimizer.transformer_rate = 3e-4
+  c.optimizer.cnn_rule, c.optimizer.cnn_rate = 'none', 4e-3  # the rate for 'muon', from scratch
+  c.optimizer.transformer_rate = 4e-4
   c.optimizer.warmup_epochs = 0.01
-  c.optimizer.decay_epochs = (0.1,)
+  c.optimizer.decay_epochs = (0.1125,)
   return c
 
 

@@ -208,7 +208,7 @@ def _contradictions(config: ConfigDict) -> Iterator[str]:
   """Fields that do not go together."""
   c, t = config.cnn, config.transformer
   if config.name == 'retrieval' and config.texts_per_image < 2:
-    yield 'config.texts_per_image is the true caption and the untrue ones: at least 2'
+    yield 'config.texts_per_image is the caption of an image and the others: at least 2'
   if config.batch_size % config.texts_per_image:
     yield (
       f'config.batch_size {config.batch_size} is not a multiple of '

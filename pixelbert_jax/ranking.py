@@ -95,11 +95,10 @@ class Ranker:
     rows = [r[counts] for r, counts in zip(row, real, strict=True)]
     left = [n for n in range(len(plan)) if not matrix.finished[rows[n]].all()]
     chunks, place = self._chunks(batches)
-    progress, last = (
-      Progress(int(matrix.finished.sum()), len(gallery.image), 'images'),
-      time.monotonic(),
-    )
-    for number, batch in zip(left, pipeline.read(batches, left, self._threads), strict=True):
+    progress = Progress(int(matrix.finished.sum()), len(gallery.image), 'images')
+    made = pipeline.read(batches, left, self._threads) if left else ()
+    last = time.monotonic()
+    for number, batch in zip(left, made, strict=True):
       pixels = self._embed(variables, sharding.global_batch(self._mesh, batch))
       parts = [self._score(variables, *pixels, *chunk) for chunk in chunks]
       block = multihost_utils.process_allgather(self._join(parts), tiled=True)

@@ -133,6 +133,15 @@ def test_numbers_of_the_paper_for_nlvr2_and_retrieval():
     assert {name: found[name] for name in expected} == expected
 
 
+def test_retrieval_needs_a_caption_beside_the_images_own():
+  config = retrieval.get_config('test')
+  config.texts_per_image = 1
+  with pytest.raises(
+    configuration.ConfigurationError, match='texts_per_image is the caption of an'
+  ):
+    configuration.check(config)
+
+
 def fields(variant):
   return flat(get_config(variant).to_dict())
 

@@ -1,4 +1,4 @@
-"""The batches of retrieval: images with a true caption each, and others to tell it from."""
+"""The batches of retrieval: images with a caption of theirs each, and others to tell it from."""
 
 import dataclasses
 import functools
@@ -8,10 +8,10 @@ import numpy as np
 from pixelbert_jax import UserError
 from pixelbert_jax.input.pipeline import Batch, Batches
 from pixelbert_jax.input.plan import PLAN, Canvases, Plan, batch_groups
-from pixelbert_jax.input.sidecar import Sidecar
+from pixelbert_jax.input.sidecar import Ragged, Sidecar
 from pixelbert_jax.input.truth import Truth
 
-# How often a caption that turns out to be true is drawn again.
+# How often a caption that turns out to be one of the image is drawn again.
 TRIES = 50
 
 
@@ -78,6 +78,12 @@ def plan_gallery(
   )
 
 
+def listed(sidecar: Sidecar) -> Sidecar:
+  """A sidecar that knows no claims: of an image is true what is listed with it, word for word."""
+  none = np.zeros(0, np.int32)
+  return dataclasses.replace(sidecar, claim=none, claims=Ragged(none, sidecar.claims.start * 0))
+
+
 def plan_ranking(
   sidecar: Sidecar,
   canvases: Canvases,
@@ -86,14 +92,16 @@ def plan_ranking(
   images_per_batch: int,
   texts_per_image: int,
 ) -> Plan:
-  """Plans an epoch: every caption comes once with its image, beside others that are untrue of it.
+  """Plans an epoch: every caption comes once with its image, beside others that are not of it.
 
-  The true caption is the first of the `texts_per_image`; the others are drawn at random from the
-  whole split (paper section 4.4), anew in each epoch. What does not fill a batch is dropped.
+  The caption of the image is the first of the `texts_per_image`; the others are drawn at random
+  from the whole split (paper section 4.4), anew in each epoch. None reads like one that the image
+  has. Some may yet be true of it: recall counts them as wrong, so what is learnt is which of the
+  true captions are likely an image's own. What does not fill a batch is dropped.
 
   Raises:
-    UserError: the split has no captions, or its corpus says itself which are true, or they are
-      true of nearly every image, or there are too few for one batch.
+    UserError: the split has no captions, or its corpus says itself which are true, or nearly every
+      image has the same ones, or there are too few for one batch.
   """
   captions = len(sidecar.text)
   if not captions:
@@ -103,26 +111,26 @@ def plan_ranking(
       'some captions of the split are false of their images: retrieval learns from true ones'
     )
   rng = np.random.default_rng([seed, PLAN, epoch])
-  image_of, truth = sidecar.caption_image, Truth(sidecar)
+  image_of, own = sidecar.caption_image, Truth(listed(sidecar))
   others = rng.integers(captions, size=(captions, texts_per_image - 1))
   i, j = np.indices(others.shape).reshape(2, -1)
   for _ in range(TRIES):
-    wrong = truth(image_of[i], others[i, j])
+    wrong = own(image_of[i], others[i, j])
     i, j = i[wrong], j[wrong]
     if not len(i):
       break
     others[i, j] = rng.integers(captions, size=len(i))
-  wrong = truth(image_of[i], others[i, j])
+  wrong = own(image_of[i], others[i, j])
   i, j = i[wrong], j[wrong]
   if 2 * len(i) > others.size:
     raise UserError(
-      f'{len(i):,} of {others.size:,} captions drawn are true of their image, for example '
+      f'{len(i):,} of {others.size:,} captions drawn are those of the image, for example '
       f'{sidecar.caption(others[i[0], j[0]])!r}: there is nothing to tell images apart by'
     )
   text = np.concatenate([np.arange(captions)[:, None], others], axis=1)
   weight = np.ones(text.shape, np.float32)
   weight[i, j + 1] = 0
-  weight[:, 0] = weight[:, 1:].any(axis=1)  # There is nothing to rank where none is untrue.
+  weight[:, 0] = weight[:, 1:].any(axis=1)  # There is nothing to rank where there is no other.
   matched = np.broadcast_to(np.arange(texts_per_image) == 0, text.shape)
   canvas = canvases.choose(sidecar.size)[image_of]
   return batch_groups(canvas, image_of, text, matched, weight, images_per_batch, rng, True)
@@ -133,7 +141,7 @@ class RankingBatches(Batches):
   """The batches of `tasks/retrieval.py`; in evaluation those of the gallery's images alone.
 
   Attributes:
-    hardest: how many of the untrue captions an image learns from.
+    hardest: how many of the other captions an image learns from.
     most_images: of an evaluation, evenly spread over the split; 0 is all there are.
     most_captions: of each of these images, its first; 0 is all.
   """

@@ -9,13 +9,16 @@
   items(outputs, batch)
              arrays [B, ...] that an evaluation gathers from all batches and processes
   evaluate(run, batches)
-             the metrics of a split; `run(batches)` gives its sums and items (evaluate.py)
+             the metrics of a split; `run(batches)` gives its sums and items (evaluator.py)
   result(run, batches, path)
              those of the end: more of them, and the predictions written to `path`
   table(split, metrics)
              these as the text that a run ends with
 
-Its batches are described at the top of the module and made by a class in `input`; its model is in
-`models/heads.py`, whose `INPUTS` are the names of what it takes of a batch. `experiment.py` makes
-both.
+Retrieval, which scores what no batch holds, has `recalls` and `report` instead of `items`,
+`evaluate` and `result`; `pixelbert_jax/ranking.py` takes the place of `evaluator.py`.
+
+A task's batches are described at the top of the module and made by a class in `input`; its model
+is in `models/heads.py`, whose `INPUTS` are the names of what it takes of a batch. `experiment.py`
+makes both.
 """

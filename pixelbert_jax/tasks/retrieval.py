@@ -1,9 +1,9 @@
-"""Image and text retrieval (paper section 4.4): a true caption is to score above 20 untrue ones.
+"""Image and text retrieval (paper section 4.4): an image's caption is to score above 20 others.
 
-A batch has B images of K captions, the first of them true, of T tokens:
+A batch has B images of K captions, the first of them the image's own, of T tokens:
   image, source_size, size, canvas and perhaps flip as of `tasks/pretraining.py`
   token_ids [B, K, T] int32, token_mask [B, K, T] bool
-  weight [B, K] float32: of the first, whether the image counts; of the others, 0 where true too
+  weight [B, K] float32: of the first, whether the image counts; of the others, 0 where also its own
   hardest [B] int32, how many of the others an image learns from, the same in each row
   with micro-batches retrieval_total [B] float32, the images that count in the whole batch
 
@@ -46,23 +46,23 @@ BESIDE = {
 DRAWS = 10  # of the order of what ties, for the ceiling
 
 
-def _untrue(outputs: dict[str, Array], batch: dict[str, Array]) -> Array:
-  """[B, K - 1] logits of the untrue captions, minus infinity for those that do not count."""
+def _others(outputs: dict[str, Array], batch: dict[str, Array]) -> Array:
+  """[B, K - 1] logits of the other captions, minus infinity for those that do not count."""
   return jnp.where(batch['weight'][:, 1:] > 0, outputs['match_logits'][:, 1:], -jnp.inf)
 
 
 def losses(outputs: dict[str, Array], batch: dict[str, Array]) -> Sums:
-  """Softmax cross-entropy of the true caption among itself and the hardest others, in nats."""
-  true, others = outputs['match_logits'][:, :1], -jnp.sort(-_untrue(outputs, batch))
+  """Softmax cross-entropy of the own caption among itself and the hardest others, in nats."""
+  own, others = outputs['match_logits'][:, :1], -jnp.sort(-_others(outputs, batch))
   kept = jnp.arange(others.shape[1]) < batch['hardest'][:, None]
-  candidates = jnp.concatenate([true, jnp.where(kept, others, -jnp.inf)], axis=1)
-  each = jax.nn.logsumexp(candidates, axis=1) - true[:, 0]
+  candidates = jnp.concatenate([own, jnp.where(kept, others, -jnp.inf)], axis=1)
+  each = jax.nn.logsumexp(candidates, axis=1) - own[:, 0]
   return {'retrieval_loss': total(each, batch['weight'][:, 0])}
 
 
 def accuracies(outputs: dict[str, Array], batch: dict[str, Array]) -> Sums:
-  """How many images put their true caption above all others; a tie is none."""
-  first = outputs['match_logits'][:, 0] > _untrue(outputs, batch).max(axis=1)
+  """How many images put their own caption above all others; a tie is none."""
+  first = outputs['match_logits'][:, 0] > _others(outputs, batch).max(axis=1)
   return {'retrieval_accuracy': total(first, batch['weight'][:, 0])}
 
 
