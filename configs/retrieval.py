@@ -6,6 +6,14 @@
       --checkpoint=runs/pretrain-s0                                  # zero-shot: not fine-tuned
     python -m pixelbert_jax.main --config=configs/retrieval.py:r50_f30k --config.init_from=C
 
+What pre-training is worth: from scratch, the CNN too has to learn; and with the pairs of
+pre-training's 1,750 steps added.
+
+    S='--config.init_from=scratch --config.optimizer.cnn_rule=muon'
+    python -m pixelbert_jax.main --config=configs/retrieval.py $S --workdir=runs/retrieval-scratch
+    python -m pixelbert_jax.main --config=configs/retrieval.py $S --workdir=runs/retrieval-long \
+      --config.steps=1267 --config.optimizer.decay_epochs=0.279
+
 Variants: none (minutes on 2 CPU cores), `test` (seconds, from scratch), and the paper's recipe with
 its models, `r50`, `x101` and `x152`, on COCO; `r50_coco` is the same as `r50`, `r50_f30k` is on
 Flickr30K. They differ in numbers and names only.
