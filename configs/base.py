@@ -24,6 +24,7 @@ def paper() -> ConfigDict:
   c.mesh.data, c.mesh.fsdp = -1, 1  # devices; -1 is all that are left
   c.data = ConfigDict()
   c.data.name, c.data.data_dir = 'scenes', ''  # '' is $TFDS_DATA_DIR, then TFDS's default
+  # Splits, or parts of them: 'train+val[!a,b]' (input/selection.py).
   c.data.train, c.data.validation, c.data.test = 'train', 'val', 'test'
   c.image = ConfigDict()
   c.image.shorter, c.image.longer = 800, 1333

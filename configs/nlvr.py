@@ -63,4 +63,5 @@ def tiny(c: ConfigDict) -> None:
 def corpus(c: ConfigDict) -> None:
   """NLVR's own images and sentences, trained on the `test` split, whole directories held out."""
   pretrain.nlvr(c)
+  c.data.train, c.data.validation = 'test[!6]', 'test[6]'
   c.init_from = 'scratch'

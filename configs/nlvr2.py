@@ -51,12 +51,12 @@ def small() -> ConfigDict:
   """A small one that learns to compare two scenes."""
   c = base.small()
   c.init_from = 'runs/pretrain-s0'
-  c.batch_size, c.epochs = 32, 4.0
-  c.eval_every = c.save_every = 375
+  c.batch_size, c.epochs = 32, 2.0
+  c.eval_every = c.save_every = 250
   c.text.length = 16
   c.optimizer.cnn_rate, c.optimizer.transformer_rate = 2e-3, 4e-4
   c.optimizer.warmup_epochs = 0.1
-  c.optimizer.decay_epochs = (3.0,)
+  c.optimizer.decay_epochs = (1.5,)
   return c
 
 

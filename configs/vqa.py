@@ -5,14 +5,16 @@
     python -m pixelbert_jax.main --config=configs/vqa.py:r50 --config.init_from=C
 
 Variants: none (minutes on 2 CPU cores), `test` (seconds, from scratch), and the paper's
-recipe on VQA v2 with its models, `r50`, `x101` and `x152`. They differ in numbers and names only.
+recipe on VQA v2 with its models, `r50`, `x101` and `x152`; `r50_trainval` trains on train and
+val but for the questions about COCO's Karpathy val images, which choose the step. They differ in
+numbers and names only.
 """
 
 from ml_collections import ConfigDict
 
 from configs import base
 
-VARIANTS = ('', 'test', 'r50', 'x101', 'x152')
+VARIANTS = ('', 'test', 'r50', 'r50_trainval', 'x101', 'x152')
 
 
 def get_config(variant: str = '') -> ConfigDict:
@@ -24,6 +26,7 @@ def get_config(variant: str = '') -> ConfigDict:
     '': lambda c: None,
     'test': tiny,
     'r50': lambda c: None,
+    'r50_trainval': trainval,
     'x101': base.x101,
     'x152': base.x152,
   }[variant](config)
@@ -42,6 +45,12 @@ def paper(variant: str) -> ConfigDict:
   c.optimizer.warmup_epochs = 0.1  # open
   c.optimizer.decay_epochs = (12.0, 16.0)
   return c
+
+
+def trainval(c: ConfigDict) -> None:
+  """As entries to the challenge are trained: on all that has answers but a small part of val."""
+  c.init_from = 'runs/pretrain-r50-s0'
+  c.data.train, c.data.validation = 'train+val[!karpathy_val]', 'val[karpathy_val]'
 
 
 def small() -> ConfigDict:

@@ -21,6 +21,7 @@ from pixelbert_jax.input.pairs import PairBatches
 from pixelbert_jax.input.pipeline import Batches
 from pixelbert_jax.input.plan import Canvases
 from pixelbert_jax.input.questions import QuestionBatches
+from pixelbert_jax.input.selection import select
 from pixelbert_jax.input.statements import Nlvr2Batches, NlvrBatches
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.input.visual import TextGuess
@@ -167,7 +168,7 @@ def choose_answers(
   if there:
     return there
   splits = [config.data.train, config.data.validation]
-  found = answers.answer_list([dataset[s].sidecar.questions for s in splits])
+  found = answers.answer_list([select(dataset, s).sidecar.questions for s in splits])
   if not found:
     raise UserError(
       f'{config.data.name}: no answer stands with {answers.LEAST} or more questions of '
@@ -184,7 +185,7 @@ def make_batches(
   Those of VQA are given the answers to choose from.
   """
   images, parts = images_per_batch(config), config.micro_batches
-  splits = {role: dataset[config.data[role]] for role in ROLES}
+  splits = {role: select(dataset, config.data[role]) for role in ROLES}
   train = splits['train']
   common = {
     role: {

@@ -109,7 +109,7 @@ def assert_same(split: build_lib.Split, files: dict[str, bytes], name: str) -> N
     image_id = record['image_id'].decode()
     example = examples[record['identifier'].decode()]
     assert image_id.startswith(f'{name}-{example["identifier"]}-')
-    assert record['directory'].decode() == example['directory']
+    assert record['captions']['subset'][0].decode() == example['directory']
     path = f'nlvr/{name}/images/{example["directory"]}/{image_id}.png'
     assert record['image'] == files[path]
     assert split.sidecar.image_id[i] == image_id.encode()
@@ -147,7 +147,7 @@ def test_only_the_wanted_splits(tmp_path, manual, capsys):
   build_lib.build('nlvr', tmp_path / 'd', manual, ['dev'])
   assert list(build_lib.open_dataset('nlvr', tmp_path / 'd').splits) == ['dev']
   line = failure(capsys, tmp_path / 'd', manual, ['dev', 'test'])
-  assert f"{tmp_path / 'd' / 'nlvr' / '1.2.0'} has no split 'test', only dev" in line
+  assert f"{tmp_path / 'd' / 'nlvr' / '1.3.0'} has no split 'test', only dev" in line
   assert 'delete that folder' in line
 
 
@@ -167,7 +167,7 @@ def test_missing_archive(tmp_path, manual, capsys):
   assert f'error: nlvr/train/train.json not found in {manual}' in line
   line = failure(capsys, tmp_path / 'd', manual, ['val'])
   assert "nlvr has no split 'val'" in line
-  assert not (tmp_path / 'd' / 'nlvr' / '1.2.0').exists()
+  assert not (tmp_path / 'd' / 'nlvr' / '1.3.0').exists()
 
 
 def test_truncated_zip(tmp_path, manual, capsys):
@@ -219,7 +219,7 @@ def test_many_unreadable_images_are_an_error(tmp_path, manual, capsys):
   assert '1 of 198 images in ' in line
   assert '--allow_bad=0.0051' in line
   assert image_id in line
-  assert not (tmp_path / 'd' / 'nlvr' / '1.2.0').exists()
+  assert not (tmp_path / 'd' / 'nlvr' / '1.3.0').exists()
 
 
 def test_a_zip_with_a_harmed_json(tmp_path, manual, capsys):
@@ -266,7 +266,7 @@ def test_two_commands_at_once(tmp_path, manual):
     assert 'built in' in out
     assert 'TensorFlow' not in out + err
     assert 'deprecated' not in out + err
-  assert [p.name for p in (tmp_path / 'd' / 'nlvr').iterdir()] == ['1.2.0']
+  assert [p.name for p in (tmp_path / 'd' / 'nlvr').iterdir()] == ['1.3.0']
   assert len(build_lib.open_dataset('nlvr', tmp_path / 'd')['dev'].source) == 30
 
 
@@ -299,7 +299,7 @@ def test_real_archives(tmp_path):
   with zipfile.ZipFile(REAL / 'nlvr_dev.zip') as archive:
     for i in range(0, 5934, 600):
       record = dataset['dev'].source[i]
-      image_id, directory = record['image_id'].decode(), record['directory'].decode()
+      image_id, directory = record['image_id'].decode(), record['captions']['subset'][0].decode()
       path = f'nlvr/dev/images/{directory}/{image_id}.png'
       assert record['image'] == archive.read(path)
       assert dataset['dev'].sidecar.image_id[i].decode() == image_id

@@ -15,7 +15,7 @@ VAL = Need(('val2014',), 'http://images.cocodataset.org/zips/val2014.zip', '6.6 
 class Builder(corpus.CorpusBuilder):
   """One record an image with its five to seven captions, in the order of Karpathy's file."""
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version('1.1.0')
   HOMEPAGE = 'https://cocodataset.org'
   NEEDS = {  # noqa: RUF012 - as TFDS's own attributes
     'train': (karpathy.need('coco'), TRAIN, VAL),

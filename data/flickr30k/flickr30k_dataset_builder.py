@@ -12,7 +12,7 @@ IMAGES = 'flickr30k-images'
 class Builder(corpus.CorpusBuilder):
   """One record an image with its five captions, in the order of Karpathy's file."""
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version('1.1.0')
   HOMEPAGE = 'https://shannon.cs.illinois.edu/DenotationGraph/'
   NEEDS = dict.fromkeys(
     karpathy.SPLITS, (karpathy.need('flickr30k'), Need((IMAGES,), SOURCE, '4.4 GB'))

@@ -14,7 +14,7 @@ from data.folder.tables import SPLITS, Picture
 class Builder(corpus.CorpusBuilder):
   """One record an image, in the order in which the tables name them; see README.md."""
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version('1.1.0')
   TEXTS = tuple(TEXTS)
   # Any name after 'folder/' is a dataset of its own.
   ANY_CONFIG = True

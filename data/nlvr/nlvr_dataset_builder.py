@@ -15,9 +15,12 @@ PERMUTATIONS = 6
 
 
 class Builder(corpus.CorpusBuilder):
-  """One record an image, in the order of the file: six permutations of one after the other."""
+  """One record an image, in the order of the file: six permutations of one after the other.
 
-  VERSION = tfds.core.Version('1.2.0')
+  The subset of a caption is its directory: hold out whole ones, as `test[6]` and `test[!6]`.
+  """
+
+  VERSION = tfds.core.Version('1.3.0')
   HOMEPAGE = SOURCE
   NEEDS = {  # noqa: RUF012 - as TFDS's own attributes
     split: (Need((f'nlvr/{split}/{split}.json',), SOURCE, size),)
@@ -31,7 +34,6 @@ class Builder(corpus.CorpusBuilder):
   }
   EXTRA = {  # noqa: RUF012
     'identifier': tfds.features.Text(doc='<sentence number>-<image number>'),
-    'directory': tfds.features.Text(doc='hold out whole ones, never single images'),
   }
 
   def entries(self, split: str, tally: Tally) -> list[Entry]:
@@ -64,8 +66,8 @@ def permutations(line: dict[str, Any], split: str) -> list[Entry]:
   return [
     Entry(
       images=((image_id, f'{folder}/{image_id}.png'),),
-      captions=[Caption(sentence, caption_id(image_id), label == 'true')],
-      extra={'identifier': identifier, 'directory': directory},
+      captions=[Caption(sentence, caption_id(image_id), label == 'true', subset=directory)],
+      extra={'identifier': identifier},
     )
     for image_id in ids
   ]

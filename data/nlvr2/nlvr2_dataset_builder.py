@@ -29,7 +29,7 @@ class Builder(corpus.CorpusBuilder):
   is right half of the time. With two of the same it is `unbalanced`, with one neither.
   """
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version('1.1.0')
   HOMEPAGE = HOMEPAGE
   SLOTS = ('left', 'right')
   TEXTS = ('statements',)

@@ -25,7 +25,7 @@ class Builder(corpus.CorpusBuilder):
   Images that others test on are left out, but for the configuration `all`.
   """
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version('1.1.0')
   HOMEPAGE = HOMEPAGE
   BUILDER_CONFIGS = (
     tfds.core.BuilderConfig(

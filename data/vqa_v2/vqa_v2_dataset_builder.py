@@ -52,7 +52,7 @@ class Builder(corpus.CorpusBuilder):
   about COCO's Karpathy val, `karpathy_val`: nothing else trains on these.
   """
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version('1.1.0')
   HOMEPAGE = HOMEPAGE
   TEXTS = ('questions',)
   NEEDS = {  # noqa: RUF012 - as TFDS's own attributes

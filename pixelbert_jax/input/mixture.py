@@ -7,13 +7,14 @@ holds for one dataset then holds for the mixture. Batches mix sources, and so do
 import bisect
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from data.build import Dataset, Split
 from pixelbert_jax import UserError
 from pixelbert_jax.input.plan import Shares
-from pixelbert_jax.input.sidecar import Questions, Ragged, Sidecar, Statements
+from pixelbert_jax.input.sidecar import Ragged, Sidecar
 from pixelbert_jax.input.truth import Truth
 
 
@@ -60,8 +61,7 @@ def join(sidecars: Mapping[str, Sidecar]) -> Sidecar:
   """The sidecars of several sources as one, in memory.
 
   Ids of images become `source/id`, and claims of different sources are different. Where no source
-  has claims, the same text is the same claim whoever lists it, as it is within a source. Questions
-  and statements are left out: mixtures are for pre-training.
+  has claims, the same text is the same claim whoever lists it, as it is within a source.
 
   Raises:
     UserError: only some sources label their texts true and false.
@@ -77,12 +77,23 @@ def join(sidecars: Mapping[str, Sidecar]) -> Sidecar:
     parts = list(_with_distinct_claims(parts))
   ids = (np.char.add(f'{name}/'.encode(), x.image_id) for name, x in sidecars.items())
   parts = [dataclasses.replace(p, image_id=i) for p, i in zip(parts, ids, strict=True)]
-  columns = {f.name: [getattr(part, f.name) for part in parts] for f in dataclasses.fields(Sidecar)}
-  columns |= {'questions': None, 'statements': None}
-  return Sidecar(
-    **{name: _concatenate(column) for name, column in columns.items() if column},
-    questions=Questions.of([]),
-    statements=Statements.of([], {}),
+  return _stack(
+    [_renumbered(part, first) for part, first in zip(parts, _first(parts), strict=True)]
+  )
+
+
+def _first(parts: Sequence[Sidecar]) -> list[int]:
+  """The number of each part's first image among those of all."""
+  return np.cumsum([0, *(len(part.image_id) for part in parts[:-1])]).tolist()
+
+
+def _renumbered(part: Sidecar, first: int) -> Sidecar:
+  """With the images that questions and statements are about numbered from `first` on."""
+  asked, stated = part.questions, part.statements
+  return dataclasses.replace(
+    part,
+    questions=dataclasses.replace(asked, image=asked.image + first),
+    statements=dataclasses.replace(stated, left=stated.left + first, right=stated.right + first),
   )
 
 
@@ -96,12 +107,27 @@ def _with_distinct_claims(parts: Sequence[Sidecar]) -> Iterator[Sidecar]:
     first += truth.number
 
 
-def _concatenate(parts: Sequence[np.ndarray] | Sequence[Ragged]) -> np.ndarray | Ragged:
-  if not isinstance(parts[0], Ragged):
+def _stack(parts: Sequence[Any]) -> Any:
+  """Tables one behind the other, column by column; `strings` too, so that their numbers move on."""
+  if isinstance(parts[0], np.ndarray):
     return np.concatenate(parts)
-  lengths = np.concatenate([np.diff(part.start) for part in parts])
-  start = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-  return Ragged(np.concatenate([part.values for part in parts]), start)
+  if isinstance(parts[0], Ragged):
+    starts = [np.diff(part.start) for part in parts]
+    start = np.concatenate([[0], np.cumsum(np.concatenate(starts))]).astype(np.int64)
+    return Ragged(np.concatenate([part.values for part in parts]), start)
+  first = np.cumsum([0, *(len(part.strings) for part in parts[:-1])]).tolist()
+  parts = [
+    dataclasses.replace(part, **{name: _plus(getattr(part, name), n) for name in part.NUMBERS})
+    for part, n in zip(parts, first, strict=True)
+  ]
+  names = [field.name for field in dataclasses.fields(parts[0])]
+  return type(parts[0])(**{name: _stack([getattr(x, name) for x in parts]) for name in names})
+
+
+def _plus(column: np.ndarray | Ragged, number: int) -> np.ndarray | Ragged:
+  if isinstance(column, Ragged):
+    return dataclasses.replace(column, values=column.values + number)
+  return column + number
 
 
 def shares_of(split: Split, share: Sequence[float]) -> Shares | None:

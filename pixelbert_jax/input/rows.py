@@ -26,6 +26,7 @@ class Caption:
     kinds: one letter a word (split on blanks) from VISUAL_KINDS, or '.' for no visual word.
     rivals: bit masks over the words. The image makes another sentence true that differs
       from this one in exactly those words, so they are not determined if all are hidden.
+    subset: the part of the split that it is in, if it has parts; `split[subset]` selects it.
   """
 
   text: str
@@ -34,6 +35,7 @@ class Caption:
   claim: str | None = None
   kinds: str | None = None
   rivals: tuple[int, ...] = ()
+  subset: str = ''
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import dataclasses
 import pathlib
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,6 +33,12 @@ class Ragged:
   def text(self, i: int) -> str:
     """Row i, where rows are texts in UTF-8."""
     return self[i].tobytes().decode('utf-8')
+
+  def take(self, rows: np.ndarray) -> 'Ragged':
+    """The rows of these numbers."""
+    start = np.append(0, np.cumsum(np.diff(self.start)[rows]))
+    moved = np.repeat(self.start[rows] - start[:-1], np.diff(start))
+    return Ragged(self.values[moved + np.arange(start[-1])], start)
 
   @classmethod
   def of(cls, rows: Iterable[Sequence], dtype: np.dtype) -> 'Ragged':
@@ -57,8 +63,17 @@ class Questions:
     answers: ragged int32 over questions, strings as given; none where they are not public.
     multiple_choice_answer, question_type, answer_type: [Q] int32, strings.
     subset: [Q] int32, string; '' for none.
-    strings: ragged uint8, distinct.
+    strings: ragged uint8.
+    NUMBERS: the columns that are numbers of strings.
   """
+
+  NUMBERS: ClassVar = (
+    'answers',
+    'multiple_choice_answer',
+    'question_type',
+    'answer_type',
+    'subset',
+  )
 
   text: Ragged
   id: np.ndarray
@@ -103,8 +118,10 @@ class Statements:
     label: [S] bool.
     left, right: [S] int64, image numbers.
     subset: [S] int32, number of a string in `strings`; '' for none.
-    strings: ragged uint8, distinct.
+    strings: ragged uint8.
   """
+
+  NUMBERS: ClassVar = ('subset',)
 
   text: Ragged
   identifier: np.ndarray
@@ -151,9 +168,13 @@ class Sidecar:
     claims: ragged int32 over images, sorted in each, or of no values.
     kinds: ragged uint8 over captions, a letter a word, or of no values.
     rivals: ragged uint64 over captions.
+    subset: [N] int32, number of a string in `strings`; '' for none.
+    strings: ragged uint8.
     questions: none where the dataset has none.
     statements: none where the dataset has none.
   """
+
+  NUMBERS: ClassVar = ('subset',)
 
   image_id: np.ndarray
   size: np.ndarray
@@ -164,6 +185,8 @@ class Sidecar:
   claims: Ragged
   kinds: Ragged
   rivals: Ragged
+  subset: np.ndarray
+  strings: Ragged
   questions: Questions
   statements: Statements
 
@@ -190,6 +213,7 @@ class Sidecar:
     for row in rows:
       for c in row.captions:
         _check(c, row, captions[0])
+    subset = _Numbers()
     names = sorted({c for row in rows for c in row.claims} | {c.claim for c in captions if c.claim})
     number = {name: i for i, name in enumerate(names)}
     return cls(
@@ -202,6 +226,8 @@ class Sidecar:
       claims=Ragged.of((sorted({number[c] for c in row.claims}) for row in rows), np.int32),
       kinds=Ragged.of(((c.kinds or '').encode() for c in captions), np.uint8),
       rivals=Ragged.of((c.rivals for c in captions), np.uint64),
+      subset=np.array([subset[c.subset] for c in captions], np.int32),
+      strings=subset.strings(),
       questions=Questions.of([(i, q) for i, row in enumerate(rows) for q in row.questions]),
       statements=Statements.of(
         [s for row in rows for s in row.statements], {row.image_id: i for i, row in enumerate(rows)}

@@ -69,7 +69,7 @@ def result(run: Run, batches: StatementBatches, path: pathlib.Path) -> Metrics:
   said, labels, logits = judged(found, batches)
   if jax.process_index() == 0:
     path.parent.mkdir(parents=True, exist_ok=True)
-    batches.write(path.with_suffix('.csv'), said, path.stem)
+    batches.write(path.with_suffix('.csv'), said, path.stem.partition('[')[0])
     files.write(
       path.with_name(f'{path.stem}_logits.json'),
       lambda file: file.write(json.dumps(logits).encode()),

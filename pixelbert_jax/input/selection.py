@@ -1,0 +1,86 @@
+"""Which texts of a dataset a run takes: `train+val[!karpathy_val]` and the like.
+
+A split by name; `split[a,b]`, its texts in the subsets a and b; `split[!a,b]`, those in neither;
+and several of these joined by '+'. What subsets there are, a dataset's own README says: test-dev
+of VQA v2's test, balanced of NLVR2's dev, the directories of NLVR.
+"""
+
+import dataclasses
+import re
+
+import numpy as np
+
+from data.dataset import Dataset, Split
+from pixelbert_jax import UserError
+from pixelbert_jax.input.mixture import Joined, join
+from pixelbert_jax.input.sidecar import Questions, Ragged, Sidecar, Statements
+
+PART = re.compile(r'([^\[\]+]+)(?:\[(!?)([^\[\]!]+)\])?')
+
+
+def select(dataset: Dataset, selection: str) -> Split:
+  """The texts that a selection names; images stay, whether texts of theirs do or not.
+
+  Raises:
+    UserError: it cannot be read, or there is no such split or subset.
+  """
+  parts = [PART.fullmatch(part) for part in selection.split('+')]
+  if not all(parts):
+    raise UserError(
+      f'{selection!r} is no selection: write SPLIT, SPLIT[SUBSET,...] or SPLIT[!SUBSET,...], '
+      "several of them joined by '+'"
+    )
+  splits = [
+    _take(dataset[p[1]], p[1], p[3].split(','), bool(p[2])) if p[3] else dataset[p[1]]
+    for p in parts
+  ]
+  if len(splits) == 1:
+    return splits[0]
+  if len({p[1] for p in parts}) < len(parts):
+    raise UserError(
+      f'{selection!r} takes a split twice: name all its subsets in one pair of brackets'
+    )
+  return Split(Joined(splits), join({p[0]: s.sidecar for p, s in zip(parts, splits, strict=True)}))
+
+
+def _take(split: Split, name: str, subsets: list[str], others: bool) -> Split:
+  """The texts in the subsets of these names or, with `others`, in none of them."""
+  sidecar, found, taken = split.sidecar, set(), []
+  for table in (sidecar, sidecar.questions, sidecar.statements):
+    strings = np.array([table.strings.text(i) for i in range(len(table.strings))], object)
+    found |= set(strings[np.unique(table.subset)])
+    taken.append(np.flatnonzero(np.isin(strings, subsets)[table.subset] != others))
+  missing = [subset for subset in subsets if subset not in found]
+  if missing:
+    known = ', '.join(sorted(found - {''})) or 'none'
+    raise UserError(f'{name} has no subset {missing[0]!r}: there is {known}')
+  captions, questions, statements = taken
+  return dataclasses.replace(split, sidecar=_captions(sidecar, captions, questions, statements))
+
+
+def _captions(
+  sidecar: Sidecar, captions: np.ndarray, questions: np.ndarray, statements: np.ndarray
+) -> Sidecar:
+  """The sidecar with some of its texts, by their numbers."""
+  kept = np.bincount(sidecar.caption_image[captions], minlength=len(sidecar.image_id))
+  start = np.append(0, np.cumsum(kept))
+  columns = {name: _rows(getattr(sidecar, name), captions) for name in ('text', 'label', 'subset')}
+  columns |= {name: _rows(getattr(sidecar, name), captions) for name in ('kinds', 'rivals')}
+  claim = sidecar.claim[captions] if len(sidecar.claim) else sidecar.claim
+  return dataclasses.replace(
+    sidecar,
+    captions=Ragged(sidecar.captions.values[captions], start),
+    claim=claim,
+    questions=_table(sidecar.questions, questions),
+    statements=_table(sidecar.statements, statements),
+    **columns,
+  )
+
+
+def _table(table: Questions | Statements, rows: np.ndarray) -> Questions | Statements:
+  names = [f.name for f in dataclasses.fields(table) if f.name != 'strings']
+  return dataclasses.replace(table, **{name: _rows(getattr(table, name), rows) for name in names})
+
+
+def _rows(column: np.ndarray | Ragged, rows: np.ndarray) -> np.ndarray | Ragged:
+  return column.take(rows) if isinstance(column, Ragged) else column[rows]
