@@ -104,7 +104,8 @@ class Runner:
     """
     order = np.argsort(image, kind='stable')
     start = np.searchsorted(image[order], np.arange(len(photos) + 1))
-    with tqdm(total=len(image), unit='pair', delay=QUIET, leave=False) as progress:
+    bar = {'unit': 'pair', 'delay': QUIET, 'leave': False, 'disable': len(image) <= self._size}
+    with tqdm(total=len(image), **bar) as progress:
       for group in photos_lib.gathered(self.reader.stream(photos), self._size):
         pixels, mask = self._see(group)
         ours = [order[start[one.number] : start[one.number + 1]] for one in group]

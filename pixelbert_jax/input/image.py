@@ -102,7 +102,9 @@ def _open(data: bytes, name: str) -> tuple[Image.Image, int]:
     return picture, picture.getexif().get(ORIENTATION, 1)
   except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
     most = Image.MAX_IMAGE_PIXELS // 1_000_000
-    raise ImageError(f'{name}: more than {most} million pixels: reduce it first') from error
+    raise ImageError(
+      f'{name}: {len(data)} bytes that say to be more than {most} million pixels: reduce it first'
+    ) from error
   except Exception as error:  # Pillow raises whatever it met in a damaged header.
     raise _bad(data, name) from error
 
