@@ -79,13 +79,35 @@ def load(data: bytes, size: np.ndarray, target: np.ndarray, name: str = 'image')
   return _upright(np.asarray(reduced), orientation)
 
 
+def reduce(pixels: np.ndarray, target: np.ndarray) -> np.ndarray:
+  """Pixels [h, w, 3] uint8 that are decoded already as `load` gives them: of `placed_size`."""
+  target = np.asarray(target)
+  if (np.array(pixels.shape[:2]) <= WHOLE * target).all():
+    return pixels
+  return np.asarray(Image.fromarray(pixels).resize(target[::-1].tolist(), Image.Resampling.BICUBIC))
+
+
+def from_picture(picture: Image.Image, name: str = 'image') -> np.ndarray:
+  """A Pillow image, of any mode, as `decode` gives it: [h, w, 3] uint8."""
+  try:
+    return _upright(_rgb(picture), picture.getexif().get(ORIENTATION, 1))
+  except Exception as error:  # It may be read only now, with whatever Pillow meets.
+    raise ImageError(f'{name}: its pixels cannot be read') from error
+
+
 def _open(data: bytes, name: str) -> tuple[Image.Image, int]:
   """The image with its header alone read, and its EXIF orientation."""
   try:
     picture = Image.open(io.BytesIO(data), formats=FORMATS)
-    return picture, picture.getexif().get(ORIENTATION, 1)
+    orientation = picture.getexif().get(ORIENTATION, 1)
+  except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    raise _too_large(data, name) from error
   except Exception as error:  # Pillow raises whatever it met in a damaged header.
     raise _bad(data, name) from error
+  # Whatever has become of the filter of warnings.
+  if picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
+    raise _too_large(data, name)
+  return picture, orientation
 
 
 def _pixels(picture: Image.Image, data: bytes, shrink: int, name: str) -> tuple[np.ndarray, int]:
@@ -102,16 +124,27 @@ def _pixels(picture: Image.Image, data: bytes, shrink: int, name: str) -> tuple[
         return pixels, shrink
       except ValueError:
         pass  # It is strict: Pillow overlooks stray bytes, but no missing ones.
-    if picture.mode.startswith('I;16'):
-      grey = (np.asarray(picture) >> 8).astype(np.uint8)
-      return np.repeat(grey[..., None], 3, axis=2), 1
-    return np.asarray(picture.convert('RGB')), 1
+    return _rgb(picture), 1
   except Exception as error:  # Again, whatever Pillow met.
     raise _bad(data, name) from error
 
 
+def _rgb(picture: Image.Image) -> np.ndarray:
+  if picture.mode.startswith('I;16'):
+    grey = (np.asarray(picture) >> 8).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+  return np.asarray(picture.convert('RGB'))
+
+
 def _bad(data: bytes, name: str) -> ImageError:
   return ImageError(f'{name}: {len(data)} bytes that are not a whole image')
+
+
+def _too_large(data: bytes, name: str) -> ImageError:
+  return ImageError(
+    f'{name}: {len(data)} bytes that say to be more than {Image.MAX_IMAGE_PIXELS // 1_000_000} '
+    'million pixels: reduce it first'
+  )
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -125,11 +158,11 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
   return np.ascontiguousarray(pixels)
 
 
-def file_size(data: bytes) -> tuple[int, int]:
-  """Height and width of an encoded image, from its header alone."""
-  with Image.open(io.BytesIO(data)) as image:
-    width, height = image.size
-    return (width, height) if image.getexif().get(ORIENTATION, 1) >= 5 else (height, width)
+def file_size(data: bytes, name: str = 'image') -> tuple[int, int]:
+  """Height and width of an encoded image, from its header alone; ImageError if it is none."""
+  picture, orientation = _open(data, name)
+  width, height = picture.size
+  return (width, height) if orientation >= 5 else (height, width)
 
 
 def target_size(size: np.ndarray, shorter: int, longer: int) -> np.ndarray:

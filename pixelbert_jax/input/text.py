@@ -2,7 +2,9 @@
 
 import dataclasses
 import pathlib
+import warnings
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from tokenizers import BertWordPieceTokenizer
@@ -51,6 +53,57 @@ class Tokenizer:
     word = np.array([[-1 if w is None else w for w in e.word_ids] for e in encodings], np.int32)
     # [UNK] is a word to the library, but nothing to hide or predict.
     return ids, np.where(self.special[ids], -1, word)
+
+  def read(self, text: str) -> tuple[list[tuple[str, list[int]]], str]:
+    """One text's words as they are written, each with the places of its tokens; and the rest.
+
+    Words are those of a call: blank- or punctuation-separated, without [CLS] and [SEP]. The rest
+    is what is cut off.
+    """
+    encoding, places = self._tokenizer.encode(text), {}
+    for place, word in enumerate(encoding.word_ids):
+      if word is not None:
+        places.setdefault(word, []).append(place)
+    spans = [(encoding.offsets[p[0]][0], encoding.offsets[p[-1]][1], p) for p in places.values()]
+    cut = text[spans[-1][1] :].strip() if encoding.overflowing else ''
+    return [(text[start:end], p) for start, end, p in spans], cut
+
+
+class TextError(UserError):
+  """A text that cannot be used; the message says which and why."""
+
+
+class Tokens(NamedTuple):
+  """N texts of T tokens: ids [N, T] int32, mask [N, T] bool, and where the first [MASK] is, [N]."""
+
+  ids: np.ndarray
+  mask: np.ndarray
+  place: np.ndarray
+
+
+def tokens_of(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
+  """Tokens of texts that somebody gives; warns of what is cut off.
+
+  Raises:
+    TextError: one is empty, or no text.
+  """
+  for text in texts:
+    if not isinstance(text, str):
+      raise TextError(f'{text!r} is no text, but {type(text).__name__}')
+  if not texts:
+    return Tokens(*np.zeros((2, 0, 1), np.int32), np.zeros(0, np.int32))
+  ids, _ = tokenizer(texts)
+  mask = ids != tokenizer.pad_id
+  for text, real in zip(texts, mask.sum(1), strict=True):
+    if real == 2:  # [CLS] and [SEP]
+      raise TextError(f'{text!r} is empty: give a text with words')
+    cut = tokenizer.read(text)[1] if real == mask.shape[1] else ''
+    if cut:
+      length = mask.shape[1]
+      warnings.warn(
+        f'{text!r} is cut to {length} tokens, as in training: {cut!r} is not read', stacklevel=3
+      )
+  return Tokens(ids, mask, (ids == tokenizer.mask_id).argmax(1))
 
 
 @dataclasses.dataclass(frozen=True)

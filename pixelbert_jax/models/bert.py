@@ -69,7 +69,10 @@ class TextEmbedding(nn.Module):
 
 
 class Attention(nn.Module):
-  """Multi-head self-attention up to the output projection."""
+  """Multi-head self-attention up to the output projection.
+
+  Applied with `mutable=['attention']` it gives its weights [N, H, S, S], before dropout, as well.
+  """
 
   heads: int
   dropout: float
@@ -89,6 +92,9 @@ class Attention(nn.Module):
     scores = scores / (d // self.heads) ** 0.5
     scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(wide).min)
     weights = nn.softmax(scores).astype(self.dtype)
+    if not self.is_initializing():
+      # For heat maps; nothing is kept, or computed, unless `apply` has it mutable.
+      self.sow('attention', 'weights', weights)
     weights = nn.Dropout(self.dropout)(weights, deterministic=deterministic)
     out = jnp.einsum('nhqk,nkhd->nqhd', weights, value).reshape(n, s, d)
     return dense(d, self.init_std, self.dtype, 'output')(out)
@@ -138,7 +144,7 @@ class Encoder(nn.Module):
     layer = nn.remat(Layer, static_argnums=(3,), prevent_cse=False) if self.remat else Layer
     scan = nn.scan(
       lambda layer, x, _: (layer(x, mask, deterministic), None),
-      variable_axes={'params': 0},
+      variable_axes={'params': 0, 'attention': 0},
       split_rngs={'params': True, 'dropout': True},
       length=self.layers,
       unroll=self.layers if self.unroll else 1,

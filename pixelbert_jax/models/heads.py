@@ -68,9 +68,15 @@ class PretrainingModel(nn.Module):
     """
     tokens, _ = self.backbone(image, size, token_ids, token_mask, train)
     hidden = jnp.take_along_axis(tokens, mlm_position[..., None], axis=2)
-    mlm_logits = self.backbone.text.attend(self.mlm_transform(hidden)) + self.mlm_bias
-    itm_logits = self.itm(self.pooler(tokens))[..., 0]
-    return {'mlm_logits': mlm_logits, 'itm_logits': itm_logits}
+    return {'mlm_logits': self.fill(hidden), 'itm_logits': self.match(tokens)}
+
+  def fill(self, hidden: Array) -> Array:
+    """Tokens [..., D] of hidden places to logits [..., V]."""
+    return self.backbone.text.attend(self.mlm_transform(hidden)) + self.mlm_bias
+
+  def match(self, tokens: Array) -> Array:
+    """Tokens [..., T, D] to logits [...] of 'match'."""
+    return self.itm(self.pooler(tokens))[..., 0]
 
 
 class MatchingModel(nn.Module):
@@ -94,7 +100,11 @@ class MatchingModel(nn.Module):
   ) -> dict[str, Array]:
     """Arguments as of PixelBert; `match_logits` [B, K] of at least float32."""
     tokens, _ = self.backbone(image, size, token_ids, token_mask, train)
-    return {'match_logits': self.itm(self.pooler(tokens))[..., 0]}
+    return {'match_logits': self.match(tokens)}
+
+  def match(self, tokens: Array) -> Array:
+    """Tokens [..., T, D] to logits [...] of 'match'."""
+    return self.itm(self.pooler(tokens))[..., 0]
 
   def embed(self, image: Array, size: Array) -> tuple[Array, Array]:
     """What `score` takes of images, [B, P, D] and mask [B, P]: the CNN's part of an evaluation."""
@@ -171,7 +181,11 @@ class VqaModel(nn.Module):
   ) -> dict[str, Array]:
     """Arguments as of PixelBert; `vqa_logits` [B, K, A] of at least float32."""
     tokens, _ = self.backbone(image, size, token_ids, token_mask, train)
-    return {'vqa_logits': self.vqa(self.vqa_transform(self.pooler(tokens)))}
+    return {'vqa_logits': self.answer(tokens)}
+
+  def answer(self, tokens: Array) -> Array:
+    """Tokens [..., T, D] to logits [..., A]."""
+    return self.vqa(self.vqa_transform(self.pooler(tokens)))
 
 
 Model = PretrainingModel | MatchingModel | Nlvr2Model | VqaModel

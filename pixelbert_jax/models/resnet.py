@@ -228,6 +228,15 @@ class ResNet(nn.Module):
     halvings = wanted.index(self.total_stride)
     return [2 if 1 <= i <= halvings else 1 for i in range(len(self.stages))]
 
+  @property
+  def first_centre(self) -> float:
+    """Pixels from an image's edge to the middle of what the first cell sees; `total_stride` apart.
+
+    Strided convolutions are centred on every other place, not between them: only the last pool
+    (and the stem's patches) lie between.
+    """
+    return self.total_stride / 4 + (2.0 if self.stem == 'space_to_depth' else 0.5)
+
   @nn.compact
   def __call__(self, image: Array, size: Array, train: bool) -> tuple[Array, Array]:
     """Feature maps of images.

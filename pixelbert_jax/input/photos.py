@@ -1,0 +1,199 @@
+"""One's own images: files, Pillow images or arrays, read ahead and gathered by shape."""
+
+import collections
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image
+
+from pixelbert_jax.input import image as image_lib
+from pixelbert_jax.input.image import ImageError
+from pixelbert_jax.input.pipeline import Batch
+from pixelbert_jax.input.plan import Canvases
+
+Photo = str | os.PathLike | Image.Image | np.ndarray
+
+THREADS = min(8, os.cpu_count() or 1)
+AHEAD = 32  # images that are decoded before they are asked for
+
+
+@dataclasses.dataclass(frozen=True)
+class Placed:
+  """An image as it goes to the device.
+
+  Attributes:
+    number: of the image among those asked for.
+    pixels: [h, w, 3] uint8 RGB, upright, as they travel (`image.placed_size`).
+    size: (height, width) at which the model sees it.
+    canvas: (height, width) of the model's canvas.
+  """
+
+  number: int
+  pixels: np.ndarray
+  size: tuple[int, int]
+  canvas: tuple[int, int]
+
+  @property
+  def source(self) -> tuple[int, int]:
+    """The canvas on which it travels; one of two for each of the model's, whatever its size."""
+    if (np.array(self.pixels.shape[:2]) <= self.canvas).all():
+      return self.canvas
+    return tuple(image_lib.WHOLE * side for side in self.canvas)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+  """Reads images as training does.
+
+  Attributes:
+    canvases: of the model.
+    stride: pixels a side of one cell of its feature map.
+  """
+
+  canvases: Canvases
+  stride: int
+
+  def __call__(self, photo: Photo, number: int = 0) -> Placed:
+    """Reads one.
+
+    Raises:
+      ImageError: it is no image, or so narrow that the model would not see it.
+    """
+    name, data = _name(photo, number), _data(photo, number)
+    if data is None:
+      pixels = pixels_of(photo, number)
+      size = np.array(pixels.shape[:2])
+    else:
+      size = np.array(image_lib.file_size(data, name))
+    target, canvas = self._fit(size, name)
+    if data is None:
+      pixels = image_lib.reduce(pixels, target)
+    else:
+      pixels = image_lib.load(data, size, target, name)
+    return Placed(number, pixels, tuple(target.tolist()), canvas)
+
+  def _fit(self, size: np.ndarray, name: str) -> tuple[np.ndarray, tuple[int, int]]:
+    """Size and canvas of an image for the model, as in training.
+
+    One that fits no canvas then (upright, say, where training had none such) is reduced further,
+    until it fits that on which it stays largest.
+    """
+    shapes, target = np.array(self.canvases.shapes), self.canvases.target(size)
+    if not (target <= shapes).all(-1).any():
+      scale = (shapes / size).min(-1).max()
+      target = np.maximum(np.floor(size * scale + 1e-6), 1).astype(np.int32)
+    if target.min() < self.stride:
+      sizes = 'x'.join(map(str, size)), 'x'.join(map(str, target))
+      raise ImageError(
+        f'{name}: {sizes[0]} pixels (height x width) become {sizes[1]}, too narrow for a model '
+        f'that sees cells of {self.stride}x{self.stride}: cut it into parts'
+      )
+    return target, self.canvases.shapes[image_lib.choose_canvas(target[None], shapes)[0]]
+
+  def stream(self, photos: Sequence[Photo]) -> Iterator[Placed]:
+    """Reads many in order, decoded ahead by threads."""
+    if len(photos) == 1:
+      yield self(photos[0])
+      return
+    with ThreadPoolExecutor(THREADS) as pool:
+      ahead = collections.deque()
+      for number, photo in enumerate(photos):
+        ahead.append(pool.submit(self, photo, number))
+        if len(ahead) > AHEAD:
+          yield ahead.popleft().result()
+      while ahead:
+        yield ahead.popleft().result()
+
+
+def gathered(placed: Iterable[Placed], most: int) -> Iterator[list[Placed]]:
+  """Groups of up to `most` of one shape; all but the last of each shape are full."""
+  waiting: dict[tuple, list[Placed]] = collections.defaultdict(list)
+  for one in placed:
+    shape = one.canvas, one.source
+    waiting[shape].append(one)
+    if len(waiting[shape]) == most:
+      yield waiting.pop(shape)
+  yield from waiting.values()
+
+
+def batch_of(group: Sequence[Placed], rows: int) -> Batch:
+  """What `image.model_input` takes, and `size`; rows beyond the group repeat its first image."""
+  group = [*group, *[group[0]] * (rows - len(group))]
+  pixels = np.zeros((rows, *group[0].source, 3), np.uint8)
+  for one, canvas in zip(group, pixels, strict=True):
+    image_lib.place(one.pixels, canvas)
+  return {
+    'image': pixels,
+    'source_size': np.array([one.pixels.shape[:2] for one in group], np.int32),
+    'size': np.array([one.size for one in group], np.int32),
+    'canvas': np.zeros((rows, *group[0].canvas, 0), np.uint8),
+  }
+
+
+def pixels_of(photo: Photo, number: int = 0) -> np.ndarray:
+  """All pixels of an image [H, W, 3] uint8 RGB, upright.
+
+  Raises:
+    ImageError: it is none.
+  """
+  if isinstance(photo, Image.Image):
+    return image_lib.from_picture(photo, _name(photo, number))
+  if not isinstance(photo, np.ndarray):
+    return image_lib.decode(_data(photo, number), _name(photo, number))
+  grey = photo.ndim == 2
+  pixels = photo[..., None] if grey else photo
+  if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4):
+    raise ImageError(
+      f'{_name(photo, number)}: an array {list(photo.shape)} of {photo.dtype}; give uint8 '
+      '[height, width, 3]'
+    )
+  if not pixels.size:
+    raise ImageError(f'{_name(photo, number)}: an array {list(photo.shape)}: it has no pixels')
+  channels = [0, 0, 0] if pixels.shape[-1] == 1 else [0, 1, 2]
+  return np.ascontiguousarray(pixels[..., channels])
+
+
+def listed(photos: Photo | Iterable[Photo]) -> list[Photo]:
+  """One image or several, as a list; an array of four axes is several."""
+  if isinstance(photos, (str, os.PathLike, Image.Image)):
+    return [photos]
+  if isinstance(photos, np.ndarray) and photos.ndim < 4:
+    return [photos]
+  if not isinstance(photos, Iterable):
+    raise ImageError(f'{photos!r} is no image: give a path, a Pillow image or an array')
+  return list(photos)
+
+
+def distinct(photos: Sequence[Photo]) -> tuple[list[Photo], list[int]]:
+  """Each image once, and which of these each one is."""
+  number: dict[object, int] = {}
+  which = [number.setdefault(_key(photo), len(number)) for photo in photos]
+  first = dict(zip(reversed(which), reversed(photos), strict=True))
+  return [first[i] for i in range(len(number))], which
+
+
+def _key(photo: Photo) -> object:
+  return os.fspath(photo) if isinstance(photo, (str, os.PathLike)) else id(photo)
+
+
+def _name(photo: Photo, number: int) -> str:
+  named = isinstance(photo, (str, os.PathLike))
+  return os.fspath(photo) if named else f'image {number}'
+
+
+def _data(photo: Photo, number: int) -> bytes | None:
+  """The bytes of a file; None for what is decoded already."""
+  if isinstance(photo, (Image.Image, np.ndarray)):
+    return None
+  if not isinstance(photo, (str, os.PathLike)):
+    raise ImageError(
+      f'image {number}: {type(photo).__name__} is no image: give a path, a Pillow image or an array'
+    )
+  try:
+    return pathlib.Path(photo).read_bytes()
+  except OSError as error:
+    raise ImageError(f'{photo}: {error.strerror}: give the path of an image') from error
