@@ -1,0 +1,154 @@
+"""Predictions on single images: where words look, whether answers are the evaluation's, how fast.
+
+    python -m benchmarks.predict --checkpoint=C [--scenes=500]
+
+C is a workdir of VQA or of pre-training on scenes. Appends one line to
+benchmarks/results/predict.jsonl:
+
+- the pointing game on held-out scenes: how often the place to which `red` and `circle` together
+  attend most lies in the box of the one red circle, beside the mean share of the image that such a
+  box takes, which is chance; for the means over the last layers and for rollout;
+- of VQA, the official accuracy of `predict.answer` on all questions of these scenes, and that of
+  the run's own `predictions/test.json` on the same ones;
+- seconds of one `answer` (or `match`) after the first, and of the bare compiled model on the same
+  image and text, already resized, on the device.
+"""
+
+import argparse
+import datetime
+import functools
+import io
+import json
+import os
+import pathlib
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from PIL import Image
+
+from data.build import open_dataset
+from data.scenes import record, world
+from pixelbert_jax import predict
+from pixelbert_jax.input.photos import batch_of
+from pixelbert_jax.input.text import tokens_of
+from pixelbert_jax.scores import predictions
+from pixelbert_jax.scores import vqa as official
+from pixelbert_jax.step import forward
+from pixelbert_jax.tasks.vqa import annotated
+
+REPETITIONS = 50
+RESULTS = pathlib.Path(__file__).with_name('results') / 'predict.jsonl'
+
+
+def distinct_things(scene: world.Scene) -> list[world.Thing]:
+  """The things that no other of the scene equals in colour and shape."""
+  looks = [(thing.colour, thing.shape) for thing in scene.things]
+  return [t for t, look in zip(scene.things, looks, strict=True) if looks.count(look) == 1]
+
+
+def pointing(model: predict.Model, split: str, scenes: int) -> dict[str, float]:
+  """The share of peaks inside the box, by what the heat is a mean of; `chance` beside."""
+  layers = model.config.transformer.layers
+  ways = {f'last {n} layers': {'layers': n} for n in range(1, layers + 1)}
+  ways['rollout'] = {'rollout': True}
+  hits, shares = {name: [] for name in ways}, []
+  for index in range(scenes):
+    place = record.Place('easy', split, index)
+    image = Image.open(io.BytesIO(record.example(place)['image']))
+    for thing in distinct_things(record.scene(place)):
+      left, top, right, bottom = thing.box
+      shares.append((right - left) * (bottom - top) / (image.width * image.height))
+      for name, options in ways.items():
+        heat = model.heatmap(image, f'{thing.colour} {thing.shape}', **options).values.sum(0)
+        y, x = np.unravel_index(heat.argmax(), heat.shape)
+        hits[name].append(left <= x < right and top <= y < bottom)
+  means = {name: round(float(np.mean(found)), 4) for name, found in hits.items()}
+  return means | {'chance': round(float(np.mean(shares)), 4), 'phrases': len(shares)}
+
+
+def accuracies(model: predict.Model, workdir: pathlib.Path, scenes: int) -> dict[str, float]:
+  """Official accuracy on the questions of the first scenes of test: by `answer`, by the run."""
+  split = open_dataset('scenes')['test']
+  asked = split.sidecar.questions
+  chosen = np.flatnonzero(asked.image < scenes)
+  images = [Image.open(io.BytesIO(split.encoded(i))) for i in range(scenes)]
+  found = model.answer(
+    [images[i] for i in asked.image[chosen]], list(map(asked.text.text, chosen)), k=1
+  )
+  questions = annotated(asked, chosen)
+  said = {int(i): a[0][0] for i, a in zip(asked.id[chosen], found, strict=True)}
+  of_run = predictions.read_vqa(workdir / 'predictions/test.json', asked.id.tolist())
+  scores = {
+    name: official.summarise(official.per_question(answers, questions), questions)['accuracy']
+    for name, answers in {'predict.answer': said, 'evaluation': of_run}.items()
+  }
+  return scores | {
+    'questions': len(said),
+    'same answers': sum(of_run[q] == a for q, a in said.items()),
+  }
+
+
+def seconds(call: Callable[[], object]) -> float:
+  """Median time of a call, after the first."""
+  call()
+  times = []
+  for _ in range(REPETITIONS):
+    began = time.perf_counter()
+    call()
+    times.append(time.perf_counter() - began)
+  return statistics.median(times)
+
+
+def latency(model: predict.Model) -> dict[str, float]:
+  """Seconds of one image and text through `predict`, and through the bare model."""
+  image = np.asarray(
+    Image.open(io.BytesIO(record.example(record.Place('easy', 'test', 0))['image']))
+  )
+  text, head = 'what colour is the circle', model.heads[0]
+  method = {'answer': model.answer, 'match': model.match}[head]
+  placed = model._runner.reader(image)
+  tokens = tokens_of(model._tokenizer, [text])
+  batch = batch_of([placed], 1) | {'token_ids': tokens.ids[None], 'token_mask': tokens.mask[None]}
+  batch |= {'mlm_position': np.zeros((1, 1, 1), np.int32)}
+  bare = jax.jit(functools.partial(forward, model.module, train=False))
+  on_device = jax.device_put(batch)
+  ours = seconds(lambda: method(image, text))
+  theirs = seconds(lambda: jax.block_until_ready(bare(model.variables, on_device)))
+  return {f'{head}': ours, 'bare model': theirs, 'ratio': round(ours / theirs, 2)}
+
+
+def main() -> None:
+  """Measures and appends a line."""
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--checkpoint', type=pathlib.Path, required=True)
+  parser.add_argument('--scenes', type=int, default=500)
+  flags = parser.parse_args()
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')  # It knows scenes only: so does this.
+    model = predict.load(flags.checkpoint)
+  device = jax.devices()[0].device_kind
+  line = {
+    'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    'machine': f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}',
+    'device': device,
+    'load': round(os.getloadavg()[0], 1),
+    'task': model.config.name,
+    'pointing on val': pointing(model, 'val', flags.scenes),
+    'pointing on test': pointing(model, 'test', flags.scenes),
+    'seconds': latency(model),
+  }
+  if model.config.name == 'vqa':
+    line['accuracy'] = accuracies(model, flags.checkpoint, flags.scenes)
+  RESULTS.parent.mkdir(exist_ok=True)
+  with RESULTS.open('a') as file:
+    file.write(json.dumps(line) + '\n')
+  print(json.dumps(line, indent=1))
+
+
+if __name__ == '__main__':
+  main()
