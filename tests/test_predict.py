@@ -4,7 +4,9 @@ import collections
 import io
 import itertools
 import json
+import pathlib
 import re
+import shlex
 import warnings
 
 import jax
@@ -98,8 +100,8 @@ def test_results_do_not_depend_on_what_else_is_asked(folder, monkeypatch):
   rng = np.random.default_rng(0)
   images, texts = [photo(*size) for size in SIZES], texts_of(rng, 12)
   alone = np.array([[model.match(i, t, logits=True)[0, 0] for t in texts] for i in images])
-  assert alone.std(0).min() > 0.01  # images matter, and texts
-  assert alone.std(1).min() > 0.001
+  assert alone.std(0).mean() > 0.05  # images matter, and texts
+  assert alone.std(1).mean() > 0.01
   for _ in range(200):
     n = rng.integers(1, 40)
     image, text = rng.integers(len(images), size=n), rng.integers(len(texts), size=n)
@@ -237,7 +239,7 @@ def test_texts_without_an_image(load):
   encode = lambda m, x, mask: m.backbone.encoder(x, mask, True)  # noqa: E731
   expected = model.module.apply(model.variables, words, tokens.mask, method=encode)
   mask = found.text_mask
-  np.testing.assert_allclose(found.text[mask], np.asarray(expected)[mask], atol=1e-5)
+  np.testing.assert_allclose(found.text[mask], np.asarray(expected)[mask], rtol=1e-5, atol=1e-5)
 
 
 def test_features_are_of_normalised_floats(load):
@@ -502,3 +504,26 @@ def test_the_flags_are_listed(capsys):
   out = capsys.readouterr().out
   for flag in itertools.chain(predict.FLAGS.values(), ('--checkpoint', '--image', '--heatmap')):
     assert flag in out
+
+
+def test_the_page_runs_as_it_stands(folder, tmp_path, monkeypatch, capsys):
+  page = (pathlib.Path(__file__).parents[1] / 'docs/predict.md').read_text()
+  (code,) = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
+  commands = re.findall(r'^    python -m pixelbert_jax.predict (.*)$', page, re.MULTILINE)
+  assert len(commands) == 3
+  for name in ('photo', 'a', 'b'):
+    Image.fromarray(photo(40, 60)).save(tmp_path / f'{name}.jpg')
+  monkeypatch.chdir(tmp_path)
+  for task, command in zip(('vqa', 'pretrain', 'pretrain'), commands, strict=True):
+    (tmp_path / 'C').unlink(missing_ok=True)
+    (tmp_path / 'C').symlink_to(folder / task)
+    assert main(shlex.split(command)) == 0
+    assert capsys.readouterr().out.endswith('means nothing.\n')
+  lines = code.splitlines()
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    exec('\n'.join(line for line in lines if 'answer' not in line), {})
+    (tmp_path / 'C').unlink()
+    (tmp_path / 'C').symlink_to(folder / 'vqa')
+    exec('\n'.join(line for line in lines if not re.search('match|fill', line)), {})
+  assert (tmp_path / 'heat.png').exists()
