@@ -202,6 +202,8 @@ class Model:
       rows = [row for out in self._runner.texts(tokens) for row in zip(*out, strict=True)]
     else:
       rows = self._beside('encode', images, texts)
+    if not rows:
+      raise TextError('encode: there is nothing to encode, give a text')
     return Encoded.of(rows)
 
   def _need(self, head: str) -> None:

@@ -379,6 +379,12 @@ def test_an_empty_text(load, text):
     model.match(photo(64, 64), [None])
 
 
+def test_nothing_is_no_text(load):
+  for images in (None, [photo(64, 64)]):
+    with pytest.raises(TextError, match='nothing to encode'):
+      load('pretrain').encode(images, [])
+
+
 def test_a_long_text_is_cut_as_in_training(load):
   model, image = load('pretrain'), photo(64, 64)
   text = 'a b c d e f g h i j'

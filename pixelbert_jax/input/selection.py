@@ -54,18 +54,17 @@ def _take(split: Split, name: str, subsets: list[str], others: bool) -> Split:
   if missing:
     known = ', '.join(sorted(found - {''})) or 'none'
     raise UserError(f'{name} has no subset {missing[0]!r}: there is {known}')
-  captions, questions, statements = taken
-  return dataclasses.replace(split, sidecar=_captions(sidecar, captions, questions, statements))
+  return dataclasses.replace(split, sidecar=_with_texts(sidecar, *taken))
 
 
-def _captions(
+def _with_texts(
   sidecar: Sidecar, captions: np.ndarray, questions: np.ndarray, statements: np.ndarray
 ) -> Sidecar:
   """The sidecar with some of its texts, by their numbers."""
   kept = np.bincount(sidecar.caption_image[captions], minlength=len(sidecar.image_id))
   start = np.append(0, np.cumsum(kept))
-  columns = {name: _rows(getattr(sidecar, name), captions) for name in ('text', 'label', 'subset')}
-  columns |= {name: _rows(getattr(sidecar, name), captions) for name in ('kinds', 'rivals')}
+  names = ('text', 'label', 'subset', 'kinds', 'rivals')
+  columns = {name: _rows(getattr(sidecar, name), captions) for name in names}
   claim = sidecar.claim[captions] if len(sidecar.claim) else sidecar.claim
   return dataclasses.replace(
     sidecar,
