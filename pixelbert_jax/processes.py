@@ -72,7 +72,7 @@ def leaving_at_once() -> Iterator[None]:
     code = 1
     if isinstance(error, UserError | OSError):
       print(f'error: {error}', file=sys.stderr)
-    elif isinstance(error, jax.errors.JaxRuntimeError) and any(s in str(error) for s in LOST):
+    elif tells_of_a_lost_process(error):
       code = PEER_LOST
       print(f'error: another process is gone ({str(error).splitlines()[0]})', file=sys.stderr)
     else:
@@ -80,6 +80,18 @@ def leaving_at_once() -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def tells_of_a_lost_process(error: BaseException | None) -> bool:
+  """Whether an error, or one that it came of, is that of a collective without its other end.
+
+  Its type says nothing: collectives raise several, and Orbax others in their place.
+  """
+  if error is None:
+    return False
+  return any(word in str(error) for word in LOST) or tells_of_a_lost_process(
+    error.__cause__ or error.__context__
+  )
 
 
 def stop_signal() -> Callable[[int], bool]:

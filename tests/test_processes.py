@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from pixelbert_jax import processes
 from pixelbert_jax.manifest import Manifest
 from tests import test_main
 from tests.test_main import COMMAND, ROOT, metrics, timeless
@@ -116,6 +117,20 @@ def test_two_processes_are_one_run_stopped_lost_and_resumed(
   ):
     assert line.pop('split') == expected.pop('split')
     assert line == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+  ('first', 'then', 'lost'),
+  [
+    (RuntimeError('Gloo all-gather failed: Connection closed by peer'), None, True),
+    (ValueError('UNAVAILABLE: no such task'), OSError('not saved'), True),
+    (ValueError('shapes (2, 3) and (3,)'), OSError('disk full'), False),
+  ],
+)
+def test_a_lost_process_is_told_from_an_error_of_ones_own(first, then, lost):
+  if then:
+    then.__cause__ = first
+  assert processes.tells_of_a_lost_process(then or first) == lost
 
 
 def test_without_a_word_who_the_others_are_it_is_an_error(environment, tmp_path):
