@@ -110,9 +110,10 @@ def own_answers(workdir: pathlib.Path) -> list[str] | None:
 
 
 def last_result(config: ConfigDict, workdir: pathlib.Path) -> str:
-  """The table of the last line of a finished run's metrics."""
-  metrics = json.loads((workdir / 'metrics.jsonl').read_text().splitlines()[-1])
-  return TASKS[config.name].module.table(config.data.test, metrics)
+  """The table that a finished run ended with; '' where it ended before, by a lower `steps`."""
+  last = json.loads((workdir / 'metrics.jsonl').read_text().splitlines()[-1])
+  split = config.data.test
+  return TASKS[config.name].module.table(split, last) if last['split'] == split else ''
 
 
 def summary(
