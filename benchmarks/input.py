@@ -6,15 +6,12 @@ All run interleaved, on the same generated photographs and one core; figures are
 are added to benchmarks/results/input.jsonl as one line.
 """
 
-import datetime
 import functools
 import importlib.metadata
 import io
 import itertools
-import json
 import os
 import pathlib
-import platform
 import statistics
 import threading
 import time
@@ -29,6 +26,7 @@ from absl import app, flags
 from PIL import Image
 from tqdm import tqdm
 
+from benchmarks import record
 from data.build import Split
 from pixelbert_jax.input import image as image_lib
 from pixelbert_jax.input.pairs import PairBatches
@@ -308,18 +306,8 @@ def main(_) -> None:
   }
   for name, value in results.items():
     print(f'{name:<44}{value:>12,}')
-  line = {
-    'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
-    'machine': f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}',
-    'device': jax.devices()[0].device_kind,
-    'load': round(os.getloadavg()[0], 1),
-    'versions': {name: version(name) for name in PACKAGES},
-    'results': results,
-  }
-  output = pathlib.Path(values.output)
-  output.parent.mkdir(parents=True, exist_ok=True)
-  with output.open('a') as file:
-    file.write(json.dumps(line) + '\n')
+  versions = {name: version(name) for name in PACKAGES}
+  record.append(pathlib.Path(values.output), versions=versions, results=results)
 
 
 if __name__ == '__main__':

@@ -15,13 +15,10 @@ benchmarks/results/predict.jsonl:
 """
 
 import argparse
-import datetime
 import functools
 import io
 import json
-import os
 import pathlib
-import platform
 import statistics
 import time
 import warnings
@@ -31,8 +28,10 @@ import jax
 import numpy as np
 from PIL import Image
 
+from benchmarks import record
 from data.build import open_dataset
-from data.scenes import record, world
+from data.scenes import record as scenes
+from data.scenes import world
 from pixelbert_jax import predict
 from pixelbert_jax.input.photos import batch_of
 from pixelbert_jax.input.text import tokens_of
@@ -51,16 +50,16 @@ def distinct_things(scene: world.Scene) -> list[world.Thing]:
   return [t for t, look in zip(scene.things, looks, strict=True) if looks.count(look) == 1]
 
 
-def pointing(model: predict.Model, split: str, scenes: int) -> dict[str, float]:
+def pointing(model: predict.Model, split: str, count: int) -> dict[str, float]:
   """The share of peaks inside the box, by what the heat is a mean of; `chance` beside."""
   layers = model.config.transformer.layers
   ways = {f'last {n} layers': {'layers': n} for n in range(1, layers + 1)}
   ways['rollout'] = {'rollout': True}
   hits, shares = {name: [] for name in ways}, []
-  for index in range(scenes):
-    place = record.Place('easy', split, index)
-    image = Image.open(io.BytesIO(record.example(place)['image']))
-    for thing in distinct_things(record.scene(place)):
+  for index in range(count):
+    place = scenes.Place('easy', split, index)
+    image = Image.open(io.BytesIO(scenes.example(place)['image']))
+    for thing in distinct_things(scenes.scene(place)):
       left, top, right, bottom = thing.box
       shares.append((right - left) * (bottom - top) / (image.width * image.height))
       for name, options in ways.items():
@@ -71,12 +70,12 @@ def pointing(model: predict.Model, split: str, scenes: int) -> dict[str, float]:
   return means | {'chance': round(float(np.mean(shares)), 4), 'phrases': len(shares)}
 
 
-def accuracies(model: predict.Model, workdir: pathlib.Path, scenes: int) -> dict[str, float]:
+def accuracies(model: predict.Model, workdir: pathlib.Path, count: int) -> dict[str, float]:
   """Official accuracy on the questions of the first scenes of test: by `answer`, by the run."""
   split = open_dataset('scenes')['test']
   asked = split.sidecar.questions
-  chosen = np.flatnonzero(asked.image < scenes)
-  images = [Image.open(io.BytesIO(split.encoded(i))) for i in range(scenes)]
+  chosen = np.flatnonzero(asked.image < count)
+  images = [Image.open(io.BytesIO(split.encoded(i))) for i in range(count)]
   found = model.answer(
     [images[i] for i in asked.image[chosen]], list(map(asked.text.text, chosen)), k=1
   )
@@ -107,7 +106,7 @@ def seconds(call: Callable[[], object]) -> float:
 def latency(model: predict.Model) -> dict[str, float]:
   """Seconds of one image and text through `predict`, and through the bare model."""
   image = np.asarray(
-    Image.open(io.BytesIO(record.example(record.Place('easy', 'test', 0))['image']))
+    Image.open(io.BytesIO(scenes.example(scenes.Place('easy', 'test', 0))['image']))
   )
   text, head = 'what colour is the circle', model.heads[0]
   method = {'answer': model.answer, 'match': model.match}[head]
@@ -131,23 +130,16 @@ def main() -> None:
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')  # It knows scenes only: so does this.
     model = predict.load(flags.checkpoint)
-  device = jax.devices()[0].device_kind
-  line = {
-    'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
-    'machine': f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}',
-    'device': device,
-    'load': round(os.getloadavg()[0], 1),
+  found = {
     'task': model.config.name,
     'pointing on val': pointing(model, 'val', flags.scenes),
     'pointing on test': pointing(model, 'test', flags.scenes),
     'seconds': latency(model),
   }
   if model.config.name == 'vqa':
-    line['accuracy'] = accuracies(model, flags.checkpoint, flags.scenes)
-  RESULTS.parent.mkdir(exist_ok=True)
-  with RESULTS.open('a') as file:
-    file.write(json.dumps(line) + '\n')
-  print(json.dumps(line, indent=1))
+    found['accuracy'] = accuracies(model, flags.checkpoint, flags.scenes)
+  record.append(RESULTS, **found)
+  print(json.dumps(found, indent=1))
 
 
 if __name__ == '__main__':

@@ -10,12 +10,8 @@ all of them. Figures are medians, and `a / b` is how many times as long as b a t
 benchmarks/results/retrieval.jsonl (--output).
 """
 
-import datetime
 import functools
-import json
-import os
 import pathlib
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +22,7 @@ from absl import app, flags
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from benchmarks import record
 from benchmarks.input import photograph
 from configs import retrieval
 from data.build import Split
@@ -160,21 +157,14 @@ def main(_) -> None:
   results = measure(values.images, values.captions, values.pairs, values.repeats)
   for name, value in results.items():
     print(f'{name:<56}{value:>12.6g}')
-  line = {
-    'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
-    'machine': f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}',
-    'device': jax.devices()[0].device_kind,
-    'load': round(os.getloadavg()[0], 1),
-    'jax': jax.__version__,
-    'images': values.images,
-    'captions': values.captions,
-    'pairs at a time': values.pairs,
-    'results': results,
-  }
-  output = pathlib.Path(values.output)
-  output.parent.mkdir(parents=True, exist_ok=True)
-  with output.open('a') as file:
-    file.write(json.dumps(line) + '\n')
+  record.append(
+    pathlib.Path(values.output),
+    jax=jax.__version__,
+    images=values.images,
+    captions=values.captions,
+    **{'pairs at a time': values.pairs},
+    results=results,
+  )
 
 
 if __name__ == '__main__':

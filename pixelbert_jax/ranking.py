@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from pixelbert_jax import sharding
+from pixelbert_jax import processes, sharding
 from pixelbert_jax.input import pipeline
 from pixelbert_jax.input.image import model_input
 from pixelbert_jax.input.ranking import RankingBatches
@@ -73,7 +73,7 @@ class Ranker:
     gallery, sidecar = batches.gallery, batches.split.sidecar
     shape, whole = (len(gallery.image), len(gallery.caption)), path.with_suffix('.npz')
     identity = self.identity(variables, batches)
-    first = jax.process_index() == 0
+    first = processes.is_first()
     matrix = PartialMatrix(whole, identity, shape) if first else Matrix(shape)
     self.fill(matrix, variables, batches)
     metrics = task.report(matrix.scores, gallery, sidecar)
@@ -170,5 +170,5 @@ def _agree(matrix: Matrix) -> None:
   finished = multihost_utils.broadcast_one_to_all(matrix.finished)
   if finished.any():
     scores = multihost_utils.broadcast_one_to_all(np.asarray(matrix.scores))
-    if jax.process_index():
+    if not processes.is_first():
       matrix.write(np.flatnonzero(finished), scores[finished])

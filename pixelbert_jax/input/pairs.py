@@ -34,23 +34,9 @@ class PairBatches(Batches):
 
   def _plan(self, epoch: int) -> Plan:
     plan = plan_epoch(
-      self.split.sidecar,
-      self.canvases,
-      self.seed,
-      epoch,
-      self.images,
-      self.texts_per_image,
-      self.training,
-      self.shares,
+      self.split.sidecar, self.canvases, epoch=epoch, shares=self.shares, **self._planned
     )
     return swap_images(plan) if self.swapped else plan
-
-  @property
-  def texts(self) -> int:
-    return len(self.split.sidecar.text)
-
-  def text(self, i: int) -> str:
-    return self.split.sidecar.caption(i)
 
   @functools.lru_cache(maxsize=8)  # noqa: B019 - two numbers a step
   def _totals(self, step: int) -> dict[str, np.float32]:
@@ -75,7 +61,7 @@ class PairBatches(Batches):
     masked = hide_words(ids, hideable, draws[:, 1:], self.mask_share, self.tokenizer)
     batch = {
       'token_ids': masked.ids,
-      'token_mask': (word >= 0) | self.tokenizer.special[ids] & (ids != self.tokenizer.pad_id),
+      'token_mask': ids != self.tokenizer.pad_id,
       'mlm_position': masked.position,
       'mlm_target': masked.target,
       # MLM counts matched pairs only: an untrue text says nothing about the image.

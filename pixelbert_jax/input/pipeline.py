@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import grain
 import numpy as np
@@ -71,13 +71,29 @@ class Batches(abc.ABC):
     """Makes the plan of an epoch."""
 
   @property
-  @abc.abstractmethod
   def texts(self) -> int:
-    """How many texts the split has."""
+    """How many texts the split has: captions, where a task is about no others."""
+    return len(self.split.sidecar.text)
 
-  @abc.abstractmethod
   def text(self, i: int) -> str:
     """The text of number i in the plan."""
+    return self.split.sidecar.caption(i)
+
+  def tokens(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ids [..., T] int32 of the texts of numbers [...], and which of them are no padding, bool."""
+    ids, _ = self.tokenizer([self.text(i) for i in texts.reshape(-1)])
+    ids = ids.reshape(*texts.shape, -1)
+    return ids, ids != self.tokenizer.pad_id
+
+  @property
+  def _planned(self) -> dict[str, Any]:
+    """What every plan is made by, as plan.py calls it."""
+    return {
+      'seed': self.seed,
+      'images_per_batch': self.images,
+      'texts_per_image': self.texts_per_image,
+      'training': self.training,
+    }
 
   @abc.abstractmethod
   def _texts(self, plan: Plan, number: int, mine: slice, step: int) -> Batch:

@@ -48,11 +48,8 @@ class QuestionBatches(Batches):
       images,
       self.canvases.choose(sidecar.size),
       np.ones(len(self.questions), bool),
-      self.seed,
-      epoch,
-      self.images,
-      self.texts_per_image,
-      self.training,
+      epoch=epoch,
+      **self._planned,
     )
 
   @property
@@ -73,12 +70,11 @@ class QuestionBatches(Batches):
 
   def _texts(self, plan: Plan, number: int, mine: slice, step: int) -> Batch:
     texts = plan.text[number, mine]
-    ids, word = self.tokenizer([self.text(i) for i in texts.reshape(-1)])
-    shown = (word >= 0) | self.tokenizer.special[ids] & (ids != self.tokenizer.pad_id)
+    ids, mask = self.tokens(texts)
     target = soft_targets(self.questions, self._numbers, texts.reshape(-1), len(self.answers))
     return {
-      'token_ids': ids.reshape(*texts.shape, -1),
-      'token_mask': shown.reshape(*texts.shape, -1),
+      'token_ids': ids,
+      'token_mask': mask,
       'vqa_target': target.reshape(*texts.shape, -1),
       'weight': self._weight(plan, number)[mine],
       'question': texts.astype(np.int32),

@@ -161,19 +161,6 @@ class RankingBatches(Batches):
       return plan_gallery(sidecar, self.canvases, self.gallery, self.images)
     return plan_ranking(sidecar, self.canvases, self.seed, epoch, self.images, self.texts_per_image)
 
-  @property
-  def texts(self) -> int:
-    return len(self.split.sidecar.text)
-
-  def text(self, i: int) -> str:
-    return self.split.sidecar.caption(i)
-
-  def tokens(self, captions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ids [..., T] int32 of captions [...], and which of them are no padding, bool."""
-    ids, word = self.tokenizer([self.text(i) for i in captions.reshape(-1)])
-    shown = (word >= 0) | self.tokenizer.special[ids] & (ids != self.tokenizer.pad_id)
-    return tuple(x.reshape(*captions.shape, -1) for x in (ids, shown))
-
   def _totals(self, step: int) -> dict[str, np.float32]:
     epoch, number = divmod(step, len(self))
     return {'retrieval_total': self.plan(epoch).weight[number, :, 0].sum(dtype=np.float32)}

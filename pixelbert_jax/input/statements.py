@@ -43,11 +43,10 @@ class StatementBatches(Batches):
 
   def _texts(self, plan: Plan, number: int, mine: slice, step: int) -> Batch:
     texts = plan.text[number, mine]
-    ids, word = self.tokenizer([self.text(i) for i in texts.reshape(-1)])
-    shown = (word >= 0) | self.tokenizer.special[ids] & (ids != self.tokenizer.pad_id)
+    ids, mask = self.tokens(texts)
     return {
-      'token_ids': ids.reshape(*texts.shape, -1),
-      'token_mask': shown.reshape(*texts.shape, -1),
+      'token_ids': ids,
+      'token_mask': mask,
       'label': plan.matched[number, mine],
       'weight': plan.weight[number, mine],
       'statement': texts.astype(np.int32),
@@ -59,22 +58,7 @@ class NlvrBatches(StatementBatches):
   """Captions of one image each, true or false: as labelled or, without labels, mismatched."""
 
   def _plan(self, epoch: int) -> Plan:
-    return plan_epoch(
-      self.split.sidecar,
-      self.canvases,
-      self.seed,
-      epoch,
-      self.images,
-      self.texts_per_image,
-      self.training,
-    )
-
-  @property
-  def texts(self) -> int:
-    return len(self.split.sidecar.text)
-
-  def text(self, i: int) -> str:
-    return self.split.sidecar.caption(i)
+    return plan_epoch(self.split.sidecar, self.canvases, epoch=epoch, **self._planned)
 
   @functools.cached_property
   def _image(self) -> np.ndarray:
@@ -129,11 +113,8 @@ class Nlvr2Batches(StatementBatches):
       self._pairs,
       self.canvases.choose(self._sizes),
       self.statements.label,
-      self.seed,
-      epoch,
-      self.images,
-      self.texts_per_image,
-      self.training,
+      epoch=epoch,
+      **self._planned,
     )
 
   @property

@@ -114,7 +114,7 @@ class MatchingModel(nn.Module):
     """The logits [B, C] of every image of `embed` with every text of [C, T]."""
     ids, mask = (jnp.broadcast_to(x, (len(pixels), *x.shape)) for x in (token_ids, token_mask))
     tokens, _ = self.backbone.join(pixels, pixel_mask, ids, mask, train=False)
-    return self.itm(self.pooler(tokens))[..., 0]
+    return self.match(tokens)
 
 
 class Nlvr2Model(nn.Module):

@@ -13,20 +13,19 @@ A batch has B images, or pairs of them, of K texts, of T tokens:
 import collections
 import json
 import pathlib
-from collections.abc import Callable
 
 import jax
 import numpy as np
 import optax
 
+from pixelbert_jax import processes
 from pixelbert_jax.input.statements import StatementBatches
-from pixelbert_jax.metrics import Metrics
+from pixelbert_jax.metrics import Metrics, choice
 from pixelbert_jax.metrics import table as text_table
 from pixelbert_jax.scores import bootstrap, files, nlvr
-from pixelbert_jax.tasks.sums import Sums, finish, total
+from pixelbert_jax.tasks.sums import Run, Sums, finish, total
 
 Array = jax.Array
-Run = Callable[..., tuple[Sums, dict[str, np.ndarray]]]
 
 LOGGED = ('nlvr_loss', 'nlvr_accuracy')
 SHOWN = ('loss', 'nlvr_accuracy')
@@ -67,7 +66,7 @@ def result(run: Run, batches: StatementBatches, path: pathlib.Path) -> Metrics:
   """
   sums, found = run(batches, whole=True)
   said, labels, logits = judged(found, batches)
-  if jax.process_index() == 0:
+  if processes.is_first():
     path.parent.mkdir(parents=True, exist_ok=True)
     batches.write(path.with_suffix('.csv'), said, path.stem.partition('[')[0])
     files.write(
@@ -105,10 +104,7 @@ def table(split: str, metrics: Metrics) -> str:
       for name in names
     ],
   )
-  if 'chosen_step' in metrics:
-    score = metrics['validation_nlvr_accuracy']
-    shown += f'\nof step {metrics["chosen_step"]:.0f}, chosen by its {score:.3f} on validation'
-  return shown
+  return shown + choice(metrics, CHOSEN_BY)
 
 
 def judged(

@@ -15,7 +15,6 @@ A batch has B images of K texts, of T tokens with at most M hidden:
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable
 
 import jax
 import optax
@@ -24,10 +23,9 @@ from pixelbert_jax.input.pairs import PairBatches
 from pixelbert_jax.input.visual import KINDS
 from pixelbert_jax.metrics import Metrics
 from pixelbert_jax.metrics import table as text_table
-from pixelbert_jax.tasks.sums import Sums, finish, total
+from pixelbert_jax.tasks.sums import Run, Sums, finish, total
 
 Array = jax.Array
-Run = Callable[[PairBatches], tuple[Sums, dict]]
 
 LOGGED = ('mlm_loss', 'itm_loss', 'mlm_accuracy', 'itm_accuracy')
 SHOWN = ('loss', 'itm_accuracy', 'mlm_accuracy', 'mlm_visual_accuracy')

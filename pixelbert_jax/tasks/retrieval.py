@@ -21,7 +21,7 @@ from data.scenes.ceilings import image_recall, text_recall
 from pixelbert_jax.input.ranking import Gallery
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.truth import Truth
-from pixelbert_jax.metrics import Metrics
+from pixelbert_jax.metrics import Metrics, choice
 from pixelbert_jax.metrics import table as text_table
 from pixelbert_jax.scores import recall
 from pixelbert_jax.tasks.sums import Sums, total
@@ -166,10 +166,4 @@ def table(split: str, metrics: Mapping[str, float]) -> str:
     [(name, [metrics.get(f'{r}{end}', missing) for r in RECALLS]) for end, name in rows.items()],
   )
   shown += f'\nof {images:,} images with {texts:,} captions: {recall.convention(texts, existing)}'
-  if 'chosen_step' in metrics:
-    score = metrics[f'validation_{CHOSEN_BY}']
-    shown += (
-      f'\nof step {metrics["chosen_step"]:.0f}, chosen by its mean recall of {score:.3f} '
-      'on validation'
-    )
-  return shown
+  return shown + choice(metrics, CHOSEN_BY, 'mean recall of ')

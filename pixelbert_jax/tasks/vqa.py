@@ -11,22 +11,22 @@ A batch has B images of K questions, of T tokens; A answers to choose from:
 
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
 import optax
 
+from pixelbert_jax import processes
 from pixelbert_jax.input.questions import QuestionBatches
 from pixelbert_jax.input.sidecar import Questions
-from pixelbert_jax.metrics import Metrics
+from pixelbert_jax.metrics import Metrics, choice
 from pixelbert_jax.metrics import table as text_table
 from pixelbert_jax.scores import files, predictions
 from pixelbert_jax.scores import vqa as official
-from pixelbert_jax.tasks.sums import Sums, finish, total
+from pixelbert_jax.tasks.sums import Run, Sums, finish, total
 
 Array = jax.Array
-Run = Callable[..., tuple[Sums, dict[str, np.ndarray]]]
 
 LOGGED = ('vqa_loss', 'vqa_accuracy')
 SHOWN = ('loss', 'vqa_accuracy')
@@ -70,13 +70,13 @@ def result(run: Run, batches: QuestionBatches, path: pathlib.Path) -> Metrics:
   sums, found = run(batches, whole=True)
   answers = chosen_answers(found, batches)
   said = _texts(batches, answers)
-  if jax.process_index() == 0:
+  if processes.is_first():
     path.parent.mkdir(parents=True, exist_ok=True)
     predictions.write_vqa(path, said)
   questions = annotated(batches.questions, answers)
   if not questions:
     return {}
-  if jax.process_index() == 0:
+  if processes.is_first():
     scores = official.per_question(said, questions)
     files.write(
       path.with_name(f'{path.stem}_scores.json'),
@@ -112,10 +112,7 @@ def table(split: str, metrics: Metrics) -> str:
       for name in rows
     ],
   )
-  if 'chosen_step' in metrics:
-    score = metrics['validation_vqa_accuracy']
-    shown += f'\nof step {metrics["chosen_step"]:.0f}, chosen by its {score:.3f} on validation'
-  return shown
+  return shown + choice(metrics, CHOSEN_BY)
 
 
 def chosen_answers(found: dict[str, np.ndarray], batches: QuestionBatches) -> dict[int, int]:
