@@ -24,6 +24,14 @@ def vocabulary(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
+def quick_compiles():
+  """Compiling takes longer than all else here, and optimised code is no other in meaning."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
+@pytest.fixture(scope='module')
 def compiled_once(tmp_path_factory):
   """Runs of one shape share a program, compiled quickly, which takes longer than all else here."""
   for folder in (str(tmp_path_factory.getbasetemp() / 'compiled'), None):

@@ -16,12 +16,7 @@ N, S = 3, 7
 MASK = np.arange(S) < np.array([[7], [4], [1]])
 
 
-@pytest.fixture(autouse=True, scope='module')
-def quick_compiles():
-  """Compiling takes longer than all else here, and optimised code is no other in meaning."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 
 def encoder(dropout=0.0, layers=LAYERS, dtype=jnp.float32, **options):

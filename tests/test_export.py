@@ -60,12 +60,7 @@ assert not {'jax', 'flax', 'pixelbert_jax'} & set(sys.modules)
 """
 
 
-@pytest.fixture(autouse=True, scope='module')
-def quick_compiles():
-  """Compiling takes longer than all else here, and optimised code is no other in meaning."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 
 @pytest.fixture(scope='module')

@@ -11,13 +11,7 @@ from pixelbert_jax.heatmap import Heatmap
 from pixelbert_jax.models.bert import Attention, Encoder
 from pixelbert_jax.models.resnet import ResNet
 
-
-@pytest.fixture(autouse=True, scope='module')
-def quick_compiles():
-  """Compiling takes longer than all else here."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 
 ENCODER = {'layers': 3, 'heads': 2, 'mlp_width': 16, 'dropout': 0.0, 'init_std': 0.5}

@@ -1,6 +1,5 @@
 """The command itself, in processes of its own: exit codes, messages, kills."""
 
-import json
 import os
 import pathlib
 import random
@@ -18,6 +17,7 @@ import pytest
 
 from data.build import build
 from data.scenes import record
+from tests.runs import metrics, timeless
 
 ROOT = pathlib.Path(__file__).parents[1]
 COMMAND = [sys.executable, '-m', 'pixelbert_jax.main']
@@ -86,14 +86,6 @@ def finished(environment, tmp_path_factory):
   command += [f'--config.epochs={STEPS / 100}']
   subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=300)
   return workdir
-
-
-def metrics(workdir):
-  return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-
-
-def timeless(lines):
-  return [{k: x for k, x in line.items() if 'second' not in k} for line in lines]
 
 
 def last_state(workdir):

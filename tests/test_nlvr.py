@@ -25,6 +25,7 @@ from pixelbert_jax.scores.predictions import read_nlvr, read_nlvr2
 from pixelbert_jax.tasks import nlvr as task
 from pixelbert_jax.tasks import sums as sums_lib
 from pixelbert_jax.train import DONE, train
+from tests.runs import metrics
 
 STEPS = 8
 
@@ -61,10 +62,6 @@ def finished(few_scenes, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('nlvr2') / 'run'
   assert train(make_config(nlvr2, few_scenes), workdir) == DONE
   return workdir
-
-
-def lines_of(workdir):
-  return list(map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines()))
 
 
 # --- Loss ----------------------------------------------------------------------------------
@@ -225,7 +222,7 @@ def dense(x, p):
 
 
 def test_a_run_ends_with_predictions_scored_as_officially(finished, dataset, tmp_path, capsys):
-  lines = lines_of(finished)
+  lines = metrics(finished)
   splits = [(line['step'], line['split']) for line in lines if line['split'] != 'train']
   assert splits == [(4, 'val'), (STEPS, 'val'), (STEPS, 'test')]
   stated = dataset['test'].sidecar.statements
@@ -256,7 +253,7 @@ def test_captions_are_judged_too_and_in_nlvrs_form(few_scenes, tmp_path, capsys)
   with (tmp_path / 'run/predictions/test.csv').open() as file:
     first = next(csv.reader(file))
   assert first == ['test-0-0-0.png', str(said['0-0-0']).lower()]
-  last = lines_of(tmp_path / 'run')[-1]
+  last = metrics(tmp_path / 'run')[-1]
   assert last['split'] == 'test'
   assert 0 < last['nlvr_accuracy'] < 1
 

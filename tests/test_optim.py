@@ -89,12 +89,7 @@ def decays(name):
   return name.endswith(('kernel', 'embedding'))
 
 
-@pytest.fixture(autouse=True, scope='module')
-def quick_compiles():
-  """Compiling takes longer than all else here, and optimised code is no other in meaning."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 
 @pytest.mark.parametrize('clip_norm', [0.0, 20.0])

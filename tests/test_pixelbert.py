@@ -16,12 +16,7 @@ from pixelbert_jax.models.resnet import ResNet, pixel_mask
 VOCAB, WIDTH, T = 23, 16, 6
 
 
-@pytest.fixture(autouse=True, scope='module')
-def quick_compiles():
-  """Compiling takes longer than all else here, and optimised code is no other in meaning."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 
 # --- Drawing pixels ----------------------------------------------------------------------

@@ -9,7 +9,6 @@ import re
 import shlex
 import warnings
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -31,12 +30,7 @@ WORDS = (
 )
 
 
-@pytest.fixture(autouse=True, scope='module')
-def quick_compiles():
-  """Compiling takes longer than all else here."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 
 @pytest.fixture(scope='module')

@@ -21,12 +21,7 @@ from pixelbert_jax.tasks import sums as sums_lib
 B, K, T, M, VOCAB = 4, 3, 7, 5, 11
 
 
-@pytest.fixture(autouse=True, scope='module')
-def quick_compiles():
-  """Compiling takes longer than all else here, and optimised code is no other in meaning."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 
 def example(seed=0):

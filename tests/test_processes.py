@@ -11,7 +11,8 @@ import pytest
 from pixelbert_jax import processes
 from pixelbert_jax.manifest import Manifest
 from tests import test_main
-from tests.test_main import COMMAND, ROOT, metrics, timeless
+from tests.runs import metrics, timeless
+from tests.test_main import COMMAND, ROOT
 
 environment = test_main.environment  # the fixture
 STEPS = 30

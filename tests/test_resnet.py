@@ -20,12 +20,7 @@ PATCHES_GROUPED = {'stages': (1, 1, 2), 'total_stride': 32, 'stem': 'space_to_de
 PATCHES_GROUPED |= {'groups': 2, 'group_width': 4}
 
 
-@pytest.fixture(autouse=True, scope='module')
-def quick_compiles():
-  """Compiling takes longer than all else here, and optimised code is no other in meaning."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 
 def random_variables(model, seed=0):

@@ -34,6 +34,7 @@ from pixelbert_jax.step import forward
 from pixelbert_jax.tasks import retrieval as task
 from pixelbert_jax.tasks import sums as sums_lib
 from pixelbert_jax.train import DONE, train
+from tests.runs import metrics
 
 STEPS = 8
 SQUARE = Canvases(64, 64, ((64, 64),))
@@ -67,10 +68,6 @@ def finished(few_scenes, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('retrieval') / 'run'
   assert train(make_config(few_scenes), workdir) == DONE
   return workdir
-
-
-def lines_of(workdir):
-  return list(map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines()))
 
 
 # --- Loss ----------------------------------------------------------------------------------
@@ -473,7 +470,7 @@ def test_top_lists_have_the_best_first():
 
 
 def test_a_run_ends_with_scores_that_the_command_takes(finished, dataset, tmp_path, capsys):
-  lines = lines_of(finished)
+  lines = metrics(finished)
   splits = [(line['step'], line['split']) for line in lines if line['split'] != 'train']
   assert splits == [(4, 'val'), (8, 'val'), (STEPS, 'test')]
   assert {'loss', 'retrieval_loss', 'retrieval_accuracy', 'gradient_norm'} <= lines[0].keys()

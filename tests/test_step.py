@@ -48,12 +48,7 @@ def run(config, micro_batches):
   return jax.device_get(state), np.array(words)
 
 
-@pytest.fixture(autouse=True, scope='module')
-def quick_compiles():
-  """Compiling takes longer than all else here, and optimised code is no other in meaning."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 
 # With 16 texts an image, of which 8 are there, half of the places are only filled up.

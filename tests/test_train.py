@@ -1,7 +1,6 @@
 """A run in this process: its end, its log, and stopping it at any step."""
 
 import dataclasses
-import json
 import shutil
 import signal
 from typing import Any
@@ -20,6 +19,7 @@ from pixelbert_jax.experiment import make_batches, make_model, prepare_data, res
 from pixelbert_jax.metrics import MetricsLog
 from pixelbert_jax.tasks import pretraining
 from pixelbert_jax.train import DONE, PREEMPTED, init_state, train
+from tests.runs import metrics, timeless
 
 STEPS = 12  # With a save after 5 and 10, and an evaluation after 10.
 ITEMS = ocp.args.Composite(model=ocp.args.StandardRestore(), training=ocp.args.StandardRestore())
@@ -50,12 +50,6 @@ def finished(few_scenes, tmp_path_factory):
   return workdir
 
 
-def timeless_metrics(workdir):
-  """The lines of the log without what depends on the clock."""
-  lines = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
-  return [{k: x for k, x in line.items() if 'second' not in k} for line in lines]
-
-
 def last_state(workdir):
   """The newest checkpoint, each array as its path, type, shape and bytes."""
   with ocp.CheckpointManager(workdir / 'checkpoints') as manager:
@@ -67,7 +61,7 @@ def last_state(workdir):
 
 
 def assert_same_run(workdir, other):
-  assert timeless_metrics(workdir) == timeless_metrics(other)
+  assert timeless(metrics(workdir)) == timeless(metrics(other))
   assert last_state(workdir) == last_state(other)
 
 
@@ -76,7 +70,7 @@ def files(workdir):
 
 
 def test_the_log_of_a_run(finished):
-  lines = timeless_metrics(finished)
+  lines = timeless(metrics(finished))
   order = [(line['step'], line['split']) for line in lines]
   training = [(step, 'train') for step in range(1, STEPS + 1)]
   assert order == [*training[:10], (10, 'val'), *training[10:], (STEPS, 'test')]
@@ -131,7 +125,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_never_was(
   for step in steps:
     assert train(config, tmp_path) == PREEMPTED
     assert f'stopped at step {step}, everything is saved' in capsys.readouterr().out
-    assert timeless_metrics(tmp_path)[-1]['step'] == step
+    assert timeless(metrics(tmp_path))[-1]['step'] == step
   assert train(config, tmp_path) == DONE
   assert f'resuming {tmp_path} at step {steps[-1]} of {STEPS}' in capsys.readouterr().out
   assert_same_run(tmp_path, finished)
@@ -176,7 +170,7 @@ def test_a_run_starts_from_another_and_goes_on_by_itself(
   assert train(config, tmp_path / 'run') == PREEMPTED
   out = capsys.readouterr().out
   assert f'starting from {source}, step 10: ' in out
-  first, before = timeless_metrics(tmp_path / 'run')[0], timeless_metrics(finished)
+  first, before = timeless(metrics(tmp_path / 'run'))[0], timeless(metrics(finished))
   assert first['loss'] < before[0]['loss']
   shutil.rmtree(source)
   assert train(config, tmp_path / 'run') == DONE
@@ -199,7 +193,7 @@ def test_what_is_loaded_evaluates_as_the_run_did(finished, few_scenes):
   model = make_model(config, len(batches['test'].tokenizer.words))
   evaluator = Evaluator(pretraining, model, sharding.make_mesh(), 2)
   found = evaluator(loaded.variables, batches['test'])
-  logged = timeless_metrics(finished)[-1]
+  logged = timeless(metrics(finished))[-1]
   for name in ('loss', 'itm_accuracy', 'mlm_accuracy'):
     assert found[name] == pytest.approx(logged[name], rel=1e-6)
 

@@ -25,6 +25,7 @@ from pixelbert_jax.scores.predictions import read_vqa
 from pixelbert_jax.tasks import sums as sums_lib
 from pixelbert_jax.tasks import vqa as task
 from pixelbert_jax.train import DONE, PREEMPTED, init_variables, train
+from tests.runs import metrics, timeless
 
 STEPS = 12
 
@@ -64,11 +65,6 @@ def make(config, dataset):
   config = resolve(config)
   made = make_batches(config, dataset, choose_answers(config, dataset, None))
   return lambda role, **fields: dataclasses.replace(made[role], **fields)
-
-
-def lines_of(workdir):
-  lines = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
-  return [{k: x for k, x in line.items() if 'second' not in k} for line in lines]
 
 
 # --- Loss and batches ----------------------------------------------------------------------
@@ -193,7 +189,7 @@ def test_answer_files(tmp_path):
 
 
 def test_a_run_ends_with_predictions_scored_as_officially(finished, dataset):
-  lines = lines_of(finished)
+  lines = timeless(metrics(finished))
   splits = [(line['step'], line['split']) for line in lines if line['split'] != 'train']
   assert splits == [(4, 'val'), (8, 'val'), (STEPS, 'val'), (STEPS, 'test')]
   assert {'loss', 'vqa_loss', 'vqa_accuracy', 'gradient_norm'} <= lines[0].keys()
@@ -213,7 +209,7 @@ def test_a_run_ends_with_predictions_scored_as_officially(finished, dataset):
 
 
 def test_the_step_is_chosen_on_validation_and_kept(finished, few_scenes, capsys):
-  lines = lines_of(finished)
+  lines = timeless(metrics(finished))
   scores = {line['step']: line['vqa_accuracy'] for line in lines if line['split'] == 'val'}
   best = max(scores, key=lambda step: (scores[step], -step))
   assert lines[-1]['chosen_step'] == best
@@ -233,7 +229,7 @@ def test_what_is_loaded_from_a_moved_folder_answers_as_the_run_did(finished, dat
   batches = make_batches(config, dataset, loaded.answers)['test']
   model = make_model(config, len(batches.tokenizer.words), len(loaded.answers))
   found = Evaluator(task, model, sharding.make_mesh(), 2)(loaded.variables, batches)
-  last = lines_of(finished)[-1]
+  last = timeless(metrics(finished))[-1]
   assert found['vqa_accuracy'] == last['vqa_accuracy']
   assert found['vqa_loss'] == pytest.approx(last['vqa_loss'], rel=1e-6)
 
@@ -253,7 +249,7 @@ def test_a_stopped_run_goes_on_as_if_it_never_was(config, finished, tmp_path, mo
   assert train(config, tmp_path) == PREEMPTED
   assert train(config, tmp_path) == DONE
   assert not left
-  assert lines_of(tmp_path) == lines_of(finished)
+  assert timeless(metrics(tmp_path)) == timeless(metrics(finished))
   newest = [w / f'checkpoints/{STEPS}/manifest/metadata' for w in (tmp_path, finished)]
   arrays = [json.loads(path.read_text())['manifest']['arrays'] for path in newest]
   assert arrays[0] == arrays[1]
@@ -330,7 +326,7 @@ def test_the_command_evaluates_any_step_on_any_split(finished, few_scenes, tmp_p
   command = ['--config=configs/vqa.py:test', *data, '--mode=evaluate', f'--workdir={tmp_path}']
   assert main([*command, f'--checkpoint={finished}@{STEPS}']) == 0
   out = capsys.readouterr().out
-  (logged,) = (x for x in lines_of(finished) if (x['step'], x['split']) == (STEPS, 'val'))
+  (logged,) = (x for x in timeless(metrics(finished)) if (x['step'], x['split']) == (STEPS, 'val'))
   (row,) = (line for line in out.splitlines() if line.startswith('all questions'))
   assert row.split()[2] == f'{logged["vqa_accuracy"]:.3f}'
   assert json.loads((tmp_path / 'predictions/val.json').read_text())
