@@ -259,6 +259,8 @@ def planning() -> dict[str, float]:
     claims=Ragged(empty, np.zeros(len(counts) + 1, int)),
     kinds=Ragged(empty, np.zeros(number + 1, int)),
     rivals=Ragged(empty, np.zeros(number + 1, int)),
+    subset=np.zeros(number, np.int32),
+    strings=Ragged.of([b''], np.uint8),
     questions=Questions.of([]),
     statements=Statements.of([], {}),
   )
