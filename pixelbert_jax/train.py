@@ -78,7 +78,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
   dataset = prepare_data(config)
   answers = choose_answers(config, dataset, loaded.answers if loaded else own_answers(workdir))
   batches = make_batches(config, dataset, answers)
-  stop = config.steps or round(config.epochs * len(batches['train']))
+  stop = config.steps or max(round(config.epochs * len(batches['train'])), 1)
   identity = config.to_dict(), config.text.vocabulary, answers
   check_workdir(workdir, *identity)
   model = make_model(config, len(batches['train'].tokenizer.words), len(answers or ()))
