@@ -102,7 +102,7 @@ for axis, scene in zip(axes.flat, scenes, strict=True):
     said, true = answers[question['question_id']], question['multiple_choice_answer']
     verdict = '✓' if said == true else f'✗, {true}'
     lines.append(f'{question["question"]}?  {said} {verdict}')
-  axis.set_title('\n'.join(lines), y=-0.02, va='top', fontsize=9)
+  axis.set_title('\n'.join(lines), y=-0.04, va='top', fontsize=9)
 plt.show()
 
 # %% [markdown]
@@ -117,7 +117,7 @@ from pixelbert_jax import predict
 
 model = predict.load(CHECKPOINT)
 for scene in scenes[:3]:
-  question = scene['questions'][0]['question']
+  question = scene['questions'][2]['question']
   image = Image.open(io.BytesIO(scene['image']))
   print(question, model.answer(image, question, k=3)[0])
   display(model.heatmap(image, question).picture())
