@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 
 from pixelbert_jax import processes, sharding
 from pixelbert_jax.manifest import CheckpointError, DamagedError, Manifest
-from pixelbert_jax.workdir import differences, read_config, to_json
+from pixelbert_jax.workdir import TRAINED_ON, differences, read_config, to_json
 
 Tree = Any
 
@@ -37,7 +37,9 @@ class Checkpoints:
     """Keeps the newest steps, so many, and that with the best score."""
     self._workdir = epath.Path(workdir.absolute())
     self._config = json.loads((workdir / 'config.json').read_text())
-    names = [name for name in ('vocab.txt', 'answers.json') if (workdir / name).exists()]
+    names = [
+      name for name in ('vocab.txt', 'answers.json', TRAINED_ON) if (workdir / name).exists()
+    ]
     self._files = _digests(self._workdir, names)
     self._scores = scores(self._workdir)
     self._manager = _manager(self._workdir, keep, lambda: best(self._scores))

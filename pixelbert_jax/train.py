@@ -16,7 +16,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from pixelbert_jax import checkpoint, processes, sharding, starting
+from pixelbert_jax import checkpoint, processes, provenance, sharding, starting
 from pixelbert_jax.catalogue import TASKS
 from pixelbert_jax.evaluator import Evaluator
 from pixelbert_jax.experiment import (
@@ -80,13 +80,14 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
   batches = make_batches(config, dataset, answers)
   stop = config.steps or max(round(config.epochs * len(batches['train'])), 1)
   identity = config.to_dict(), config.text.vocabulary, answers
+  trained_on = provenance.after_training(loaded, config.data.name)
   check_workdir(workdir, *identity)
   model = make_model(config, len(batches['train'].tokenizer.words), len(answers or ()))
   state, step, rates = init_state(config, model, batches['train'], mesh)
   if loaded:
     state = state._replace(**starting.take(loaded, config.to_dict(), state.variables, answers))
   if processes.is_first():
-    claim_workdir(workdir, *identity)
+    claim_workdir(workdir, *identity, trained_on)
   processes.wait_for_all('workdir')
   with contextlib.closing(checkpoint.Checkpoints(workdir, config.keep)) as checkpoints:
     if checkpoints.latest is not None:

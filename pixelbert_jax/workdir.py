@@ -1,4 +1,8 @@
-"""What makes a workdir this run's: `config.json`, `vocab.txt` and, of VQA, `answers.json`."""
+"""What makes a workdir this run's.
+
+`config.json`, `vocab.txt`, of VQA `answers.json`, and `trained_on.json`, the names of all datasets
+that the run and those before it, from which it started, have seen.
+"""
 
 import itertools
 import json
@@ -10,6 +14,8 @@ from typing import Any
 from etils import epath
 
 from pixelbert_jax.manifest import CheckpointError, DamagedError
+
+TRAINED_ON = 'trained_on.json'
 
 # What may differ when a run goes on; all else decides what the next step computes.
 MAY_CHANGE = (
@@ -68,6 +74,7 @@ def claim_workdir(
   config: dict[str, Any],
   vocabulary: str,
   answers: Sequence[str] | None = None,
+  trained_on: Sequence[str] = (),
 ) -> None:
   """Checks like `check_workdir`, then writes what makes it this run's."""
   check_workdir(workdir, config, vocabulary, answers)
@@ -82,6 +89,8 @@ def claim_workdir(
   if answers is not None and not (workdir / 'answers.json').exists():
     text = json.dumps(list(answers), indent=0, ensure_ascii=False) + '\n'
     _write_whole(workdir / 'answers.json', text.encode())
+  if trained_on and not (workdir / TRAINED_ON).exists():
+    _write_whole(workdir / TRAINED_ON, (json.dumps(list(trained_on)) + '\n').encode())
   _write_whole(workdir / 'config.json', to_json(config).encode())
 
 

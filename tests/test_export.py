@@ -180,7 +180,12 @@ def test_what_was_tuned_in_pytorch_comes_back(saved, stranger, tmp_path):
 
 def test_the_card_says_what_it_was_trained_on(saved, tmp_path):
   loaded = checkpoint.load(saved[0])
-  for step, said in [(0, 'Nothing yet'), (1500, '`scenes/train`: 1,500 steps of 16 image-text')]:
+  (tmp_path / 'trained_on.json').write_text('[]')
+  untrained = dataclasses.replace(loaded, step=0, folder=tmp_path)
+  (tmp_path / 'x').mkdir()
+  export_lib.write(untrained, tmp_path / 'x')
+  assert 'Nothing yet' in (tmp_path / 'x/README.md').read_text()
+  for step, said in [(0, '\n`scenes`.\n'), (1500, '`scenes/train`: 1,500 steps of 16 image-text')]:
     folder = tmp_path / str(step)
     folder.mkdir()
     export_lib.write(dataclasses.replace(loaded, step=step), folder)

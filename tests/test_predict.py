@@ -336,8 +336,11 @@ def test_where_a_model_comes_from(tmp_path):
     model = predict.load(coco)
   assert model.trained_on == ('coco_karpathy', 'scenes')
   assert model.note == ''
-  converted = json.dumps({'at_random': ['itm.weight']}).encode()
-  path = tiny.write(tmp_path / 'converted', 'pretrain', {'conversion.json': converted})
+  tuned = tiny.write(tmp_path / 'tuned', 'vqa', {'trained_on.json': b'["flickr30k", "scenes"]'})
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    assert predict.load(tuned).trained_on == ('flickr30k', 'scenes')
+  path = tiny.write(tmp_path / 'converted', 'pretrain', {'trained_on.json': b'[]'})
   with pytest.warns(UserWarning, match='not trained yet'):
     model = predict.load(path)
   assert model.trained_on == ()

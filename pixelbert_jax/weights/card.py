@@ -80,6 +80,8 @@ def model_card(config: dict[str, Any], parameters: int) -> str:
   grouped = f', {config["groups"]}x{config["group_width"]}d' if config['group_width'] else ''
   kind = 'ResNeXt' if grouped else 'ResNet'
   trained_on = CONVERTED
+  if trained['datasets']:
+    trained_on = f'{", ".join(f"`{name}`" for name in trained["datasets"])}.'
   if trained['steps']:
     trained_on = (
       f'`{trained["data"]}`: {trained["steps"]:,} steps of {trained["batch_size"]:,} image-text '

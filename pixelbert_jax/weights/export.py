@@ -14,7 +14,7 @@ import jax
 import safetensors.numpy
 from tokenizers import BertWordPieceTokenizer
 
-from pixelbert_jax import UserError, checkpoint
+from pixelbert_jax import UserError, checkpoint, provenance
 from pixelbert_jax.weights import names
 from pixelbert_jax.weights.card import model_card
 
@@ -71,12 +71,12 @@ def write(loaded: checkpoint.Loaded, folder: pathlib.Path) -> None:
 
 
 def trained_on(loaded: checkpoint.Loaded) -> dict[str, Any]:
-  """What a model learnt from, in short; of a converted one only that it made no step."""
+  """What a model learnt from, in short; of a converted one only what it had seen before."""
+  found = {'steps': loaded.step, 'datasets': list(provenance.datasets(loaded))}
   if not loaded.step:
-    return {'steps': 0}
+    return found
   config = loaded.config
-  return {
-    'steps': loaded.step,
+  return found | {
     'batch_size': config['batch_size'],
     'data': f'{config["data"]["name"]}/{config["data"]["train"]}',
     'init_from': config['init_from'],

@@ -21,6 +21,7 @@ from pixelbert_jax.weights import cnn as cnn_lib
 from pixelbert_jax.weights import names
 from pixelbert_jax.weights.files import Source, digest, read_file
 from pixelbert_jax.weights.names import Variables, WeightsError
+from pixelbert_jax.workdir import TRAINED_ON
 
 # What a source may lack, each as a whole: Pixel-BERT's own, and the heads of BERT.
 MAY_LACK = ('projection.', 'semantic', 'itm.', 'bert.pooler.', 'cls.predictions.')
@@ -60,7 +61,7 @@ def take(bert: str, cnn: str, config: ConfigDict, output: str | os.PathLike) -> 
   tensors = text.tensors | image.tensors | names.to_torch(random)
   variables = names.from_torch(tensors, like)
   record = {'bert': text, 'cnn': image}
-  write(output, config.to_dict(), variables, vocabulary, record, list(random))
+  write(output, config.to_dict(), variables, vocabulary, record, list(random), [])
   t = config.transformer
   return '\n'.join(
     [
@@ -106,7 +107,8 @@ def take_export(bert: str, output: str | os.PathLike) -> str:
   """
   folder = pathlib.Path(bert)
   path = folder / 'config.json'
-  config = bert_lib.read_json(path).get('training_config') if path.is_file() else None
+  export = bert_lib.read_json(path) if path.is_file() else {}
+  config = export.get('training_config')
   if not config:
     raise WeightsError(
       f'--bert={bert} is not a folder that --export wrote: a BERT takes --cnn and --config too'
@@ -118,7 +120,8 @@ def take_export(bert: str, output: str | os.PathLike) -> str:
   source.files = {name: digest(folder / name) for name in files if (folder / name).is_file()}
   _, like = build(ConfigDict(config), vocabulary)
   variables = names.from_torch(source.tensors, like)
-  write(output, config, variables, vocabulary, {'export': source}, [])
+  trained_on = export['trained_on'].get('datasets', config['data']['name'].split('+'))
+  write(output, config, variables, vocabulary, {'export': source}, [], trained_on)
   return f'{output} is a checkpoint of {len(source.tensors)} tensors of {bert}'
 
 
@@ -177,6 +180,7 @@ def write(
   vocabulary: bytes,
   sources: dict[str, Source],
   random: list[str],
+  trained_on: list[str],
 ) -> None:
   """Writes the checkpoint with `conversion.json`: what became of every tensor of the sources."""
   places = {slot.name: str(slot) for slot in names.slots(variables)}
@@ -191,7 +195,10 @@ def write(
     for kind, source in sources.items()
   }
   conversion['at_random'] = sorted(random)
-  files = {'conversion.json': (json.dumps(conversion, indent=2) + '\n').encode()}
+  files = {
+    'conversion.json': (json.dumps(conversion, indent=2) + '\n').encode(),
+    TRAINED_ON: (json.dumps(trained_on) + '\n').encode(),
+  }
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / 'vocab.txt'
     path.write_bytes(vocabulary)
