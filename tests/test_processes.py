@@ -6,11 +6,12 @@ import signal
 import socket
 import subprocess
 
+import numpy as np
 import pytest
 
 from pixelbert_jax import processes
 from pixelbert_jax.manifest import Manifest
-from tests import test_main
+from tests import test_main, tiny
 from tests.runs import metrics, timeless
 from tests.test_main import COMMAND, ROOT
 
@@ -118,6 +119,23 @@ def test_two_processes_are_one_run_stopped_lost_and_resumed(
   ):
     assert line.pop('split') == expected.pop('split')
     assert line == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one(start, environment, tmp_path):
+  checkpoint = tiny.write(tmp_path / 'checkpoint', 'pretrain')
+  arguments = '--config=configs/retrieval.py:test', '--mode=evaluate', f'--checkpoint={checkpoint}'
+  command = [*COMMAND, *arguments, f'--workdir={tmp_path / "alone"}']
+  subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=300)
+  codes, outputs = ends(start(tmp_path / 'two', *arguments))
+  assert codes == [0, 0], outputs
+  assert '10 images with 50 captions' in outputs[0][0]
+  assert outputs[1][0] == ''
+  alone, two = (np.load(tmp_path / f'{x}/predictions/test.npz') for x in ('alone', 'two'))
+  np.testing.assert_allclose(two['scores'], alone['scores'], atol=1e-5)
+  assert two['scores'].std() > 1e-3
+  for name in ('image_ids', 'text_ids'):
+    np.testing.assert_array_equal(two[name], alone[name])
 
 
 @pytest.mark.parametrize(
