@@ -25,6 +25,12 @@ def parameters(source: str) -> dict[str, str]:
   return dict(re.findall(r"^(\w+) = '(.*)'  # @param", source, re.MULTILINE))
 
 
+def first_cell() -> dict[str, str]:
+  """The parameters of the notebook."""
+  notebook = nbformat.read(NOTEBOOK, as_version=4)
+  return parameters(next(c.source for c in notebook.cells if c.cell_type == 'code'))
+
+
 def test_the_pair_says_the_same():
   script = jupytext.read(NOTEBOOK.with_suffix('.py'))
   notebook = nbformat.read(NOTEBOOK, as_version=4)
@@ -37,9 +43,8 @@ def test_it_clones_this_version_and_the_badge_opens_it():
   setup = configparser.ConfigParser()
   setup.read(ROOT / 'setup.cfg')
   url, tag = setup['metadata']['url'], f'v{setup["metadata"]["version"]}'
-  first = next(c for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.cell_type == 'code')
-  assert parameters(first.source)['REPOSITORY'] == url
-  assert parameters(first.source)['TAG'] == tag
+  assert first_cell()['REPOSITORY'] == url
+  assert first_cell()['TAG'] == tag
   colab = url.replace('https://github.com', 'https://colab.research.google.com/github')
   badge = f'({colab}/blob/{tag}/launch/colab_evaluate.ipynb)'
   assert badge in (ROOT / 'README.md').read_text()
@@ -56,7 +61,7 @@ def published(tmp_path):
 
   commit = git('stash', 'create') or git('rev-parse', 'HEAD')  # what is not committed, too
   subprocess.run(['git', 'init', '--quiet', '--bare', tmp_path / 'published'], check=True)
-  git('push', '--quiet', tmp_path / 'published', f'{commit}:refs/tags/v0.1.0')
+  git('push', '--quiet', tmp_path / 'published', f'{commit}:refs/tags/{first_cell()["TAG"]}')
   return f'file://{tmp_path}/published'
 
 
