@@ -81,7 +81,9 @@ def fingerprint(tables: Mapping[str, Any], archive: Archive) -> str:
 def _text(path: pathlib.Path) -> str:
   try:
     return path.read_text('utf-8-sig')
-  except (OSError, UnicodeDecodeError) as error:
+  except OSError as error:
+    raise SourceError(f'{path.absolute()} cannot be read ({error.strerror})') from error
+  except UnicodeDecodeError as error:
     raise SourceError(f'{path} cannot be read as UTF-8 ({error})') from error
 
 

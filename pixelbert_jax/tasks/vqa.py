@@ -157,5 +157,6 @@ def _scores(said: Mapping[int, str], questions: Sequence[official.Question]) -> 
   metrics = {'vqa_accuracy': found['accuracy']}
   for kind in ('answer_type', 'question_type'):
     for name, value in found[f'per_{kind}'].items():
-      metrics[f'vqa_accuracy/{kind}/{name}'] = value
+      if name:  # one's own questions need not have types
+        metrics[f'vqa_accuracy/{kind}/{name}'] = value
   return metrics
