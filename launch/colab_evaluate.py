@@ -27,7 +27,7 @@
 # %%
 REPOSITORY = 'https://github.com/pixelbert/pixelbert_jax'  # @param {type:"string"}
 TAG = 'v0.1.0'  # @param {type:"string"}
-# The workdir of a run of configs/vqa.py, on a mounted drive for instance; '' trains one here.
+# The whole path of the workdir of a run of configs/vqa.py, such as one on a mounted drive; or ''.
 CHECKPOINT = ''  # @param {type:"string"}
 # ':test' trains for seconds, to see that all works; its answers are guesses.
 VARIANT = ''  # @param ["", ":test"]
@@ -125,8 +125,8 @@ for scene in scenes[:3]:
 # %% [markdown]
 # ## A photograph of your own
 #
-# Put it into the folder of this notebook (on Colab: the folder symbol at the left), write its path
-# here and run the cell. What a model that knows rendered scenes says of photographs means nothing,
+# On Colab, put it into the folder at the left; write its whole path here, such as
+# `/content/photo.jpg`, and run the cell. What a model that knows rendered scenes says of photographs means nothing,
 # and it says so.
 
 # %%

@@ -1,4 +1,4 @@
-"""Checkpoints: Orbax steps under `checkpoints/`, `config.json`, `vocab.txt`, `answers.json` beside.
+"""Checkpoints: Orbax steps under `checkpoints/`, and beside them what `workdir.py` lists.
 
 A step has the items `model` (parameters and batch statistics), `manifest` (manifest.py: what is
 restored is compared with it) and, in the workdir of a run, `training` (the rest of its state). The

@@ -262,7 +262,7 @@ def test_a_stopped_run_goes_on_as_if_it_never_was(config, finished, tmp_path, mo
 
 @pytest.fixture
 def pretrained(few_scenes, tmp_path):
-  """A checkpoint of pre-training, not trained."""
+  """A checkpoint of pre-training, not trained, which says that it knows photographs."""
   config = resolve(pretrain.get_config('test'))
   vocabulary = config.text.vocabulary
   model = make_model(config, len(Tokenizer(vocabulary, 8).words))
@@ -270,7 +270,8 @@ def pretrained(few_scenes, tmp_path):
   batch = {name: np.zeros((1, 1, 4), dtype) for name, dtype in texts.items()}
   batch |= {'image': np.zeros((1, 64, 64, 3), np.uint8), 'size': np.full((1, 2), 64, np.int32)}
   variables = jax.device_get(jax.jit(lambda: init_variables(model, 3, batch))())
-  checkpoint.write_model(tmp_path / 'C', config.to_dict(), variables, vocabulary)
+  seen = {'trained_on.json': b'["coco_karpathy", "visual_genome"]'}
+  checkpoint.write_model(tmp_path / 'C', config.to_dict(), variables, vocabulary, seen)
   return tmp_path / 'C'
 
 
@@ -295,6 +296,8 @@ def test_it_starts_from_pre_training_with_a_new_head(config, pretrained, tmp_pat
   np.testing.assert_array_equal(
     there['pooler']['dense']['kernel'], here['pooler']['dense']['kernel']
   )
+  seen = json.loads((tmp_path / 'run/trained_on.json').read_text())
+  assert seen == ['coco_karpathy', 'visual_genome', 'scenes']
 
 
 @pytest.mark.parametrize('change', ['fewer', 'another order'])
