@@ -101,7 +101,7 @@ class Ranker:
     for number, batch in zip(left, made, strict=True):
       pixels = self._embed(variables, sharding.global_batch(self._mesh, batch))
       parts = [self._score(variables, *pixels, *chunk) for chunk in chunks]
-      block = multihost_utils.process_allgather(self._join(parts), tiled=True)
+      block = sharding.plan_rows(self._mesh, self._join(parts))
       matrix.write(rows[number], block[real[number]][:, place])
       if time.monotonic() - last > REPORT_SECONDS:
         last, done = time.monotonic(), int(matrix.finished.sum())

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -60,3 +61,14 @@ def state_sharding(mesh: Mesh, state: Tree) -> Tree:
 def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
   """This process's rows of a batch to global arrays, split along their first axis."""
   return jax.make_array_from_process_local_data(NamedSharding(mesh, P(AXES)), batch)
+
+
+def plan_rows(mesh: Mesh, x: jax.Array) -> np.ndarray:
+  """An array that is split as a batch, whole in every process, its rows as the plan has them.
+
+  The plan gives each process rows that stand together; a mesh goes by how the devices are wired,
+  and on a TPU slice that is not process by process.
+  """
+  rows = multihost_utils.process_allgather(x, tiled=True)
+  order = np.argsort([device.process_index for device in mesh.devices.flat], kind='stable')
+  return rows.reshape(len(order), -1, *rows.shape[1:])[order].reshape(rows.shape)

@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -30,16 +31,16 @@ def start(environment):
   """Starts two processes on a workdir, one device each; kills what is left at the end."""
   started = []
 
-  def start(workdir, *arguments, **more):
+  def start(workdir, *arguments, command=(), **more):
     address = f'localhost:{free_port()}'
-    command = [*COMMAND, '--config=configs/pretrain.py:test', f'--workdir={workdir}']
-    command += ['--distributed', f'--config.epochs={STEPS / 100}', *arguments]
+    train = [*COMMAND, '--config=configs/pretrain.py:test', f'--workdir={workdir}']
+    train += ['--distributed', f'--config.epochs={STEPS / 100}', *arguments]
     pair = []
     for number in range(2):
       own = {'JAX_COORDINATOR_ADDRESS': address, 'JAX_NUM_PROCESSES': '2'}
       own |= {'JAX_PROCESS_ID': str(number), 'PIXELBERT_HEARTBEAT_SECONDS': '10'}
       process = subprocess.Popen(
-        command,
+        command or train,
         cwd=ROOT,
         env=environment | own | more,
         stdout=subprocess.PIPE,
@@ -136,6 +137,29 @@ def test_two_processes_evaluate_as_one(start, environment, tmp_path):
   assert two['scores'].std() > 1e-3
   for name in ('image_ids', 'text_ids'):
     np.testing.assert_array_equal(two[name], alone[name])
+
+
+WOVEN = """
+import sys
+import jax, numpy as np
+from pixelbert_jax import processes, sharding
+
+processes.join()
+devices = np.array(jax.devices())[[0, 2, 1, 3]].reshape(4, 1)  # as on a TPU slice
+mesh = jax.sharding.Mesh(devices, sharding.AXES)
+mine = np.arange(4) + 4 * jax.process_index()
+rows = sharding.plan_rows(mesh, sharding.global_batch(mesh, {'x': mine})['x'])
+print([device.process_index for device in mesh.devices.flat], rows.tolist(), file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_rows_come_back_in_their_order_from_a_mesh_that_is_not_process_by_process(start, tmp_path):
+  pair = start(tmp_path, command=[sys.executable, '-c', WOVEN], JAX_NUM_CPU_DEVICES='2')
+  codes, outputs = ends(pair)
+  assert codes == [0, 0], outputs
+  for _, said in outputs:
+    assert said.endswith(f'[0, 1, 0, 1] {list(range(8))}\n')
 
 
 @pytest.mark.parametrize(
