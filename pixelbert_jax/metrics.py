@@ -34,7 +34,7 @@ class MetricsLog:
       partial.replace(self._path)
     self._file = self._path.open('a', encoding='utf-8')
     self._board = tensorboardX.SummaryWriter(
-      str(workdir / 'tensorboard'), purge_step=restored_step + 1 if restored_step else None
+      str(workdir / 'tensorboard'), purge_step=restored_step + 1
     )
 
   def write(self, step: int, split: str, metrics: Metrics) -> None:
@@ -57,6 +57,13 @@ class MetricsLog:
     if self._writes:
       self._file.close()
       self._board.close()
+
+
+def last_logged(workdir: pathlib.Path) -> dict:
+  """The last object of a workdir's `metrics.jsonl`, or an empty one."""
+  path = workdir / 'metrics.jsonl'
+  lines = _whole_lines(path) if path.exists() else []
+  return json.loads(lines[-1]) if lines else {}
 
 
 def _whole_lines(path: pathlib.Path) -> list[str]:

@@ -12,11 +12,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from pixelbert_jax import checkpoint, processes, provenance, sharding, starting
+from pixelbert_jax import UserError, checkpoint, processes, provenance, sharding, starting
 from pixelbert_jax.catalogue import TASKS
 from pixelbert_jax.evaluator import Evaluator
 from pixelbert_jax.experiment import (
@@ -32,7 +33,7 @@ from pixelbert_jax.experiment import (
 )
 from pixelbert_jax.input import pipeline
 from pixelbert_jax.input.pipeline import Batches
-from pixelbert_jax.metrics import Metrics, MetricsLog, Progress
+from pixelbert_jax.metrics import Metrics, MetricsLog, Progress, last_logged
 from pixelbert_jax.models.heads import Model
 from pixelbert_jax.ranking import Ranker
 from pixelbert_jax.step import Batch, State, Step, no_sums
@@ -93,8 +94,9 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
     if checkpoints.latest is not None:
       state = checkpoints.restore(checkpoint.abstract(state))
       print(f'resuming {workdir} at step {int(state.step)} of {stop}')
-    if int(state.step) >= stop:
-      print(f'{workdir} is trained to the end\n{last_result(config, workdir)}')
+    ended = last_result(config, workdir, stop) if int(state.step) >= stop else ''
+    if ended or int(state.step) > stop:
+      print(f'{workdir} is trained to the end\n{ended}')
       return DONE
     print(summary(config, workdir, mesh, state, batches, stop))
     run = Loop(config, workdir, mesh, model, step, rates, batches, checkpoints, stop)
@@ -110,11 +112,12 @@ def own_answers(workdir: pathlib.Path) -> list[str] | None:
   return json.loads(path.read_text()) if path.exists() else None
 
 
-def last_result(config: ConfigDict, workdir: pathlib.Path) -> str:
-  """The table that a finished run ended with; '' where it ended before, by a lower `steps`."""
-  last = json.loads((workdir / 'metrics.jsonl').read_text().splitlines()[-1])
-  split = config.data.test
-  return TASKS[config.name].module.table(split, last) if last['split'] == split else ''
+def last_result(config: ConfigDict, workdir: pathlib.Path, stop: int) -> str:
+  """The table that a run to step `stop` ended with; '' if it has not come to that."""
+  split, last = config.data.test, last_logged(workdir)
+  if (last.get('step'), last.get('split')) != (stop, split):
+    return ''
+  return TASKS[config.name].module.table(split, last)
 
 
 def summary(
@@ -126,7 +129,7 @@ def summary(
     return f'{sum(x.size for x in jax.tree.leaves(tree)) / 1e6:.2f} M'
 
   train, images = batches['train'], len(batches['train'].split.sidecar.image_id)
-  device = mesh.devices.flat[0]
+  device, missed = mesh.devices.flat[0], train.plan(0).missed
   return '\n'.join(
     [
       f'workdir     {workdir}',
@@ -135,6 +138,7 @@ def summary(
       f'{millions(state.params["backbone"]["cnn"])} in the CNN; {config.dtype}',
       f'data        {config.data.name}/{config.data.train}: {images:,} images, '
       f'{train.texts:,} texts; evaluated on {config.data.validation}, {config.data.test}',
+      *[f'never shown {missed:,} images: fewer than a batch on their canvas'] * bool(missed),
       f'schedule    {stop:,} steps of {config.batch_size} pairs '
       f'({config.texts_per_image} texts an image), '
       f'{stop / len(batches["train"]):.3g} epochs',
@@ -168,6 +172,9 @@ class Loop:
     most = config.eval_batches * config.micro_batches
     evaluator = make_evaluator(config, self.model, self.mesh, most)
     asked_to_stop = processes.stop_signal()
+    if start == self.stop:  # What was left to do is to evaluate.
+      self.report(state, evaluator, log)
+      return DONE
     batches = self.training_batches(start)
     for number in range(start + 1, self.stop + 1):
       state = self.step(state, itertools.islice(batches, config.micro_batches))
@@ -185,30 +192,38 @@ class Loop:
         return PREEMPTED
       if (number % config.save_every == 0 or self.is_best(score)) and not last:
         self.save(number, state, score, log)
-    self.end(state, evaluator, log)
+    score = self.validate(self.stop, state, evaluator, log) if self.task.CHOSEN_BY else None
+    self.save(self.stop, state, score, log)
+    self.report(state, evaluator, log)
     return DONE
 
-  def end(self, state: State, evaluator: Evaluator | Ranker, log: MetricsLog) -> None:
-    """Saves the last step, and shows what the chosen one, or else the last, does on test."""
-    split, variables, chosen, score = self.config.data.test, state.variables, {}, None
-    if self.task.CHOSEN_BY:
-      score = self.validate(self.stop, state, evaluator, log)
-    if score is not None:
-      step, best = self.stop, score
-      if not self.is_best(score):
-        step, best = self.checkpoints.chosen
-        variables = self.checkpoints.load(step, self.mesh)
+  def report(self, state: State, evaluator: Evaluator | Ranker, log: MetricsLog) -> None:
+    """Shows what the step chosen on validation, or else the last, does on test."""
+    split, variables, chosen = self.config.data.test, state.variables, {}
+    if self.checkpoints.chosen:
+      step, best = self.checkpoints.chosen
       chosen = {'chosen_step': step, f'validation_{self.task.CHOSEN_BY}': best}
+      if step != self.stop:
+        variables = self.checkpoints.load(step, self.mesh)
     path = self.workdir / 'predictions' / f'{split}.json'
     metrics = evaluator.result(variables, self.batches['test'], path) | chosen
     log.write(self.stop, split, metrics)
-    self.save(self.stop, state, score, log)
     print(self.task.table(split, metrics), flush=True)
 
   def save(self, number: int, state: State, score: float | None, log: MetricsLog) -> None:
     """Begins to save a step; the log up to it is on disk first."""
+    self.check(state, number)
     log.sync()
     self.checkpoints.save(number, state, score)
+
+  def check(self, state: State, number: int) -> None:
+    """UserError if training has diverged: no step like that is saved in the place of a good one."""
+    if not all(np.isfinite(x).all() for x in jax.device_get(state.sums).values()):
+      raise UserError(
+        f'training has diverged: by step {number} a loss or the gradient is no number. Start again '
+        'in another --workdir with a lower --config.optimizer.transformer_rate or cnn_rate, or a '
+        f'lower clip_norm (0 is none); {self.workdir} keeps step {self.checkpoints.latest}'
+      )
 
   def is_best(self, score: float | None) -> bool:
     """Whether a score on validation is higher than that of each step before."""
@@ -232,6 +247,7 @@ class Loop:
 
   def log_training(self, state: State, number: int, log: MetricsLog, progress: Progress) -> State:
     """Logs the means since the last time; returns the state with fresh sums."""
+    self.check(state, number)
     metrics = finish(jax.device_get(state.sums))
     shown = {name: metrics[name] for name in self.task.SHOWN if name in metrics}
     speed = progress.examples_per_second(number, self.config.batch_size)

@@ -139,6 +139,37 @@ def test_after_the_last_step_a_signal_stops_nothing(config, finished, tmp_path, 
 
 
 @pytest.mark.slow
+def test_a_run_killed_while_it_is_evaluated_goes_on_with_that(
+  config, finished, tmp_path, monkeypatch, capsys
+):
+  def killed(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(Evaluator, 'result', killed)
+  with pytest.raises(KeyboardInterrupt):
+    train(config, tmp_path)
+  monkeypatch.undo()
+  capsys.readouterr()
+  assert train(config, tmp_path) == DONE
+  out = capsys.readouterr().out
+  assert f'resuming {tmp_path} at step {STEPS} of {STEPS}' in out
+  assert 'image-text matching' in out
+  assert '\nstep ' not in out
+  assert_same_run(tmp_path, finished)
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_stops_before_it_saves_that(config, tmp_path):
+  config.optimizer.transformer_rate, config.optimizer.transformer_warmup_steps = 1e30, 0
+  config.optimizer.clip_norm, config.log_every, config.save_every = 0.0, 100, 1
+  with pytest.raises(UserError, match=r'has diverged: .* keeps step [1-9]'):
+    train(config, tmp_path)
+  for step in checkpoint.steps(tmp_path):
+    loaded = checkpoint.load(f'{tmp_path}@{step}')
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(loaded.variables))
+
+
+@pytest.mark.slow
 def test_sparse_logs_survive_a_stop_between_lines(config, tmp_path, monkeypatch):
   # The sums since the last line are part of the checkpoint.
   config.log_every, config.eval_every = 4, 100

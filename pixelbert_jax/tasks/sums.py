@@ -1,6 +1,5 @@
 """Losses and metrics as [sum, weight] over a batch, divided once."""
 
-import math
 from collections.abc import Callable
 
 import jax
@@ -43,5 +42,5 @@ def finish(sums: Sums) -> dict[str, float]:
   Adds the whole `loss`, to which a loss that never occurs adds nothing, as in training.
   """
   means = {k: float(s / w) if w else float('nan') for k, (s, w) in sums.items()}
-  losses = [x for name, x in means.items() if name.endswith('_loss')]
-  return means | {'loss': sum(loss for loss in losses if math.isfinite(loss))}
+  losses = [means[name] for name, (_, w) in sums.items() if name.endswith('_loss') and w]
+  return means | {'loss': sum(losses)}
