@@ -32,9 +32,10 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     near = sorted(map(str, pathlib.Path(path).parent.glob('[a-z]*.py')))
     raise ConfigurationError(f'--config={spec}: there is no file {path}{_nearest(path, near)}')
   try:
-    config = runpy.run_path(path)['get_config'](variant)
-  except KeyError:
-    raise ConfigurationError(f'--config={spec}: {path} has no function get_config') from None
+    make = runpy.run_path(path).get('get_config')
+    if make is None:
+      raise ValueError(f'{path} has no function get_config')
+    config = make(variant)
   except (ValueError, SyntaxError) as error:
     raise ConfigurationError(f'--config={spec}: {error}') from error
   for override in overrides:
@@ -133,7 +134,7 @@ CANVASES = (
 )
 
 RULES: dict[str, Rule] = {
-  'dtype': one_of('float32', 'bfloat16', 'float64'),
+  'dtype': one_of('float32', 'bfloat16'),
   **dict.fromkeys(('seed', 'sampled_pixels', 'steps', 'eval_batches'), at_least(0)),
   **dict.fromkeys(('eval_images', 'eval_captions'), at_least(0)),
   'hardest': at_least(1),
@@ -146,6 +147,7 @@ RULES: dict[str, Rule] = {
   **dict.fromkeys(('image.shorter', 'image.longer'), at_least(1)),
   'image.canvases': CANVASES,
   'image.mean': tuple_of(3, SHARE),
+  'image.flip': SHARE,
   'image.deviation': tuple_of(3, ABOVE_0),
   'text.length': at_least(3),
   'cnn.stages': tuple_of(None, WHOLE),

@@ -10,7 +10,7 @@ from data.vqa_v2.answers import is_published
 from pixelbert_jax.input import answers
 from pixelbert_jax.input.rows import Question, Row
 from pixelbert_jax.input.sidecar import Sidecar
-from pixelbert_jax.scores.vqa import normalise
+from pixelbert_jax.scores.vqa import accuracy, normalise
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / 'shared' / 'data'
 
@@ -68,3 +68,24 @@ def test_soft_targets():
   # Kept, with nothing to learn from.
   assert not target[8].any()
   np.testing.assert_array_equal(answers.soft_targets(questions, numbers, [3], 3), target[3:4])
+
+
+@pytest.mark.parametrize(
+  ('given', 'expected'),
+  [
+    (['yes'] * 12, 1),
+    (['yes', 'yes'], 1 / 3),
+    (['yes', 'no'], 1 / 6),
+    (['yes'] * 3 + ['no'], 0.75),
+  ],
+)
+def test_targets_are_the_official_accuracy_of_any_number_of_answers(given, expected):
+  questions = asked(['yes'], [given]).questions
+  numbers = answers.answer_numbers(questions, ['yes'])
+  target = answers.soft_targets(questions, numbers, [0], 1)
+  assert target.item() == pytest.approx(expected)
+  assert target.item() == pytest.approx(accuracy('yes', given))
+
+
+def test_without_questions_there_is_nothing_to_guess():
+  assert answers.guess_by_type(Sidecar.of([Row('a', 3, 4)]).questions, ['yes']) == {}

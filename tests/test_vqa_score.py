@@ -346,14 +346,6 @@ def test_the_tables_are_the_official_ones():
   assert json.loads(path.read_text(encoding='utf-8')) == TABLES
 
 
-def test_targets():
-  answers = ['red', 'Red', 'red.', 'red', 'blue', 'blue', 'blue', 'two', '2', 'green']
-  assert vqa.targets(answers) == {'red': 1.0, 'blue': 0.9, '2': 0.6, 'green': 0.3}
-  # Of the vocabulary's form even where the evaluation leaves answers as they are.
-  assert vqa.targets(['none'] * 10) == {'0': 1.0}
-  assert vqa.targets(['a', *['b'] * 9]) == {'': 0.3, 'b': 1.0}
-
-
 def question(number, kind, answer_type, answers):
   return vqa.Question(number, 7, kind, answer_type, tuple(answers))
 

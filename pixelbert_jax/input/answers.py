@@ -4,6 +4,7 @@ The published rule (UNITER, LXMERT, ViLT and others): every normalised most freq
 stands with at least nine questions of train and val together.
 """
 
+import collections
 import json
 import pathlib
 from collections.abc import Sequence
@@ -12,11 +13,9 @@ import numpy as np
 
 from pixelbert_jax import UserError
 from pixelbert_jax.input.sidecar import Questions
-from pixelbert_jax.scores.vqa import normalise
+from pixelbert_jax.scores.vqa import normalise, share
 
 LEAST = 9
-# By how many of the ten annotators gave an answer: what that answer scores on average.
-SCORES = np.array([0, 0.3, 0.6, 0.9] + [1] * 7, np.float32)
 
 
 def answer_list(tables: Sequence[Questions], least: int = LEAST) -> list[str]:
@@ -58,13 +57,15 @@ def soft_targets(
     answers: A, the length of the list.
 
   Returns:
-    [B, A] float32 of 0, .3, .6, .9, 1. All 0 where no annotator's answer is in the list: such
-    questions teach nothing, but count in an evaluation.
+    [B, A] float32, what each answer scores: of ten annotators 0, .3, .6, .9 or 1. All 0 where no
+    annotator's answer is in the list: such questions teach nothing, but count in an evaluation.
   """
   target = np.zeros((len(chosen), answers), np.float32)
   for row, question in enumerate(chosen):
     given = numbers[questions.answers[question]]
-    target[row] = SCORES[np.bincount(given[given >= 0], minlength=answers)]
+    for answer, equal in collections.Counter(given.tolist()).items():
+      if answer >= 0:
+        target[row, answer] = share(equal, len(given))
   return target
 
 
@@ -88,6 +89,8 @@ def guess_by_type(questions: Questions, answers: Sequence[str]) -> dict[str, str
     types = questions.question_type[first : first + 4096]
     for kind in np.unique(types).tolist():
       totals[kind] = totals.get(kind, 0) + target[types == kind].sum(0)
+  if not totals:
+    return {}
   best = {questions.strings.text(kind): answers[total.argmax()] for kind, total in totals.items()}
   return {'': answers[sum(totals.values()).argmax()]} | best
 

@@ -1,4 +1,4 @@
-"""VQA v2's official accuracy, quirks included, and training targets in the same terms.
+"""VQA v2's official accuracy, quirks included.
 
 The definition is the organisers' program, vqaEval.py of https://github.com/GT-Vision-Lab/VQA,
 rather than its description: numbers are comparable only if its slips are kept.
@@ -90,24 +90,14 @@ def accuracy(prediction: str, answers: Sequence[str]) -> float:
   prediction, answers = clean(prediction), [clean(answer) for answer in answers]
   if len(set(answers)) > 1:
     prediction, answers = normalise(prediction), [normalise(answer) for answer in answers]
-  return _share(answers.count(prediction), len(answers))
+  return share(answers.count(prediction), len(answers))
 
 
-def _share(equal: int, total: int) -> float:
+def share(equal: int, total: int) -> float:
   """Accuracy of what `equal` of `total` annotators said: .3, .6, .9, 1 for 1, 2, 3, 4+ of ten."""
   # One division of integers, so that ten annotators give exactly these numbers.
   thirds = equal * min(_ENOUGH, equal - 1) + (total - equal) * min(_ENOUGH, equal)
   return thirds / (_ENOUGH * total)
-
-
-def targets(answers: Sequence[str]) -> dict[str, float]:
-  """The accuracy in training of each normalised answer that was given: .3, .6, .9 or 1 of ten.
-
-  Unlike in `accuracy`, answers that are all the same are normalised too: a vocabulary holds
-  normalised answers only.
-  """
-  counts = collections.Counter(map(normalise, answers))
-  return {answer: _share(count, len(answers)) for answer, count in counts.items()}
 
 
 def per_question(predictions: Mapping[int, str], questions: Iterable[Question]) -> dict[int, float]:
