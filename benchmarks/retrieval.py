@@ -29,8 +29,8 @@ from data.build import Split
 from data.scenes import vocabulary
 from pixelbert_jax import sharding
 from pixelbert_jax.experiment import init_variables, make_model, resolve
+from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.image import model_input
-from pixelbert_jax.input.plan import Canvases
 from pixelbert_jax.input.ranking import RankingBatches
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Sidecar

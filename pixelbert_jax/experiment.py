@@ -16,9 +16,9 @@ from pixelbert_jax import UserError, optim
 from pixelbert_jax.catalogue import ROLES, TASKS
 from pixelbert_jax.evaluator import Evaluator
 from pixelbert_jax.input import answers, mixture
+from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.image import model_canvas
 from pixelbert_jax.input.pipeline import Batches
-from pixelbert_jax.input.plan import Canvases
 from pixelbert_jax.input.selection import select
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.models.bert import Encoder, TextEmbedding

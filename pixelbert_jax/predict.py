@@ -26,9 +26,9 @@ from pixelbert_jax.experiment import make_model
 from pixelbert_jax.heatmap import Heatmap
 from pixelbert_jax.inference import Encoded, Runner
 from pixelbert_jax.input import photos as photos_lib
+from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.image import ImageError
 from pixelbert_jax.input.photos import Photo
-from pixelbert_jax.input.plan import Canvases
 from pixelbert_jax.input.text import TextError, Tokenizer, tokens_of
 from pixelbert_jax.provenance import provenance
 

@@ -11,8 +11,8 @@ import pytest
 from configs import nlvr, nlvr2, retrieval, vqa
 from configs.pretrain import VARIANTS, get_config
 from pixelbert_jax import configuration
+from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.image import choose_canvas
-from pixelbert_jax.input.plan import Canvases
 from pixelbert_jax.starting import BACKBONE
 from pixelbert_jax.train import init_variables, make_model
 from pixelbert_jax.weights import caffe2

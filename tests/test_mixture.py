@@ -14,10 +14,11 @@ from data.build import BuildError, Dataset, Split, build
 from data.scenes import record
 from pixelbert_jax import UserError
 from pixelbert_jax.experiment import make_batches, prepare_data, resolve
+from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.mixture import join, mix, shares_of
 from pixelbert_jax.input.pairs import PairBatches
 from pixelbert_jax.input.pipeline import read
-from pixelbert_jax.input.plan import Canvases, plan_epoch
+from pixelbert_jax.input.plan import plan_epoch
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Tokenizer

@@ -9,8 +9,8 @@ from PIL import Image
 
 from pixelbert_jax.input import image as image_lib
 from pixelbert_jax.input import photos
+from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.image import ImageError
-from pixelbert_jax.input.plan import Canvases
 
 CANVASES = ((64, 64), (64, 96), (96, 64))
 READER = photos.Reader(Canvases(64, 96, CANVASES), stride=16)

@@ -10,10 +10,10 @@ from PIL import Image
 
 from data.build import Split
 from pixelbert_jax import UserError
+from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.image import GREY, ImageError
 from pixelbert_jax.input.pairs import PairBatches
 from pixelbert_jax.input.pipeline import Batch, read
-from pixelbert_jax.input.plan import Canvases
 from pixelbert_jax.input.sidecar import Caption, Row, Sidecar
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.input.unreadable import Unreadable

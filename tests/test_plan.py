@@ -10,14 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixelbert_jax import UserError
-from pixelbert_jax.input.plan import (
-  Canvases,
-  Plan,
-  group_texts,
-  mismatch_half,
-  plan_epoch,
-  swap_images,
-)
+from pixelbert_jax.input.canvases import Canvases
+from pixelbert_jax.input.image import placed_size
+from pixelbert_jax.input.plan import Plan, group_texts, mismatch_half, plan_epoch, swap_images
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Ragged, Sidecar
 from pixelbert_jax.input.truth import text_numbers
@@ -91,7 +86,10 @@ def test_any_plan_is_whole(counts, texts, images, training, number):
   sidecar = sidecar_of(counts, SIZES, label=lambda i, j: (i, j) != (first, 0))
   canvas = np.array([(0, 3, 2, 1)[i % 4] for i in range(len(counts))])
   groups = [max(c // texts, c > 0) if training else -(-c // texts) for c in counts]
-  sizes = np.bincount(canvas, groups).astype(int)
+  on = np.repeat(canvas, groups)
+  if training:
+    on = SEVERAL.fill(on, images, np.random.default_rng(0))
+  sizes = np.bincount(on)
   batches = (sizes // images if training else -(-sizes // images)).sum()
   if not batches:
     with pytest.raises(UserError, match=f'no canvas has {images} groups of {texts} texts'):
@@ -107,10 +105,10 @@ def test_any_plan_is_whole(counts, texts, images, training, number):
   of = sidecar.caption_image
   assert all(of[text] == image for image, text, _ in found)
   assert all(matched == sidecar.label[text] for _, text, matched in found)
-  np.testing.assert_array_equal(
-    canvas[plan.image], np.repeat(plan.canvas, images).reshape(-1, images)
-  )
+  shapes = np.array(SEVERAL.shapes)
+  assert (shapes[canvas[plan.image]] <= shapes[plan.canvas][:, None]).all()
   if not training:
+    assert (canvas[plan.image] == plan.canvas[:, None]).all()
     assert sorted(text for _, text, _ in found) == list(range(sum(counts)))
 
 
@@ -374,7 +372,7 @@ def test_canvases_on_which_images_travel():
   sizes = np.array([(30, 20), (100, 40), (90, 128), (1000, 1000), (40, 80), (100, 202)])
   chosen = canvases.choose(sizes)
   assert chosen.tolist() == [2, 2, 1, 0, 1, 1]
-  assert canvases.sources(sizes) == [(64, 64), (100, 202), (100, 40)]
+  assert canvases.sources(sizes) == [(64, 64), (100, 202), (100, 64)]
   # None for which there is no image.
   assert canvases.sources(sizes[:2]) == [(1, 1), (1, 1), (100, 40)]
 
@@ -405,3 +403,30 @@ def test_a_part_that_begins_anywhere_is_numbered_alike():
   words = Ragged.of([b'one', b'two', b'one', b'three'], np.uint8)
   later = Ragged(words.values, words.start[1:])
   assert len(set(text_numbers(later).tolist())) == 3
+
+
+CANVASES = Canvases(64, 96, ((64, 96), (96, 64), (96, 96)))
+WIDE, UPRIGHT = (100, 140), (140, 100)
+
+
+@pytest.mark.parametrize(
+  ('sizes', 'missed'),
+  [
+    ([WIDE] * 40 + [UPRIGHT] * 9, 0),  # too few that are upright: wide ones join them
+    ([WIDE] * 9 + [UPRIGHT] * 9, 0),
+    ([WIDE] * 40 + [UPRIGHT] * 16, 0),
+    ([WIDE] * 17 + [UPRIGHT] * 9, 9),  # wide ones would then be too few
+  ],
+)
+def test_what_has_a_canvas_of_its_own_comes_in_training_too(sizes, missed):
+  sidecar = sidecar_of([2] * len(sizes), sizes)
+  plans = [epoch(sidecar, number, images=16, canvases=CANVASES) for number in range(20)]
+  assert {len(plan) for plan in plans} == {len(plans[0])}
+  shown = np.unique(np.concatenate([plan.image.reshape(-1) for plan in plans]))
+  assert len(shown) == len(sizes) - missed
+  assert {plan.missed for plan in plans} == {missed}
+  for plan in plans:
+    target = CANVASES.target(sidecar.size[plan.image])
+    assert (target <= np.array(CANVASES.shapes)[plan.canvas][:, None]).all()
+    placed = placed_size(sidecar.size[plan.image], target)
+    assert (placed <= np.array(CANVASES.sources(sidecar.size))[plan.canvas][:, None]).all()

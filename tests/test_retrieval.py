@@ -15,8 +15,8 @@ from configs import pretrain, retrieval, vqa
 from data.build import Split, open_dataset
 from pixelbert_jax import UserError, checkpoint, score, sharding
 from pixelbert_jax.experiment import init_variables, make_batches, make_model, resolve
+from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.image import file_size
-from pixelbert_jax.input.plan import Canvases
 from pixelbert_jax.input.ranking import (
   Gallery,
   RankingBatches,

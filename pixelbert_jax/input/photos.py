@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from pixelbert_jax.input import image as image_lib
+from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.image import ImageError
 from pixelbert_jax.input.pipeline import Batch
-from pixelbert_jax.input.plan import Canvases
 
 Photo = str | os.PathLike | Image.Image | np.ndarray
 

@@ -10,46 +10,12 @@ import dataclasses
 import numpy as np
 
 from pixelbert_jax import UserError
-from pixelbert_jax.input import image
+from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.truth import Truth
 
 # Streams of chance of a seed: an epoch's plan, a step's hidden words, a step's mirrored images.
 PLAN, WORDS, FLIPS = 1, 2, 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Canvases:
-  """How images are resized, and the static shapes they are put on.
-
-  Attributes:
-    shorter: pixels of the shorter side after resizing.
-    longer: limit of the longer side.
-    shapes: (height, width) of each canvas.
-  """
-
-  shorter: int
-  longer: int
-  shapes: tuple[tuple[int, int], ...]
-
-  def target(self, size: np.ndarray) -> np.ndarray:
-    """Sizes [..., 2] after resizing."""
-    return image.target_size(size, self.shorter, self.longer)
-
-  def choose(self, size: np.ndarray) -> np.ndarray:
-    """[I] numbers of the canvases of images of sizes [I, 2], or of pairs that share one, [I, 2, 2].
-
-    Raises:
-      UserError: an image, or a pair, fits no canvas.
-    """
-    target = self.target(size)
-    return image.choose_canvas(target.max(1) if target.ndim == 3 else target, self.shapes)
-
-  def sources(self, size: np.ndarray) -> list[tuple[int, int]]:
-    """For each canvas the smallest that holds its images as they travel; sizes as of `choose`."""
-    placed, canvas = image.placed_size(size, self.target(size)), self.choose(size)
-    members = (placed[canvas == number].reshape(-1, 2) for number in range(len(self.shapes)))
-    return [tuple(m.max(0, initial=1).tolist()) for m in members]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +41,7 @@ class Plan:
     text: [S, B, K] int64, text numbers.
     matched: [S, B, K] bool: whether the text is true of the image.
     weight: [S, B, K] float32, 0 for places that are only filled up.
+    missed: images that come in no epoch, as too few of them have one canvas for a batch.
   """
 
   canvas: np.ndarray
@@ -82,6 +49,7 @@ class Plan:
   text: np.ndarray
   matched: np.ndarray
   weight: np.ndarray
+  missed: int = 0
 
   def __len__(self) -> int:
     return len(self.canvas)
@@ -125,12 +93,15 @@ def plan_epoch(
     text, matched, weight = mismatch_half(sidecar, image_of, text, weight, rng)
   else:
     matched = sidecar.label[text]
-  return batch_groups(canvas, image_of, text, matched, weight, images_per_batch, rng, training)
+  return batch_groups(
+    canvases, canvas, image_of, text, matched, weight, images_per_batch, rng, training
+  )
 
 
 def plan_texts(
   start: np.ndarray,
   image: np.ndarray,
+  canvases: Canvases,
   canvas: np.ndarray,
   label: np.ndarray,
   seed: int,
@@ -144,7 +115,8 @@ def plan_texts(
   Args:
     start: [G + 1] int; texts start[g] to start[g + 1] are about group g.
     image: [G] int, its image, or [G, 2], its two.
-    canvas: [G] int.
+    canvases: that there are.
+    canvas: [G] int, which of them is whose.
     label: [N] bool, whether a text is true.
     seed: and the rest, as of `plan_epoch`.
 
@@ -156,7 +128,15 @@ def plan_texts(
   rng = np.random.default_rng([seed, PLAN, epoch])
   group, text, weight = group_texts(start, texts_per_image, rng, training)
   return batch_groups(
-    canvas[group], image[group], text, label[text], weight, images_per_batch, rng, training
+    canvases,
+    canvas[group],
+    image[group],
+    text,
+    label[text],
+    weight,
+    images_per_batch,
+    rng,
+    training,
   )
 
 
@@ -257,6 +237,7 @@ def mismatch_half(
 
 
 def batch_groups(
+  canvases: Canvases,
   canvas: np.ndarray,
   image_of: np.ndarray,
   text: np.ndarray,
@@ -268,10 +249,14 @@ def batch_groups(
 ) -> Plan:
   """Batches groups of one canvas each; the arguments are by group, as `group_texts` gives them.
 
+  In training no canvas is left with fewer than a batch, where another holds its images.
+
   Raises:
     UserError: there are too few for one batch.
   """
   batches, filled = [], []
+  if training:
+    canvas = canvases.fill(canvas, images_per_batch, rng)
   for number in np.unique(canvas):
     members = np.flatnonzero(canvas == number)
     if training:
@@ -293,6 +278,7 @@ def batch_groups(
     text[groups],
     matched[groups],
     weight[groups] * real[..., None],
+    len(np.unique(image_of[~np.isin(canvas, canvas[groups[:, 0]])], axis=0)),
   )
 
 

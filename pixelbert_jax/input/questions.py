@@ -46,6 +46,7 @@ class QuestionBatches(Batches):
     return plan_texts(
       np.searchsorted(self.questions.image, np.append(images, len(images))),
       images,
+      self.canvases,
       self.canvases.choose(sidecar.size),
       np.ones(len(self.questions), bool),
       epoch=epoch,

@@ -6,8 +6,9 @@ import functools
 import numpy as np
 
 from pixelbert_jax import UserError
+from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.pipeline import Batch, Batches
-from pixelbert_jax.input.plan import PLAN, Canvases, Plan, batch_groups
+from pixelbert_jax.input.plan import PLAN, Plan, batch_groups
 from pixelbert_jax.input.sidecar import Ragged, Sidecar
 from pixelbert_jax.input.truth import Truth
 
@@ -67,6 +68,7 @@ def plan_gallery(
   text = sidecar.captions.start[gallery.image][:, None]
   matched, weight = np.ones(text.shape, bool), np.ones(text.shape, np.float32)
   return batch_groups(
+    canvases,
     canvas,
     gallery.image,
     text,
@@ -133,7 +135,9 @@ def plan_ranking(
   weight[:, 0] = weight[:, 1:].any(axis=1)  # There is nothing to rank where there is no other.
   matched = np.broadcast_to(np.arange(texts_per_image) == 0, text.shape)
   canvas = canvases.choose(sidecar.size)[image_of]
-  return batch_groups(canvas, image_of, text, matched, weight, images_per_batch, rng, True)
+  return batch_groups(
+    canvases, canvas, image_of, text, matched, weight, images_per_batch, rng, True
+  )
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

@@ -111,6 +111,7 @@ class Nlvr2Batches(StatementBatches):
     return plan_texts(
       np.append(self._first, len(self.statements)),
       self._pairs,
+      self.canvases,
       self.canvases.choose(self._sizes),
       self.statements.label,
       epoch=epoch,
