@@ -12,6 +12,7 @@ from corpora import as_folder, image
 from test_corpora import built, captions, failure, strings
 
 from data import build as build_lib
+from pixelbert_jax.scores import nlvr2
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PHOTOS = {f'photos/{i:02d}.jpg': image(i) for i in range(20)}
@@ -84,6 +85,13 @@ def test_questions_pairs_and_splits_by_column(tmp_path, capsys):
   assert train.statements.text.text(0) == 'both ü'
   assert train.statements.label.tolist() == [True]
   assert val.statements.label.tolist() == [False]
+  # As NLVR2's own scores read them: none is of one sentence, or one pair, with another.
+  names = [name.decode() for side in (train, val) for name in side.statements.identifier]
+  labels = dict(zip(names, (True, False), strict=True))
+  assert nlvr2.summarise({names[0]: True, names[1]: False}, labels) == {
+    'accuracy': 0.5,
+    'consistency': 0.5,
+  }
   assert val.statements.left.tolist() == [0]
   assert val.statements.right.tolist() == [1]
   assert dataset['val'].encoded(1) == PHOTOS['photos/04.jpg']
@@ -122,6 +130,7 @@ def test_pairs_across_splits_are_left_out_and_told(tmp_path, capsys):
       "line 3: photos/00.jpg is in split 'train', but before in 'val'",
     ),
     ('captions', ['image,caption,id', 'photos/00.jpg,a,x'], "id 'x' is no whole number"),
+    ('captions', ['image,caption,id', 'a,a,7', 'b,b,07'], 'line 3: id 7 is that of a line before'),
     ('pairs', ['left,right,sentence,label', 'a,b,c,maybe'], "label 'maybe' is neither"),
     ('captions', ['image,caption'], 'says nothing of any image'),
     ('captions', ['image,caption', '../secret.jpg,a'], "'../secret.jpg' leaves"),

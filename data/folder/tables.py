@@ -46,11 +46,15 @@ def read(tables: Mapping[str, Any], archive: Archive) -> dict[str, Picture]:
   pictures: dict[str, Picture] = {}
   given = {name: pathlib.Path(tables[name]) for name in COLUMNS if tables.get(name)}
   for name, path in given.items():
+    seen: set[int] = set()
     for number, (where, row) in enumerate(_rows(path, COLUMNS[name])):
-      # Without ids of their own, texts have the numbers of their rows.
-      row.setdefault('id', str(number))
       try:
-        _ADD[name](pictures, row, where)
+        # Without ids of their own, texts have the numbers of their rows.
+        identifier = _id(row.get('id', str(number)))
+        if identifier in seen:
+          raise ValueError(f'id {identifier} is that of a line before')
+        seen.add(identifier)
+        _ADD[name](pictures, row, identifier, where)
       except ValueError as error:
         raise SourceError(f'{where}: {error}') from error
   if not given:
@@ -123,36 +127,44 @@ def _picture(pictures: dict[str, Picture], image: str, split: str, where: str) -
   return picture
 
 
-def _id(row: Mapping[str, str]) -> int:
-  if not re.fullmatch('[0-9]{1,18}', row['id']):
-    raise ValueError(f'id {row["id"]!r} is no whole number')
-  return int(row['id'])
+def _id(text: str) -> int:
+  if not re.fullmatch('[0-9]{1,18}', text):
+    raise ValueError(f'id {text!r} is no whole number')
+  return int(text)
 
 
-def _add_caption(pictures: dict[str, Picture], row: dict[str, str], where: str) -> None:
+def _add_caption(
+  pictures: dict[str, Picture], row: dict[str, str], identifier: int, where: str
+) -> None:
   picture = _picture(pictures, row['image'], row.get('split', ''), where)
-  picture.captions.append(Caption(row['caption'], _id(row)))
+  picture.captions.append(Caption(row['caption'], identifier))
 
 
-def _add_question(pictures: dict[str, Picture], row: dict[str, str], where: str) -> None:
+def _add_question(
+  pictures: dict[str, Picture], row: dict[str, str], identifier: int, where: str
+) -> None:
   answers = [answer.strip() for answer in row['answers'].split('|')]
   # One answer is everyone's: as such it scores in full.
   answers = answers * ANNOTATORS if len(answers) == 1 else answers
   best = Counter(answers).most_common(1)[0][0]
   picture = _picture(pictures, row['image'], row.get('split', ''), where)
-  picture.questions.append(Question(row['question'], _id(row), answers, best))
+  picture.questions.append(Question(row['question'], identifier, answers, best))
 
 
-def _add_pair(pictures: dict[str, Picture], row: dict[str, str], where: str) -> None:
+def _add_pair(
+  pictures: dict[str, Picture], row: dict[str, str], identifier: int, where: str
+) -> None:
   label = LABELS.get(row['label'].lower())
   if label is None:
     raise ValueError(f'label {row["label"]!r} is neither true nor false')
   left, right = row['left'], row['right']
   sides = [_picture(pictures, image, row.get('split', ''), where) for image in (left, right)]
-  sides[0].statements.append(Statement(row['sentence'], row['id'], label, left, right))
+  # In the form of NLVR2's own, whose scores read it: each a sentence and a pair by itself.
+  name = f'own-{identifier}-0-0'
+  sides[0].statements.append(Statement(row['sentence'], name, label, left, right))
 
 
-_ADD: dict[str, Callable[[dict[str, Picture], dict[str, str], str], None]] = {
+_ADD: dict[str, Callable[[dict[str, Picture], dict[str, str], int, str], None]] = {
   'captions': _add_caption,
   'questions': _add_question,
   'pairs': _add_pair,
