@@ -55,8 +55,8 @@ class Task:
 
 def pair_batches(config: ConfigDict, fields: Fields, answers: Answers) -> dict[str, Batches]:
   """Of pre-training."""
-  train = fields['train']['split']
-  guess = TextGuess(train.sidecar)
+  train = fields['train']['split'] if 'train' in fields else None
+  guess = TextGuess(train.sidecar) if train else None
   return {
     role: PairBatches(
       mask_share=config.mask_share,
@@ -65,14 +65,16 @@ def pair_batches(config: ConfigDict, fields: Fields, answers: Answers) -> dict[s
       guess=None if role == 'train' else guess,
       **fields[role],
     )
-    for role in ROLES
+    for role in fields
   }
 
 
 def question_batches(config: ConfigDict, fields: Fields, answers: Answers) -> dict[str, Batches]:
   """Of VQA."""
-  guess = answers_lib.guess_by_type(fields['train']['split'].sidecar.questions, answers)
-  return {role: QuestionBatches(answers=answers, guess=guess, **fields[role]) for role in ROLES}
+  guess = None
+  if 'train' in fields:
+    guess = answers_lib.guess_by_type(fields['train']['split'].sidecar.questions, answers)
+  return {role: QuestionBatches(answers=answers, guess=guess, **fields[role]) for role in fields}
 
 
 def ranking_batches(config: ConfigDict, fields: Fields, answers: Answers) -> dict[str, Batches]:
@@ -85,13 +87,13 @@ def ranking_batches(config: ConfigDict, fields: Fields, answers: Answers) -> dic
       most_captions=config.eval_captions,
       **fields[role] | ({} if role == 'train' else {'images': min(fields[role]['images'], most)}),
     )
-    for role in ROLES
+    for role in fields
   }
 
 
 def plain_batches(kind: type[Batches]) -> Callable[..., dict[str, Batches]]:
   """Of a kind that needs nothing but what all have."""
-  return lambda config, fields, answers: {role: kind(**fields[role]) for role in ROLES}
+  return lambda config, fields, answers: {role: kind(**fields[role]) for role in fields}
 
 
 def without_answers(model: type) -> Callable[[PixelBert, int], Model]:

@@ -16,6 +16,7 @@ from pixelbert_jax.experiment import (
   prepare_data,
   resolve,
 )
+from pixelbert_jax.input.selection import splits
 
 
 def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path) -> None:
@@ -36,14 +37,19 @@ def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path) -> None:
       f'--checkpoint={spec} is of {loaded.config["name"]} and has no answers to choose from: '
       'give one that configs/vqa.py has made'
     )
-  batches = make_batches(config, prepare_data(config), loaded.answers)['test']
+  dataset = prepare_data(config)
+  trained = set(splits(config.data.train)) <= dataset.splits.keys()  # else there is no guess
+  roles = ('train', 'test') if trained else ('test',)
+  batches = make_batches(config, dataset, loaded.answers, roles)['test']
   model = make_model(config, len(batches.tokenizer.words), len(loaded.answers or ()))
   shapes = jax.eval_shape(functools.partial(init_variables, model, config.seed, batches[0]))
   variables = starting.fitted(loaded, config.to_dict(), shapes)
   task, split = TASKS[config.name].module, config.data.test
-  print(
-    f'evaluating {loaded.folder}, step {loaded.step}, on {config.data.name}/{split}', flush=True
-  )
   path = workdir / 'predictions' / f'{split}.json'
+  where = f', predictions to {path}' if task.CHOSEN_BY else ''
+  print(
+    f'evaluating {loaded.folder}, step {loaded.step}, on {config.data.name}/{split}{where}',
+    flush=True,
+  )
   metrics = make_evaluator(config, model, mesh).result(variables, batches, path)
   print(task.table(split, metrics), flush=True)

@@ -1,6 +1,7 @@
 """An experiment: what a configuration describes, made: its data, its model, its optimiser."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -25,7 +26,7 @@ from pixelbert_jax.models.bert import Encoder, TextEmbedding
 from pixelbert_jax.models.heads import Model
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.models.resnet import ResNet
-from pixelbert_jax.ranking import Ranker
+from pixelbert_jax.ranking import BLOCK, Ranker
 
 
 def make_model(config: ConfigDict, vocab_size: int, answers: int = 0) -> Model:
@@ -162,14 +163,18 @@ def choose_answers(
 
 
 def make_batches(
-  config: ConfigDict, dataset: Dataset, answer_list: list[str] | None = None
+  config: ConfigDict,
+  dataset: Dataset,
+  answer_list: list[str] | None = None,
+  roles: Sequence[str] = ROLES,
 ) -> dict[str, Batches]:
   """The batches of a resolved configuration's splits, by the names train, validation and test.
 
-  Those of VQA are given the answers to choose from.
+  Those of VQA are given the answers to choose from. What is guessed without looking, of some tasks,
+  is learnt from train, and not there without it.
   """
   images, parts = images_per_batch(config), config.micro_batches
-  splits = {role: select(dataset, config.data[role]) for role in ROLES}
+  splits = {role: select(dataset, config.data[role]) for role in roles}
   common = {
     role: {
       'split': split,
@@ -199,7 +204,7 @@ def make_evaluator(
   """
   if TASKS[config.name].ranks:
     images = images_per_batch(config) // config.micro_batches
-    pairs = images * config.texts_per_image
+    pairs = min(images, BLOCK * jax.device_count()) * config.texts_per_image
     return Ranker(model, mesh, config.threads, pairs, most * images)
   return Evaluator(TASKS[config.name].module, model, mesh, config.threads, most)
 

@@ -19,7 +19,7 @@ def command(argv: Sequence[str]) -> int:
   parser = commandline.Parser('main', 'Trains what a configuration describes, or goes on with it.')
   parser.epilog = 'Any field of the configuration: --config.a.b=value.'
   parser.add_argument('--config', required=True, help='configs/NAME.py[:VARIANT]')
-  parser.add_argument('--workdir', help='default: runs/<config>-<variant>-s<seed>')
+  parser.add_argument('--workdir', help='default: runs/<config>-<variant>-s<seed>[-evaluate]')
   parser.add_argument('--mode', choices=('train', 'evaluate'), default='train')
   parser.add_argument('--distributed', action='store_true', help='one of several processes')
   parser.add_argument('--checkpoint', help='to evaluate: a workdir, WORKDIR@STEP, or a folder')
@@ -35,7 +35,8 @@ def command(argv: Sequence[str]) -> int:
   from pixelbert_jax.train import train  # JAX is imported once the configuration is right.
 
   logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a save.
-  name = '-'.join(filter(None, [config.name, config.variant, f's{config.seed}']))
+  evaluates = flags.mode == 'evaluate' and 'evaluate'  # beside the run of that name, not into it
+  name = '-'.join(filter(None, [config.name, config.variant, f's{config.seed}', evaluates]))
   workdir = pathlib.Path(flags.workdir or f'runs/{name}').absolute()
 
   def work() -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import shutil
 import signal
 
@@ -17,6 +18,8 @@ from pixelbert_jax import UserError, checkpoint, sharding
 from pixelbert_jax.evaluator import Evaluator
 from pixelbert_jax.experiment import choose_answers, make_batches, make_model, resolve
 from pixelbert_jax.input import answers as answers_lib
+from pixelbert_jax.input.rows import Question, Row
+from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.main import main
 from pixelbert_jax.metrics import MetricsLog
@@ -28,9 +31,10 @@ from pixelbert_jax.train import DONE, PREEMPTED, init_variables, train
 from tests.runs import metrics, timeless
 
 STEPS = 12
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
-pytestmark = pytest.mark.usefixtures('compiled_once', 'own_signals')
+pytestmark = pytest.mark.usefixtures('compiled_once')
 
 
 def make_config(few_scenes, **fields):
@@ -122,6 +126,16 @@ def test_every_question_comes_with_its_image_and_its_answers(make, role):
   assert len(set(seen)) == len(seen)
   if role == 'test':
     assert sorted(seen) == list(range(len(questions)))
+
+
+def test_images_are_not_mirrored_whose_answers_name_a_side(make):
+  batches = make('train', flip=1.0)
+  for word, flipped in {'left': False, 'lettuce': True}.items():
+    asked = [Question('where is it', i, [word] * 10, word) for i in range(200)]
+    rows = [Row(f'{i}', 64, 64, questions=[question]) for i, question in enumerate(asked)]
+    split = dataclasses.replace(batches.split, sidecar=Sidecar.of(rows))
+    found = dataclasses.replace(batches, split=split)[0]['flip']
+    assert found.all() if flipped else not found.any()
 
 
 def test_questions_without_an_answer_of_the_list_teach_nothing_but_count(make):
@@ -333,12 +347,28 @@ def test_the_command_evaluates_any_step_on_any_split(finished, few_scenes, tmp_p
   (row,) = (line for line in out.splitlines() if line.startswith('all questions'))
   assert row.split()[2] == f'{logged["vqa_accuracy"]:.3f}'
   assert json.loads((tmp_path / 'predictions/val.json').read_text())
+  # The training split need not be there; only what it makes guess is not there either.
+  assert main([*command, f'--checkpoint={finished}@{STEPS}', '--config.data.train=absent']) == 0
+  (alone,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith('all questions'))
+  assert alone.split() == [*row.split()[:3], '-', row.split()[-1]]
   assert main([*command, f'--checkpoint={finished}', '--config.transformer.layers=3']) == 1
   assert 'transformer.layers is 2 there and 3 here' in capsys.readouterr().err
   assert main(['--config=configs/pretrain.py:test', *command[1:], f'--checkpoint={finished}']) == 1
   assert 'is of vqa and lacks itm, mlm_bias, mlm_transform' in capsys.readouterr().err
   assert main(command) == 1
   assert '--checkpoint=C go together' in capsys.readouterr().err
+
+
+def test_an_evaluation_leaves_the_run_of_its_name_alone(
+  finished, few_scenes, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  shutil.copytree(finished, 'runs/vqa-test-s0')
+  before = (tmp_path / 'runs/vqa-test-s0/predictions/test.json').read_bytes()
+  command = [f'--config={ROOT}/configs/vqa.py:test', f'--config.data.data_dir={few_scenes}']
+  assert main([*command, '--mode=evaluate', f'--checkpoint={finished}@8']) == 0
+  assert (tmp_path / 'runs/vqa-test-s0/predictions/test.json').read_bytes() == before
+  assert (tmp_path / 'runs/vqa-test-s0-evaluate/predictions/test.json').exists()
 
 
 def test_a_changed_answer_list_is_noticed(finished, tmp_path):

@@ -80,6 +80,10 @@ class Batches(abc.ABC):
     """The text of number i in the plan."""
     return self.split.sidecar.caption(i)
 
+  def said(self, i: int) -> str:
+    """All that may be true of the image of text i alone, and not of its mirror image."""
+    return self.text(i)
+
   def tokens(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ids [..., T] int32 of the texts of numbers [...], and which of them are no padding, bool."""
     ids, _ = self.tokenizer([self.text(i) for i in texts.reshape(-1)])
@@ -201,7 +205,7 @@ class Batches(abc.ABC):
     rng = np.random.default_rng([self.seed, FLIPS, step])
     flip = rng.random(self.images)[mine] < self.flip
     for row in np.flatnonzero(flip):
-      flip[row] = not any(SIDES.search(self.text(i)) for i in texts[row])
+      flip[row] = not any(SIDES.search(self.said(i)) for i in texts[row])
     return flip
 
 

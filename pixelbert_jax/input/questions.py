@@ -60,6 +60,11 @@ class QuestionBatches(Batches):
   def text(self, i: int) -> str:
     return self.questions.text.text(i)
 
+  def said(self, i: int) -> str:
+    """The question and its answers."""
+    answers = map(self.questions.strings.text, self.questions.answers[i])
+    return ' '.join([self.text(i), *answers])
+
   def _weight(self, plan: Plan, number: int) -> np.ndarray:
     weight = plan.weight[number]
     # There is nothing to learn where no answer of the list is right, but much to get wrong.

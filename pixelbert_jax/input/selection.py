@@ -18,29 +18,39 @@ from pixelbert_jax.input.sidecar import Questions, Ragged, Sidecar, Statements
 PART = re.compile(r'([^\[\]+]+)(?:\[(!?)([^\[\]!]+)\])?')
 
 
+def splits(selection: str) -> list[str]:
+  """The names of the splits that a selection takes from; UserError if it cannot be read."""
+  return [part[1] for part in _parts(selection)]
+
+
 def select(dataset: Dataset, selection: str) -> Split:
   """The texts that a selection names; images stay, whether texts of theirs do or not.
 
   Raises:
     UserError: it cannot be read, or there is no such split or subset.
   """
+  parts = _parts(selection)
+  taken = [
+    _take(dataset[p[1]], p[1], p[3].split(','), bool(p[2])) if p[3] else dataset[p[1]]
+    for p in parts
+  ]
+  if len(taken) == 1:
+    return taken[0]
+  if len({p[1] for p in parts}) < len(parts):
+    raise UserError(
+      f'{selection!r} takes a split twice: name all its subsets in one pair of brackets'
+    )
+  return Split(Joined(taken), join({p[0]: s.sidecar for p, s in zip(parts, taken, strict=True)}))
+
+
+def _parts(selection: str) -> list[re.Match]:
   parts = [PART.fullmatch(part) for part in selection.split('+')]
   if not all(parts):
     raise UserError(
       f'{selection!r} is no selection: write SPLIT, SPLIT[SUBSET,...] or SPLIT[!SUBSET,...], '
       "several of them joined by '+'"
     )
-  splits = [
-    _take(dataset[p[1]], p[1], p[3].split(','), bool(p[2])) if p[3] else dataset[p[1]]
-    for p in parts
-  ]
-  if len(splits) == 1:
-    return splits[0]
-  if len({p[1] for p in parts}) < len(parts):
-    raise UserError(
-      f'{selection!r} takes a split twice: name all its subsets in one pair of brackets'
-    )
-  return Split(Joined(splits), join({p[0]: s.sidecar for p, s in zip(parts, splits, strict=True)}))
+  return parts
 
 
 def _take(split: Split, name: str, subsets: list[str], others: bool) -> Split:

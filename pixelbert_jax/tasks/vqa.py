@@ -82,16 +82,13 @@ def result(run: Run, batches: QuestionBatches, path: pathlib.Path) -> Metrics:
       path.with_name(f'{path.stem}_scores.json'),
       lambda file: file.write(json.dumps(scores).encode()),
     )
-  guess = batches.guess or {}
-  guessed = {q.question_id: guess.get(q.question_type, guess.get('', '')) for q in questions}
   known = set(batches.answers)
   best = {q.question_id: best_answer(q, known) for q in questions}
-  return (
-    finish({'vqa_loss': sums['vqa_loss']})
-    | _scores(said, questions)
-    | {f'{name}/guess': x for name, x in _scores(guessed, questions).items()}
-    | {f'{name}/ceiling': x for name, x in _scores(best, questions).items()}
-  )
+  metrics = finish({'vqa_loss': sums['vqa_loss']}) | _scores(said, questions)
+  if guess := batches.guess:
+    guessed = {q.question_id: guess.get(q.question_type, guess['']) for q in questions}
+    metrics |= {f'{name}/guess': x for name, x in _scores(guessed, questions).items()}
+  return metrics | {f'{name}/ceiling': x for name, x in _scores(best, questions).items()}
 
 
 def table(split: str, metrics: Metrics) -> str:
