@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -289,7 +290,9 @@ def _first_whole(
       damaged[step] = str(error)
       continue
     for number, error in damaged.items():
-      print(f'{folder}/checkpoints/{number} is damaged ({error}): taking step {step}', flush=True)
+      print(
+        f'{folder}/checkpoints/{number} is damaged ({error}): taking step {step}', file=sys.stderr
+      )
     return found, list(damaged)
   reasons = '; '.join(f'step {number}: {error}' for number, error in damaged.items())
   raise CheckpointError(f'{folder}/checkpoints has nothing that can be restored: {reasons}')

@@ -211,7 +211,7 @@ class Model:
       can = ', '.join(f'{name} ({FLAGS[name]})' for name in self.heads)
       raise HeadError(
         f'{self._folder} is of {self.config.name} and cannot {head} ({FLAGS[head]}): it can '
-        f'{can or "give heat maps and encode"}'
+        f'{can or "give heat maps and encode, from Python"}'
       )
 
   def _beside(

@@ -94,20 +94,25 @@ def tells_of_a_lost_process(error: BaseException | None) -> bool:
   )
 
 
-def stop_signal() -> Callable[[int], bool]:
+@contextlib.contextmanager
+def stop_signal() -> Iterator[Callable[[int], bool]]:
   """Whether to stop after a step, given by its number: SIGTERM (alone, SIGINT too) has come.
 
   Of several processes all stop after the same step when one was told to; each must ask at each
   step. Alone, the step in progress is finished first, and a second signal ends the program at once.
   """
   if jax.process_count() > 1:
-    return multihost_utils.reached_preemption_sync_point
+    yield multihost_utils.reached_preemption_sync_point
+    return
   event = threading.Event()
 
   def handler(number: int, _) -> None:
     event.set()
     signal.signal(number, signal.SIG_DFL)
 
-  for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, handler)
-  return lambda step: event.is_set()
+  before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+  try:
+    yield lambda step: event.is_set()
+  finally:  # A notebook goes on after a run.
+    for number, own in before.items():
+      signal.signal(number, own)

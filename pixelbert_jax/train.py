@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -90,7 +90,10 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
   if processes.is_first():
     claim_workdir(workdir, *identity, trained_on)
   processes.wait_for_all('workdir')
-  with contextlib.closing(checkpoint.Checkpoints(workdir, config.keep)) as checkpoints:
+  with (
+    processes.stop_signal() as asked_to_stop,
+    contextlib.closing(checkpoint.Checkpoints(workdir, config.keep)) as checkpoints,
+  ):
     if checkpoints.latest is not None:
       state = checkpoints.restore(checkpoint.abstract(state))
       print(f'resuming {workdir} at step {int(state.step)} of {stop}')
@@ -103,7 +106,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
     with contextlib.closing(
       MetricsLog(workdir, int(state.step), writes=processes.is_first())
     ) as log:
-      return run(state, log)
+      return run(state, log, asked_to_stop)
 
 
 def own_answers(workdir: pathlib.Path) -> list[str] | None:
@@ -165,13 +168,12 @@ class Loop:
     """What is trained for."""
     return TASKS[self.config.name].module
 
-  def __call__(self, state: State, log: MetricsLog) -> int:
-    """Runs from the step of `state` to the last; returns an exit code."""
+  def __call__(self, state: State, log: MetricsLog, asked_to_stop: Callable[[int], bool]) -> int:
+    """Runs from the step of `state` to the last, unless asked to stop; returns an exit code."""
     config, start = self.config, int(state.step)
     progress = Progress(start, self.stop)
     most = config.eval_batches * config.micro_batches
     evaluator = make_evaluator(config, self.model, self.mesh, most)
-    asked_to_stop = processes.stop_signal()
     if start == self.stop:  # What was left to do is to evaluate.
       self.report(state, evaluator, log)
       return DONE

@@ -1,7 +1,5 @@
 """What several test files share."""
 
-import signal
-
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
@@ -40,15 +38,6 @@ def compiled_once(tmp_path_factory):
     compilation_cache.reset_cache()
     if folder:
       yield
-
-
-@pytest.fixture
-def own_signals():
-  """Gives back the signal handlers that a run replaces."""
-  handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-  yield
-  for number, handler in handlers.items():
-    signal.signal(number, handler)
 
 
 @pytest.fixture(scope='session')

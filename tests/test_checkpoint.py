@@ -295,23 +295,23 @@ def test_a_damaged_array_is_never_restored_and_the_step_before_is_taken(workdir,
   flip(largest(workdir / 'checkpoints/10/model'))
   assert bits(load(workdir).variables) == bits(make_state(5).variables)
   line = f'{workdir}/checkpoints/10 is damaged (model/params/wide is not what was saved): '
-  assert capsys.readouterr().out == f'{line}taking step 5\n'
+  assert capsys.readouterr().err == f'{line}taking step 5\n'
   with pytest.raises(CheckpointError, match='step 10: model/params/wide is not what was saved'):
     load(f'{workdir}@10')
   assert steps(workdir) == [5, 10]  # Who reads changes nothing.
   assert bits(restore(workdir)) == bits(make_state(5))
-  assert capsys.readouterr().out == f'{line}taking step 5\n'
+  assert capsys.readouterr().err == f'{line}taking step 5\n'
   # The run saves that step again, and goes on from it.
   save(workdir, 10)
   assert bits(restore(workdir)) == bits(make_state(10))
   assert (workdir / 'checkpoints/10.damaged').is_dir()
-  assert capsys.readouterr().out == ''
+  assert capsys.readouterr().err == ''
 
 
 def test_damaged_training_state_is_seen_too(workdir, capsys):
   flip(largest(workdir / 'checkpoints/10/training'))
   assert bits(restore(workdir)) == bits(make_state(5))
-  assert 'checkpoints/10 is damaged (training/opt_state' in capsys.readouterr().out
+  assert 'checkpoints/10 is damaged (training/opt_state' in capsys.readouterr().err
 
 
 def test_with_no_step_left_it_is_an_error_and_nothing_is_moved(workdir):
@@ -389,7 +389,7 @@ def flip_everywhere(folder):
     for attempt, part in attempts.items():  # To resume may move a step: it comes last.
       said = io.StringIO()
       try:
-        with contextlib.redirect_stdout(said):
+        with contextlib.redirect_stderr(said):
           step, found = attempt(copy)
       except CheckpointError as error:
         one_line = re.fullmatch(f'.*{copy}.*', str(error))

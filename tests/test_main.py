@@ -163,10 +163,10 @@ def test_after_damage_a_run_goes_on_from_the_step_before_or_says_why_not(run, fi
   workdir = tmp_path / 'damaged'
   shutil.copytree(finished, workdir)
   damage(workdir / f'checkpoints/{STEPS}')
-  code, out, _ = run(workdir)
+  code, out, err = run(workdir)
   assert code == 0
   # Which array holds that byte, Orbax decides anew with each save.
-  assert re.search(rf'checkpoints/{STEPS} is damaged \(model/\S+ is not what was saved\)', out)
+  assert re.search(rf'checkpoints/{STEPS} is damaged \(model/\S+ is not what was saved\)', err)
   assert f'resuming {workdir} at step 10 of {STEPS}' in out
   assert_same_run(workdir, finished)
   for step in (10, STEPS):

@@ -29,7 +29,7 @@ from tests.runs import metrics
 
 STEPS = 8
 
-pytestmark = pytest.mark.usefixtures('compiled_once', 'own_signals')
+pytestmark = pytest.mark.usefixtures('compiled_once')
 
 
 def make_config(module, few_scenes, **fields):

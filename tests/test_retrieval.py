@@ -39,7 +39,7 @@ from tests.runs import metrics
 STEPS = 8
 SQUARE = Canvases(64, 64, ((64, 64),))
 
-pytestmark = pytest.mark.usefixtures('compiled_once', 'own_signals')
+pytestmark = pytest.mark.usefixtures('compiled_once')
 
 
 def make_config(few_scenes, **fields):

@@ -25,7 +25,7 @@ STEPS = 12  # With a save after 5 and 10, and an evaluation after 10.
 ITEMS = ocp.args.Composite(model=ocp.args.StandardRestore(), training=ocp.args.StandardRestore())
 
 
-pytestmark = pytest.mark.usefixtures('compiled_once', 'own_signals')
+pytestmark = pytest.mark.usefixtures('compiled_once')
 
 
 def make_config(few_scenes):
@@ -134,7 +134,9 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_never_was(
 @pytest.mark.slow
 def test_after_the_last_step_a_signal_stops_nothing(config, finished, tmp_path, monkeypatch):
   stop_at(monkeypatch, STEPS)
+  handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
   assert train(config, tmp_path) == DONE
+  assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
   assert_same_run(tmp_path, finished)
 
 
