@@ -31,7 +31,9 @@ USAGE = (
 
 def command(argv: Sequence[str]) -> None:
   """Converts or exports, and prints what was done."""
-  parser = commandline.Parser('convert', 'Takes weights from PyTorch, and gives them back.')
+  parser = commandline.Parser(
+    'pixelbert_jax.convert', 'Takes weights from PyTorch, and gives them back.'
+  )
   for name, text in FLAGS.items():
     parser.add_argument(f'--{name}', help=text)
   flags, overrides = parser.parse_overrides(argv)
@@ -43,11 +45,16 @@ def command(argv: Sequence[str]) -> None:
         f'--config={flags.config}: what is converted is what pre-training starts from; '
         f'take --config=configs/pretrain.py:{config.variant}'
       )
-  print(dispatch(given))
+  print(
+    dispatch(given, [f'--config={flags.config}', *(commandline.OVERRIDE + x for x in overrides)])
+  )
 
 
-def dispatch(given: dict[str, Any]) -> str:
-  """Does what the given flags ask for; returns what was done."""
+def dispatch(given: dict[str, Any], words: Sequence[str] = ()) -> str:
+  """Does what the given flags ask for; returns what was done.
+
+  `words` of the command line are those that made the configuration.
+  """
   logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a save.
   # JAX and the rest are imported once the flags are known to be right.
   if given.keys() == {'checkpoint', 'export'}:
@@ -56,12 +63,14 @@ def dispatch(given: dict[str, Any]) -> str:
     export(given['checkpoint'], given['export'])
     return f'{given["export"]} holds the model for PyTorch'
   if given.keys() == {'bert', 'output'}:
-    from pixelbert_jax.weights.intake import take_export as take
-  elif given.keys() == {'bert', 'cnn', 'config', 'output'}:
+    from pixelbert_jax.weights.intake import take_export
+
+    return take_export(**given)
+  if given.keys() == {'bert', 'cnn', 'config', 'output'}:
     from pixelbert_jax.weights.intake import take
-  else:
-    raise UserError(USAGE)
-  return take(**given)
+
+    return take(**given, words=words)
+  raise UserError(USAGE)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ import os
 import pathlib
 import pickle
 import re
+import shlex
 import shutil
 import struct
 import subprocess
@@ -23,7 +24,8 @@ import torch
 from safetensors.numpy import save_file
 
 from configs.pretrain import get_config
-from pixelbert_jax import checkpoint, commandline, convert
+from pixelbert_jax import checkpoint, commandline, convert, main, starting, train
+from pixelbert_jax.experiment import resolve
 from pixelbert_jax.input.image import normalise
 from pixelbert_jax.weights import bert as bert_lib
 from pixelbert_jax.weights import caffe2, intake, names
@@ -473,7 +475,17 @@ BAD = {
   ),
   'cased vocabulary': (
     lambda d: (d / 'bert/tokenizer_config.json').write_text('{"do_lower_case": false}'),
-    r'tokenizer_config\.json: a cased BERT',
+    r'tokenizer_config\.json: do_lower_case is false; capitals and accents are taken off',
+  ),
+  'vocabulary with accents': (
+    lambda d: (d / 'bert/tokenizer_config.json').write_text('{"strip_accents": false}'),
+    r'tokenizer_config\.json: strip_accents is false; capitals and accents are taken off',
+  ),
+  'normalizer that leaves accents': (
+    lambda d: (d / 'bert/tokenizer.json').write_text(
+      '{"normalizer": {"lowercase": true, "strip_accents": false}}'
+    ),
+    r'tokenizer\.json: strip_accents is false; capitals and accents are taken off',
   ),
   'CNN of another depth': (
     cnn_file('x.safetensors', lambda p: save_cnn(p, edited(cnn_tensors(), drop='layer1.1.'))),
@@ -578,7 +590,15 @@ BAD = {
     r'no such folder; give one',
   ),
   'BERT that is nothing': (lambda d: {'bert': './nowhere'}, r'--bert=\./nowhere: no such folder'),
-  'output that is not empty': (lambda d: {'output': d / 'bert'}, r'bert is not empty'),
+  # Before anything else, which takes minutes.
+  'output that is not empty': (
+    lambda d: {'output': d / 'bert', 'bert': './nowhere'},
+    r'bert is not empty',
+  ),
+  'output that is not empty, for an export': (
+    lambda d: {'output': d / 'bert', 'cnn': None, 'config': None},
+    r'bert is not empty',
+  ),
   'flags of two commands': (lambda d: {'export': d / 'x'}, r'give --bert, --cnn, --config and'),
   'export of nothing': (
     lambda d: {'cnn': None, 'config': None},
@@ -671,24 +691,31 @@ def run(*arguments, **environment):
   )
 
 
-def test_the_command(bert, cnn, tmp_path):
-  fields = {'stages': '(2,1)', 'stem': '7x7', 'groups': 2, 'group_width': 4}
-  done = run(
-    f'--bert={bert}',
-    f'--cnn={cnn}',
-    '--config=configs/pretrain.py:test',
-    *(f'--config.cnn.{name}={value}' for name, value in fields.items()),
-    f'--output={tmp_path / "converted"}',
-  )
+def test_the_command(bert, cnn, tmp_path, monkeypatch):
+  own, output = tmp_path / 'my own.py', tmp_path / 'it is converted'
+  shutil.copy(ROOT / 'configs/pretrain.py', own)
+  fields = {'stages': '(2, 1)', 'stem': '7x7', 'groups': 2, 'group_width': 4}
+  given = [f'--config={own}:test', '--config.seed=5', '--config.transformer.layers=1']
+  given += [f'--config.cnn.{name}={value}' for name, value in fields.items()]
+  given += [f'--config.text.vocabulary={tmp_path / "none.txt"}']  # The BERT's comes instead.
+  done = run(f'--bert={bert}', f'--cnn={cnn}', *given, f'--output={output}')
   assert done.returncode == 0, done.stderr
-  start = f'main --config=configs/pretrain.py:test --config.init_from={tmp_path / "converted"} '
-  assert start in done.stdout
-  sizes = {'heads': 2, 'layers': 3, 'max_positions': 16, 'mlp_width': 20, 'width': 12}
-  changed = {name: x for name, x in sizes.items() if get_config('test').transformer[name] != x}
-  told = re.findall(r"--config\.(\w+\.\w+)='(.*?)'", done.stdout)
-  assert told == [(f'transformer.{name}', str(x)) for name, x in changed.items()]
   assert 'at random  params/backbone/projection/bias, ' in done.stdout
-  assert_same(names.to_torch(checkpoint.load(tmp_path / 'converted').variables))
+  loaded = checkpoint.load(output)
+  assert_same(names.to_torch(loaded.variables))
+
+  *_, line = done.stdout.splitlines()
+  said, words = line.split(': ', 1)
+  python, *flags = shlex.split(words)
+  assert (said, python, flags[:2]) == ('start from it', 'python', ['-m', 'pixelbert_jax.main'])
+  runs = []
+  monkeypatch.setattr(train, 'train', lambda config, workdir: runs.append(config))
+  assert main.main(flags[2:]) == 0
+  (config,) = runs
+  assert (config.init_from, config.seed) == (str(output), 5)
+  config = resolve(config, loaded.vocabulary)
+  _, like = intake.build(config, WORDS)
+  starting.fitted(loaded, config.to_dict(), like)
 
 
 def test_a_hub_id_without_network_says_what_to_download(cnn, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from configs.pretrain import get_config
-from pixelbert_jax import UserError, checkpoint
+from pixelbert_jax import UserError, checkpoint, provenance
 from pixelbert_jax.experiment import resolve
 from pixelbert_jax.input import image as image_lib
 from pixelbert_jax.input.text import Tokenizer
@@ -53,9 +53,10 @@ exact = {name: torch.from_numpy(x) for name, x in np.load(exact).items()}
 with torch.no_grad():
   outputs = model(**exact, **texts)
 np.savez(found, **texts, **seen, **outputs)
-model.bert.pooler.dense.weight.data += 1
-model.save_pretrained(saved)
-tokenizer.save_pretrained(saved)
+for folder in (saved, f'{saved}_and_tuned'):
+  model.save_pretrained(folder)
+  tokenizer.save_pretrained(folder)
+  model.bert.pooler.dense.weight.data += 1
 assert not {'jax', 'flax', 'pixelbert_jax'} & set(sys.modules)
 """
 
@@ -143,7 +144,7 @@ def stranger(saved, exported, tmp_path_factory):
   position = np.broadcast_to(np.arange(ids.shape[1]), inputs[2].shape)
   ours = jax.jit(lambda *x: model.apply(loaded.variables, *x, False))(*inputs, position)
   found = dict(np.load(folder / 'found.npz'))
-  return found, {'input_ids': ids, **exact, **ours}, folder / 'saved'
+  return found, {'input_ids': ids, **exact, **ours}, folder / 'saved_and_tuned'
 
 
 def test_a_stranger_gets_our_answers(stranger):
@@ -178,6 +179,22 @@ def test_what_was_tuned_in_pytorch_comes_back(saved, stranger, tmp_path):
   np.testing.assert_array_equal(new['dense']['kernel'], old['dense']['kernel'] + 1)
 
 
+def test_what_was_tuned_in_pytorch_is_not_of_scenes_alone(saved, exported, stranger, tmp_path):
+  for name, folder in {'export': exported, 'same': stranger[2].with_name('saved')}.items():
+    intake.take_export(str(folder), tmp_path / name)
+    assert bits(tmp_path / name) == bits(saved[0])
+    assert provenance.provenance(checkpoint.load(tmp_path / name)) == (
+      ('scenes',),
+      provenance.SCENES,
+    )
+  intake.take_export(str(stranger[2]), tmp_path / 'tuned')
+  export(tmp_path / 'tuned', tmp_path / 'x')
+  intake.take_export(str(tmp_path / 'x'), tmp_path / 'again')
+  for name in ('tuned', 'again'):
+    loaded = checkpoint.load(tmp_path / name)
+    assert provenance.provenance(loaded) == (('scenes', 'pytorch'), '')
+
+
 def test_the_card_says_what_it_was_trained_on(saved, tmp_path):
   loaded = checkpoint.load(saved[0])
   (tmp_path / 'trained_on.json').write_text('[]')
@@ -206,9 +223,17 @@ def test_what_cannot_be_exported_leaves_nothing(saved, exported, vocabulary, tmp
     export(saved[0], exported)
   assert sorted(exported.iterdir()) == before
   loaded = checkpoint.load(saved[0])
-  more = loaded.variables | {'params': loaded.variables['params'] | {'vqa': np.ones(3)}}
-  checkpoint.write_model(tmp_path / 'c', loaded.config, more, vocabulary)
-  for spec, said in [(tmp_path / 'c', 'params/vqa stands 0 times'), (tmp_path / 'd', 'no such')]:
-    with pytest.raises(UserError, match=said):
-      export(spec, tmp_path / 'x')
-  assert [path.name for path in tmp_path.iterdir()] == ['c']
+  params = loaded.variables['params']
+  heads = {
+    'vqa': {'vqa': np.ones(3), 'vqa_transform': np.ones(3)},
+    'retrieval': {'itm': params['itm']},
+    'nlvr2': {'nlvr2': np.ones(3), 'nlvr2_transform': np.ones(3)},
+  }
+  for name, head in heads.items():
+    variables = loaded.variables | {'params': {x: params[x] for x in ('backbone', 'pooler')} | head}
+    checkpoint.write_model(tmp_path / name, loaded.config | {'name': name}, variables, vocabulary)
+    with pytest.raises(UserError, match=f'{name} is of {name}: only models of pre-training'):
+      export(tmp_path / name, tmp_path / 'x')
+  with pytest.raises(UserError, match='no such folder'):
+    export(tmp_path / 'd', tmp_path / 'x')
+  assert {path.name for path in tmp_path.iterdir()} == heads.keys()

@@ -259,8 +259,26 @@ def test_five_captions_an_image(retrieval_files, capsys):
   (line,) = refusal(capsys, *arguments, '--compare=a.npz')
   assert line == (
     '--compare: the files do not score the same captions '
-    '(five an image, 8 of 9; all 9): use one convention'
+    '(five an image, 8 of 9; all 9; 1 are in one file only, such as 8): '
+    'use one split and one convention'
   )
+
+
+def test_files_of_two_splits_are_not_compared(folder, capsys):
+  """Of the same numbers of images and captions, as Karpathy's val and test of COCO are."""
+  images = [
+    {'split': split, 'cocoid': i, 'filename': f'{i}.jpg', 'sentences': [{'sentid': 10 + i}]}
+    for i, split in enumerate(['val', 'test', 'val', 'test'])
+  ]
+  pathlib.Path('dataset_coco.json').write_text(json.dumps({'images': images}))
+  matrix.write('val.npz', np.eye(2), [0, 2], [10, 12])
+  matrix.write('test.npz', np.eye(2), [1, 3], [11, 13])
+  matrix.write('files.npz', np.eye(2), ['0.jpg', '2.jpg'], [10, 12])
+  arguments = ('retrieval', '--predictions=val.npz', '--annotations=dataset_coco.json')
+  (line,) = refusal(capsys, *arguments, '--compare=test.npz')
+  assert 'the same captions (all 2; all 2; 4 are in one file only, such as 10)' in line
+  # Another name for the same image is another matter.
+  assert 'compare' in run_json(capsys, *arguments, '--compare=files.npz')
 
 
 def test_retrieval_compared_whatever_the_order(retrieval_files, capsys):
@@ -336,7 +354,7 @@ def test_faults_are_a_line_each(vqa_files, capsys):
     ((*VQA, '--questions=val.json'), 'val.json has no list of "questions"'),
     (('nlvr', '--predictions=a.csv'), 'name the annotations with --annotations=F'),
     (('nlvr2', '--predictions=a', '--annotations=b', '--questions=c'), 'is for vqa only'),
-    ((*VQA, '--prediction=x'), 'unrecognized arguments: --prediction=x'),
+    ((*VQA, '--prediction=x'), 'there is no flag --prediction: did you mean --predictions?'),
     (
       ('vqa', '--predictions=a.json', '--questions=two.json', '--compare=a.json'),
       '--compare needs --annotations=F',

@@ -142,15 +142,17 @@ def compare(first: Scored, second: Scored) -> dict[str, dict]:
   Raises:
     UserError: they were scored on different items.
   """
+  # Only in retrieval do the annotations leave open what is scored.
+  texts, others = (x.per_item.get('image_retrieval', {}).keys() for x in (first, second))
+  if differing := sorted(texts ^ others):
+    raise UserError(
+      f'--compare: the files do not score the same captions ({first.summary["captions"]}; '
+      f'{second.summary["captions"]}; {len(differing):,} are in one file only, such as '
+      f'{differing[0]}): use one split and one convention'
+    )
   differences = {}
   for name, (values, cluster) in first.items.items():
-    other = second.items[name][0]
-    if len(other) != len(values):
-      raise UserError(
-        f'--compare: the files do not score the same captions '
-        f'({first.summary["captions"]}; {second.summary["captions"]}): use one convention'
-      )
-    found = bootstrap.paired_difference(values, other, cluster)
+    found = bootstrap.paired_difference(values, second.items[name][0], cluster)
     differences[name] = {
       'first': first.summary[name],
       'second': second.summary[name],

@@ -164,7 +164,8 @@ def vocabulary(folder: pathlib.Path, source: Source) -> bytes:
   """The `vocab.txt` of a BERT, made out of tokenizer.json if there is none.
 
   Raises:
-    WeightsError: there is no vocabulary, or it is cased, or not as long as the word embeddings.
+    WeightsError: there is no vocabulary, it has capitals or accents, or it is not as long as the
+      word embeddings.
   """
   _check_uncased(folder)
   path = folder / 'vocab.txt'
@@ -202,18 +203,21 @@ def _vocabulary_of_tokenizer(path: pathlib.Path) -> bytes:
 
 
 def _check_uncased(folder: pathlib.Path) -> None:
-  """Texts are lower-cased here: with a cased vocabulary they would be nonsense, and silently so."""
-  fields = {
-    'tokenizer_config.json': ('do_lower_case',),
-    'tokenizer.json': ('normalizer', 'lowercase'),
-  }
-  for file, keys in fields.items():
+  """Capitals and accents are taken off here: texts would be nonsense to a BERT that has them."""
+  fields = (
+    ('tokenizer_config.json', 'do_lower_case'),
+    ('tokenizer_config.json', 'strip_accents'),
+    ('tokenizer.json', 'normalizer', 'lowercase'),
+    ('tokenizer.json', 'normalizer', 'strip_accents'),
+  )
+  for file, *keys in fields:
     value: Any = read_json(folder / file) if (folder / file).is_file() else {}
     for key in keys:
       value = value.get(key) if isinstance(value, dict) else None
     if value is False:
       raise WeightsError(
-        f'{folder / file}: a cased BERT; texts are lower-cased here: take an uncased'
+        f'{folder / file}: {keys[-1]} is false; capitals and accents are taken off texts here: '
+        'take an uncased BERT, without accents'
       )
 
 

@@ -17,6 +17,7 @@ from tokenizers import BertWordPieceTokenizer
 from pixelbert_jax import UserError, checkpoint, provenance
 from pixelbert_jax.weights import names
 from pixelbert_jax.weights.card import model_card
+from pixelbert_jax.weights.files import check_empty, digest_of_tensors
 
 CODE = pathlib.Path(__file__).with_name('modeling_pixelbert.py')
 
@@ -33,14 +34,15 @@ def export(spec: str | os.PathLike, folder: str | os.PathLike) -> None:
     folder: that does not exist yet, or is empty.
 
   Raises:
-    UserError: there is no such checkpoint, or the folder is not empty.
+    UserError: there is no such checkpoint, it is of another task, or the folder is not empty.
   """
+  check_empty(folder)
   folder = pathlib.Path(folder).absolute()
-  if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-    raise ExportError(f'{folder} is not empty: give a folder that does not exist yet')
   loaded = checkpoint.load(spec)
-  if loaded.answers is not None:
-    raise ExportError(f'{spec} answers questions: only models of pre-training can be exported yet')
+  if loaded.variables['params'].keys() != {ours.split('/')[0] for ours, *_ in names.TABLE}:
+    raise ExportError(
+      f'{spec} is of {loaded.config["name"]}: only models of pre-training can be exported yet'
+    )
   partial = folder.with_name(f'.{folder.name}.partial')
   shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
   partial.mkdir(parents=True)
@@ -59,6 +61,7 @@ def write(loaded: checkpoint.Loaded, folder: pathlib.Path) -> None:
   config = {
     **model_config(loaded.config, len(tensors['cls.predictions.bias'])),
     'trained_on': trained_on(loaded),
+    'tensors_sha256': digest_of_tensors(tensors),  # tells whether they were tuned in PyTorch
     'training_config': loaded.config,
   }
   (folder / 'config.json').write_text(json.dumps(config, indent=2) + '\n')

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 import pathlib
 import pickle
 import re
@@ -76,6 +77,22 @@ def digest(path: pathlib.Path) -> str:
   """The SHA-256 of a file."""
   with path.open('rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def digest_of_tensors(tensors: Mapping[str, np.ndarray]) -> str:
+  """The SHA-256 of tensors and their names, however a file arranges them."""
+  found = hashlib.sha256()
+  for name in sorted(tensors):
+    found.update(name.encode())
+    found.update(np.ascontiguousarray(tensors[name]))
+  return found.hexdigest()
+
+
+def check_empty(folder: str | os.PathLike) -> None:
+  """Before minutes of work for it; WeightsError if a folder is not empty."""
+  folder = pathlib.Path(folder).absolute()
+  if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    raise WeightsError(f'{folder} is not empty: give a folder that does not exist yet')
 
 
 def _safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -5,7 +5,9 @@ import functools
 import json
 import os
 import pathlib
+import shlex
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,7 +21,13 @@ from pixelbert_jax.train import init_variables
 from pixelbert_jax.weights import bert as bert_lib
 from pixelbert_jax.weights import cnn as cnn_lib
 from pixelbert_jax.weights import names
-from pixelbert_jax.weights.files import Source, digest, read_file
+from pixelbert_jax.weights.files import (
+  Source,
+  check_empty,
+  digest,
+  digest_of_tensors,
+  read_file,
+)
 from pixelbert_jax.weights.names import Variables, WeightsError
 from pixelbert_jax.workdir import TRAINED_ON
 
@@ -32,7 +40,13 @@ CNN_HINT = (
 BERT_HINT = 'config.json has to be that of the weights'
 
 
-def take(bert: str, cnn: str, config: ConfigDict, output: str | os.PathLike) -> str:
+def take(
+  bert: str,
+  cnn: str,
+  config: ConfigDict,
+  output: str | os.PathLike,
+  words: Sequence[str] = (),
+) -> str:
   """Writes a checkpoint of a BERT and a CNN; what neither has stays at random.
 
   Args:
@@ -40,6 +54,7 @@ def take(bert: str, cnn: str, config: ConfigDict, output: str | os.PathLike) -> 
     cnn: a file.
     config: which sizes of the Transformer, and the image normalisation, are replaced in.
     output: a folder that does not exist yet, or is empty.
+    words: of the command line, that made `config`.
 
   Returns:
     What was done, and how to go on.
@@ -47,6 +62,7 @@ def take(bert: str, cnn: str, config: ConfigDict, output: str | os.PathLike) -> 
   Raises:
     UserError: something does not fit; nothing is written.
   """
+  check_empty(output)
   given, config = config, copy.deepcopy(config)
   config.cnn.batch_norm = config.cnn.batch_norm or 'frozen'
   folder = bert_lib.find(bert)
@@ -70,26 +86,23 @@ def take(bert: str, cnn: str, config: ConfigDict, output: str | os.PathLike) -> 
       f'  CNN        {len(image.origins)} tensors of {cnn}: stages {tuple(config.cnn.stages)}',
       f'  at random  {", ".join(sorted(random)) or "nothing"}',
       f'  left out   {names.some([*text.left_out, *image.left_out]) or "nothing"}',
-      f'start from it: {start_command(given, config, output)}',
+      f'start from it: {start_command(words, given, config, output)}',
     ]
   )
 
 
-def start_command(given: ConfigDict, config: ConfigDict, output: str | os.PathLike) -> str:
+def start_command(
+  words: Sequence[str], given: ConfigDict, config: ConfigDict, output: str | os.PathLike
+) -> str:
   """How to train from a checkpoint of `config`, which the sources changed from what was given."""
-  variant = ':'.join(filter(None, [f'configs/{config.name}.py', config.variant]))
   changed = [
-    f"--config.{part}.{field}='{value}'"
-    for part in ('transformer', 'image')
+    f'--config.{part}.{field}={value}'
+    for part in ('transformer', 'image', 'text')
     for field, value in config[part].items()
     if value != given[part][field]
   ]
-  return ' '.join(
-    [
-      f'python -m pixelbert_jax.main --config={variant} --config.init_from={output}',
-      *changed,
-    ]
-  )
+  start = ['python', '-m', 'pixelbert_jax.main', *words, f'--config.init_from={output}', *changed]
+  return shlex.join(start)
 
 
 def take_export(bert: str, output: str | os.PathLike) -> str:
@@ -105,6 +118,7 @@ def take_export(bert: str, output: str | os.PathLike) -> str:
   Raises:
     UserError: it is not whole, or not an export; nothing is written.
   """
+  check_empty(output)
   folder = pathlib.Path(bert)
   path = folder / 'config.json'
   export = bert_lib.read_json(path) if path.is_file() else {}
@@ -121,6 +135,9 @@ def take_export(bert: str, output: str | os.PathLike) -> str:
   _, like = build(ConfigDict(config), vocabulary)
   variables = names.from_torch(source.tensors, like)
   trained_on = export['trained_on'].get('datasets', config['data']['name'].split('+'))
+  # Tuned there, on nobody knows what.
+  if digest_of_tensors(source.tensors) != export.get('tensors_sha256'):
+    trained_on = list(dict.fromkeys([*trained_on, 'pytorch']))
   write(output, config, variables, vocabulary, {'export': source}, [], trained_on)
   return f'{output} is a checkpoint of {len(source.tensors)} tensors of {bert}'
 
