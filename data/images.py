@@ -3,15 +3,11 @@
 import dataclasses
 import io
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from pixelbert_jax.input.image import file_size
+from pixelbert_jax.input.image import FORMATS, ImageError, file_size
 
-# What OpenCV decodes as Pillow does. MPO is a JPEG with more of them behind.
-FORMATS = ('JPEG', 'MPO', 'PNG', 'WEBP', 'BMP')
-SUFFIXES = {'jpg': 'JPEG', 'jpeg': 'JPEG', 'png': 'PNG', 'webp': 'WEBP', 'bmp': 'BMP'}
-# Pillow's own bound, of which it only warns.
-MOST_PIXELS = 89_478_485
+SUFFIXES = {name.lower(): name for name in FORMATS} | {'jpg': 'JPEG', 'tif': 'TIFF'}
 
 
 class BadImage(Exception):
@@ -36,20 +32,14 @@ def check(encoded: bytes) -> Checked:
   if not encoded:
     raise BadImage('zero bytes')
   try:
-    with Image.open(io.BytesIO(encoded)) as image:
-      if image.width * image.height > MOST_PIXELS:
-        raise BadImage(f'{image.width}x{image.height} pixels, more than {MOST_PIXELS:,}')
-      if image.format not in FORMATS:
-        raise BadImage(f'a {image.format}, which is not read: convert it to JPEG or PNG')
+    size = file_size(encoded)  # first: what is refused is not decoded
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
       image.load()
+      # MPO is a JPEG with more of them behind.
       form = 'JPEG' if image.format == 'MPO' else image.format
-    return Checked(encoded, file_size(encoded), form)
-  except BadImage:
-    raise
-  except UnidentifiedImageError as error:
-    raise BadImage('not an image') from error
-  except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-    raise BadImage(f'more than {MOST_PIXELS:,} pixels') from error
+    return Checked(encoded, size, form)
+  except ImageError as error:
+    raise BadImage(str(error).removeprefix('image: ')) from error
   except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
     raise BadImage(f'{type(error).__name__}: {error}') from error
 

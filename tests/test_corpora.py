@@ -20,6 +20,7 @@ from corpora import LAYOUTS, as_folder, as_json, image
 
 from data import build as build_lib
 from data import corpus
+from data.images import check
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / 'shared' / 'data'
@@ -249,7 +250,7 @@ BAD = {
   'empty': b'',
   'text': b'<html>404</html>',
   'bomb': None,
-  'gif': image(5, 'GIF'),
+  'format': image(5, 'PPM'),
 }
 
 
@@ -287,7 +288,9 @@ def test_bad_images_are_counted_named_and_allowed_only_by_flag(tmp_path, capsys)
   (line,) = [line for line in out.splitlines() if 'unreadable' in line]
   assert line.startswith(f'  train: 5 of 20 images left out, unreadable: {ids[0]} (')
   for image_id, why in zip(
-    ids, ['truncated', 'zero bytes', 'not an image', 'pixels', 'a GIF'], strict=False
+    ids,
+    ['truncated', 'zero bytes', 'not a whole image', 'pixels', 'a format that is read'],
+    strict=False,
   ):
     assert re.search(rf'{image_id} \([^)]*{why}', line)
   assert '  train: 1 of 20 images of another format than their name says, and kept' in out
@@ -298,6 +301,12 @@ def test_bad_images_are_counted_named_and_allowed_only_by_flag(tmp_path, capsys)
   assert (
     '5 of 20 images left out, unreadable' in built('coco_karpathy', manual, tmp_path, capsys)[1]
   )
+
+
+@pytest.mark.parametrize('form', ['JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF'])
+def test_what_is_predicted_from_can_be_trained_on(form):
+  found = check(image(5, form))
+  assert (found.format, found.size) == (form, (30, 40))
 
 
 # --- VQA v2 ----------------------------------------------------------------------------------

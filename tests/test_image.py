@@ -2,6 +2,7 @@
 
 import functools
 import io
+import runpy
 import struct
 import zlib
 
@@ -112,6 +113,16 @@ def test_png_of_another_mode_becomes_rgb(mode):
   )
 
 
+def test_a_palette_with_degrees_of_transparency():
+  picture, file = Image.fromarray(waves(20, 30)).convert('P'), io.BytesIO()
+  picture.save(file, 'PNG', transparency=bytes(range(200)))
+  given, expected = Image.open(file), np.asarray(picture.convert('RGB'))
+  # Warnings are errors here.
+  np.testing.assert_array_equal(image_lib.decode(file.getvalue()), expected)
+  np.testing.assert_array_equal(image_lib.from_picture(given), expected)
+  assert (given.mode, given.info['transparency']) == ('P', bytes(range(200)))
+
+
 @pytest.mark.parametrize('mode', ['RGB', 'L', 'CMYK'])
 def test_jpeg_is_decoded_as_by_pillow(mode):
   file = io.BytesIO()
@@ -122,7 +133,7 @@ def test_jpeg_is_decoded_as_by_pillow(mode):
   assert abs(found - reference).mean() < 1
 
 
-@pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'TIFF'])
 @pytest.mark.parametrize('orientation', range(1, 9))
 def test_rotation_in_the_exif_is_applied(orientation, kind):
   exif = Image.Exif()
@@ -145,9 +156,22 @@ def chunk(name: bytes, content: bytes) -> bytes:
   return struct.pack('>I', len(content)) + name + content + struct.pack('>I', check)
 
 
-def huge_png() -> bytes:
-  """A small file that says it is 100,000 pixels high and wide."""
-  header = struct.pack('>IIBBBBB', 100_000, 100_000, 8, 2, 0, 0, 0)
+def test_the_size_of_a_png_needs_no_pixels():
+  assert image_lib.file_size(BAD['png, half']) == (60, 90)
+
+
+def test_a_png_with_its_rotation_behind_the_pixels():
+  exif = Image.Exif()
+  exif[ORIENTATION] = 6
+  data = encoded(waves(40, 64))
+  data = data[:-12] + chunk(b'eXIf', exif.tobytes().removeprefix(b'Exif\0\0')) + data[-12:]
+  assert image_lib.file_size(data) == (64, 40)
+  np.testing.assert_array_equal(image_lib.decode(data), np.rot90(waves(40, 64), -1))
+
+
+def huge_png(side: int = 100_000) -> bytes:
+  """A small file that says it is so many pixels high and wide."""
+  header = struct.pack('>IIBBBBB', side, side, 8, 2, 0, 0, 0)
   chunks = [chunk(b'IHDR', header), chunk(b'IDAT', zlib.compress(b'')), chunk(b'IEND', b'')]
   return b'\x89PNG\r\n\x1a\n' + b''.join(chunks)
 
@@ -170,6 +194,18 @@ def test_what_cannot_be_decoded_is_named(data):
   assert str(error.value).startswith(f'COCO_val2014_42: {len(data)} bytes')
   assert '\n' not in str(error.value)
   assert isinstance(error.value, UserError)
+
+
+@pytest.mark.filterwarnings('ignore::PIL.Image.DecompressionBombWarning')
+def test_too_many_pixels_are_not_even_decoded():
+  with pytest.raises(image_lib.ImageError, match='more than 89 million pixels: reduce it'):
+    image_lib.file_size(huge_png(10_000))  # of which Pillow only warns
+
+
+@pytest.mark.filterwarnings('ignore::PIL.Image.DecompressionBombWarning')
+def test_importing_this_changes_nothing_for_images_that_others_open():
+  runpy.run_path(image_lib.__file__)
+  assert Image.open(io.BytesIO(huge_png(10_000))).size == (10_000, 10_000)
 
 
 @pytest.mark.parametrize('channels', [1, 3])

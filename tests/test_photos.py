@@ -41,10 +41,11 @@ def test_a_pillow_image_is_what_its_file_is(mode, size, tmp_path):
 
 @pytest.mark.parametrize('orientation', range(1, 9))
 @pytest.mark.parametrize('size', [(40, 64), (300, 400)])
-def test_rotation_is_applied_however_it_comes(orientation, size, tmp_path):
+@pytest.mark.parametrize('kind', ['png', 'tif'])
+def test_rotation_is_applied_however_it_comes(orientation, size, kind, tmp_path):
   exif = Image.Exif()
   exif[image_lib.ORIENTATION] = orientation
-  path = saved(Image.fromarray(noise(*size, 3)), tmp_path / 'x.png', exif=exif)
+  path = saved(Image.fromarray(noise(*size, 3)), tmp_path / f'x.{kind}', exif=exif)
   by_file, by_picture = READER(str(path)), READER(Image.open(path))
   upright = image_lib.decode(path.read_bytes())
   assert by_file.canvas == ((64, 96) if orientation < 5 else (96, 64))
@@ -78,20 +79,31 @@ def test_what_fits_no_canvas_is_reduced_until_it_does():
   assert (upright.size, upright.canvas) == ((96, 48), (96, 128))
 
 
-def png(picture):
+def encoded(picture, kind='PNG', **options):
   file = io.BytesIO()
-  picture.save(file, 'PNG')
+  picture.save(file, kind, **options)
   return file.getvalue()
 
 
+UNREAD = ['(JPEG, PNG, WEBP, BMP, GIF, TIFF)', 'save it as JPEG or PNG']
+DNG = {'tiffinfo': {254: 1, 50706: b'\1\4\0\0'}}
 BAD_FILES = {
   'x.png': (b'<html>', ['6 bytes that are not a whole image']),
-  'half.png': (png(Image.fromarray(noise(60, 90, 3)))[:5000], ['not a whole image']),
-  'huge.png': (png(Image.new('1', (20_000, 10_000))), ['more than 89 million pixels', 'reduce']),
+  'half.png': (encoded(Image.fromarray(noise(60, 90, 3)))[:5000], ['not a whole image']),
+  'huge.png': (
+    encoded(Image.new('1', (20_000, 10_000))),
+    ['more than 89 million pixels', 'reduce'],
+  ),
   'panorama.png': (
-    png(Image.new('RGB', (20_000, 600))),
+    encoded(Image.new('RGB', (20_000, 600))),
     ['600x20000', 'become 3x96', 'cells of 16x16', 'cut it'],
   ),
+  'phone.heic': (b'\0\0\0\x18ftypheic\0\0\0\0mif1heic' + bytes(99), UNREAD),
+  'phone.avif': (b'\0\0\0\x18ftypavif\0\0\0\0mif1avif' + bytes(99), UNREAD),
+  'scan.pdf': (b'%PDF-1.7\n', UNREAD),
+  'raw.dng': (encoded(Image.new('RGB', (64, 64)), 'TIFF', **DNG), ['preview', UNREAD[1]]),
+  'whole.tif': (encoded(Image.new('I', (64, 64), 40_000), 'TIFF'), ['32 bits a channel: save it']),
+  'float.tif': (encoded(Image.new('F', (64, 64), 0.5), 'TIFF'), ['32 bits a channel: save it']),
 }
 
 
@@ -117,6 +129,7 @@ def test_a_bad_file_is_named(name, tmp_path):
     (np.zeros((0, 4, 3), np.uint8), ['image 7', 'no pixels']),
     (b'GIF89a', ['image 7: bytes is no image']),
     (None, ['image 7: NoneType is no image']),
+    (Image.new('I', (64, 64), 40_000), ['image 7: 32 bits a channel: save it']),
   ],
 )
 def test_what_is_no_image_is_told(photo, words):

@@ -1,10 +1,12 @@
 """Texts: tokens and their words by hand, and the statistics of hidden words."""
 
+import warnings
+
 import numpy as np
 import pytest
 
 from pixelbert_jax import UserError
-from pixelbert_jax.input.text import Tokenizer, hide_words
+from pixelbert_jax.input.text import TextError, Tokenizer, hide_words, tokens_of
 
 LENGTH = 12
 
@@ -111,6 +113,41 @@ def test_a_file_that_is_no_vocabulary_of_bert(content, missing, tmp_path):
   with pytest.raises(UserError) as error:
     Tokenizer(path, LENGTH)
   assert str(error.value) == f'text.vocabulary: {path} has no {missing}: not a BERT vocabulary'
+
+
+# --- Texts that somebody gives -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  ('text', 'warned'),
+  [
+    ('a red cat [MASK]', []),
+    (
+      'The 红色 Zebra, 红 cat',
+      ["holds '红', '色', 'Zebra': not in the model's vocabulary, read as [UNK]"],
+    ),
+    (
+      'zebra ' + 'the ' * 10,
+      [
+        "holds 'zebra': not in the model's vocabulary, read as [UNK]",
+        "is cut to 12 tokens, as in training: 'the' is not read",
+      ],
+    ),
+    ('the ' * 10 + 'zebra', ["is cut to 12 tokens, as in training: 'zebra' is not read"]),
+  ],
+)
+def test_what_is_not_read_as_written_is_told(text, warned, tokenizer):
+  with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter('always')
+    tokens = tokens_of(tokenizer, ['a cat', text])
+  assert [str(w.message) for w in said] == [f'{text!r} {line}' for line in warned]
+  np.testing.assert_array_equal(tokens.ids, tokenizer(['a cat', text])[0])
+
+
+def test_a_text_of_other_bytes_than_utf8(tokenizer):
+  text = b'\xff red'.decode(errors='surrogateescape')  # as of the command line
+  with pytest.raises(TextError, match=r"^'\\udcff red' is not UTF-8"):
+    tokens_of(tokenizer, ['a cat', text])
 
 
 # --- Hidden words ------------------------------------------------------------------------

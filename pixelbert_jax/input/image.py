@@ -6,14 +6,14 @@ read.
 """
 
 import io
-import warnings
+import math
 from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pixelbert_jax import UserError
 
@@ -32,9 +32,7 @@ REACH = 4 * WHOLE
 
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF')
 ORIENTATION = 0x0112  # in EXIF; 5 to 8 exchange height and width
-
-# Pillow only warns of images of 89 to 179 million pixels.
-warnings.filterwarnings('error', category=Image.DecompressionBombWarning)
+SUBFILE = 0x00FE  # in TIFF; 1 is a smaller version of another image in the file
 
 
 class ImageError(UserError):
@@ -88,26 +86,51 @@ def reduce(pixels: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def from_picture(picture: Image.Image, name: str = 'image') -> np.ndarray:
-  """A Pillow image, of any mode, as `decode` gives it: [h, w, 3] uint8."""
+  """A Pillow image as `decode` gives it: [h, w, 3] uint8."""
+  _refuse(picture, name)
   try:
+    # Pixels first: with those of a TIFF Pillow turns it, and forgets its orientation.
     return _upright(_rgb(picture), picture.getexif().get(ORIENTATION, 1))
   except Exception as error:  # It may be read only now, with whatever Pillow meets.
     raise ImageError(f'{name}: its pixels cannot be read') from error
 
 
 def _open(data: bytes, name: str) -> tuple[Image.Image, int]:
-  """The image with its header alone read, and its EXIF orientation."""
+  """The image with its header alone read, and how it is still to be turned, as in EXIF."""
   try:
     picture = Image.open(io.BytesIO(data), formats=FORMATS)
-    orientation = picture.getexif().get(ORIENTATION, 1)
+    # Pillow only warns of up to twice as many.
+    if picture.width * picture.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+      raise Image.DecompressionBombError
+    orientation = _orientation(picture, data)
   except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
     raise _too_large(data, name) from error
+  except UnidentifiedImageError as error:
+    raise ImageError(
+      f'{name}: {len(data)} bytes that are not a whole image of a format that is read '
+      f'({", ".join(FORMATS)}): save it as JPEG or PNG'
+    ) from error
   except Exception as error:  # Pillow raises whatever it met in a damaged header.
     raise _bad(data, name) from error
-  # Whatever has become of the filter of warnings.
-  if picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
-    raise _too_large(data, name)
+  _refuse(picture, name)
   return picture, orientation
+
+
+def _orientation(picture: Image.Image, data: bytes) -> int:
+  if picture.format == 'TIFF':
+    return 1  # Pillow gives its size turned, and turns its pixels.
+  if picture.format == 'PNG' and b'eXIf' not in data:
+    # PNG's own `getexif` would decode all pixels, to look for that chunk behind them.
+    return Image.Image.getexif(picture).get(ORIENTATION, 1)
+  return picture.getexif().get(ORIENTATION, 1)
+
+
+def _refuse(picture: Image.Image, name: str) -> None:
+  """ImageError for what Pillow would silently read as something else."""
+  if picture.mode in ('I', 'F'):
+    raise ImageError(f'{name}: 32 bits a channel: save it with 8 or 16')
+  if getattr(picture, 'tag_v2', {}).get(SUBFILE) == 1:
+    raise ImageError(f'{name}: begins with a preview, as RAW does: save it as JPEG or PNG')
 
 
 def _pixels(picture: Image.Image, data: bytes, shrink: int, name: str) -> tuple[np.ndarray, int]:
@@ -133,6 +156,8 @@ def _rgb(picture: Image.Image) -> np.ndarray:
   if picture.mode.startswith('I;16'):
     grey = (np.asarray(picture) >> 8).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2)
+  if picture.mode == 'P':
+    picture = picture.convert('RGBA')  # Else Pillow warns of transparency by degrees.
   return np.asarray(picture.convert('RGB'))
 
 

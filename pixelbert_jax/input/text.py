@@ -37,6 +37,7 @@ class Tokenizer:
     self._tokenizer.enable_truncation(length)
     self._tokenizer.enable_padding(length=length, pad_id=self.words.index('[PAD]'))
     self.mask_id, self.pad_id = self.words.index('[MASK]'), self.words.index('[PAD]')
+    self.unknown_id = self.words.index('[UNK]')
     self.special = np.array(
       [w.startswith('[') and w.endswith(']') and len(w) > 2 for w in self.words]
     )
@@ -82,7 +83,7 @@ class Tokens(NamedTuple):
 
 
 def tokens_of(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
-  """Tokens of texts that somebody gives; warns of what is cut off.
+  """Tokens of texts that somebody gives; warns of what is cut off or unknown.
 
   Raises:
     TextError: one is empty, or no text.
@@ -90,16 +91,28 @@ def tokens_of(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
   for text in texts:
     if not isinstance(text, str):
       raise TextError(f'{text!r} is no text, but {type(text).__name__}')
+    try:
+      text.encode()
+    except UnicodeEncodeError as error:
+      raise TextError(f'{text!r} is not UTF-8: give a text in that encoding') from error
   if not texts:
     return Tokens(*np.zeros((2, 0, 1), np.int32), np.zeros(0, np.int32))
   ids, _ = tokenizer(texts)
   mask = ids != tokenizer.pad_id
-  for text, real in zip(texts, mask.sum(1), strict=True):
+  length = ids.shape[1]
+  for text, real, unknown in zip(texts, mask.sum(1), ids == tokenizer.unknown_id, strict=True):
     if real == 2:  # [CLS] and [SEP]
       raise TextError(f'{text!r} is empty: give a text with words')
-    cut = tokenizer.read(text)[1] if real == mask.shape[1] else ''
+    if real < length and not unknown.any():
+      continue
+    words, cut = tokenizer.read(text)
+    strange = dict.fromkeys(repr(word) for word, places in words if unknown[places].any())
+    if strange:
+      warnings.warn(
+        f"{text!r} holds {', '.join(strange)}: not in the model's vocabulary, read as [UNK]",
+        stacklevel=3,
+      )
     if cut:
-      length = mask.shape[1]
       warnings.warn(
         f'{text!r} is cut to {length} tokens, as in training: {cut!r} is not read', stacklevel=3
       )
