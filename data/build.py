@@ -7,6 +7,7 @@ A training program calls `build` for an embedded dataset and `open_dataset` for 
 
 import contextlib
 import fcntl
+import functools
 import itertools
 import pathlib
 import shutil
@@ -16,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
-from absl import app, flags
 from tqdm import tqdm
 
 from data.archive import Archive, SourceError
@@ -39,6 +39,7 @@ from data.dataset import Dataset as Dataset  # for those who open what they buil
 from data.dataset import Split as Split
 from data.entry import MOST_BAD, Request
 from data.report import report
+from pixelbert_jax import commandline
 from pixelbert_jax.input.sidecar import Sidecar
 
 Tables = Mapping[str, Any] | None
@@ -187,36 +188,49 @@ def command(
   return 0
 
 
-def main(argv: Sequence[str]) -> int:
-  """The command: names of datasets, and flags."""
-  values = flags.FLAGS
-  tables = {name: values[name].value for name in (*TABLES, *SHARES) if values[name].value}
+def flagged(argv: Sequence[str]) -> int:
+  """`command`, of flags."""
+  parser = commandline.Parser('data.build', 'Builds datasets: raw files to records, once.')
+  known = ', '.join(sorted(BUILDERS))
+  parser.add_argument('names', nargs='*', metavar='NAME', help=f'{known}; some have NAME/CONFIG')
+  parser.add_argument('--data_dir', help="TFDS's folder of datasets")
+  parser.add_argument('--manual_dir', help='the folder with the raw files, unpacked or as zips')
+  parser.add_argument('--splits', type=_names, default=(), help='only these, as a,b; default: all')
+  parser.add_argument(
+    '--allow_bad', type=float, default=MOST_BAD, help='share of images that may be bad'
+  )
+  for table, columns in TABLES.items():
+    parser.add_argument(f'--{table}', help=f'of `folder`: CSV file with the columns {columns}')
+  for name in SHARES:
+    parser.add_argument(f'--{name}', type=float, help='of `folder`: share of images to hold out')
+  flags = parser.parse_args(argv)
+  tables = {name: x for name in (*TABLES, *SHARES) if (x := getattr(flags, name))}
   return command(
-    argv[1:],
-    values.data_dir,
-    values.manual_dir,
-    values.splits,
-    allow_bad=values.allow_bad,
+    flags.names,
+    flags.data_dir,
+    flags.manual_dir,
+    flags.splits,
+    allow_bad=flags.allow_bad,
     tables=tables,
   )
 
 
+def _names(text: str) -> list[str]:
+  return text.split(',')
+
+
+def main(argv: Sequence[str]) -> int:
+  """The command, its errors one line."""
+  return commandline.answer(functools.partial(flagged, argv), '--debug' in argv)
+
+
 # Flags of the dataset `folder`.
 TABLES = {
-  'captions': 'CSV file with the columns image, caption.',
-  'questions': 'CSV file with the columns image, question, answers.',
-  'pairs': 'CSV file with the columns left, right, sentence, label.',
+  'captions': 'image, caption',
+  'questions': 'image, question, answers',
+  'pairs': 'left, right, sentence, label',
 }
 SHARES = ('val_share', 'test_share')
 
 if __name__ == '__main__':
-  # Not on import: a training program has flags of its own.
-  flags.DEFINE_string('data_dir', None, "TFDS's folder of datasets.")
-  flags.DEFINE_string('manual_dir', None, 'The folder with the raw files, unpacked or as zips.')
-  flags.DEFINE_list('splits', [], 'Only these splits; by default all that are there.')
-  flags.DEFINE_float('allow_bad', MOST_BAD, 'The share of images that may be unreadable.')
-  for table, columns in TABLES.items():
-    flags.DEFINE_string(table, None, f'Of `folder`: {columns}')
-  for held_out in SHARES:
-    flags.DEFINE_float(held_out, None, 'Of `folder`: the share of images to hold out.')
-  app.run(main)
+  sys.exit(main(sys.argv[1:]))

@@ -1,6 +1,9 @@
 """The command line: flags, overrides of a configuration, and errors that are one line."""
 
 import argparse
+import collections
+import difflib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -8,19 +11,32 @@ from typing import NoReturn
 from pixelbert_jax import UserError
 
 OVERRIDE = '--config.'
+INTERRUPTED = 130  # what a shell calls a program that Ctrl-C ended
 
 
 class Parser(argparse.ArgumentParser):
   """Raises UserError where argparse would print its usage, which is many lines, and exit."""
 
-  def __init__(self, command: str, description: str):
-    super().__init__(
-      prog=f'python -m pixelbert_jax.{command}', description=description, allow_abbrev=False
-    )
+  def __init__(self, module: str, description: str):
+    super().__init__(prog=f'python -m {module}', description=description, allow_abbrev=False)
     self.add_argument('--debug', action='store_true', help='show a traceback with an error')
 
   def error(self, message: str) -> NoReturn:
     raise UserError(f'{message}; --help lists the flags')
+
+  def parse_known_args(self, args=None, namespace=None):
+    """As argparse's, but first of all tells of flags that there are not, or that come twice."""
+    words = sys.argv[1:] if args is None else list(args)
+    known = self._option_string_actions
+    given = collections.Counter(word.split('=')[0] for word in words if word.startswith('--'))
+    for name, count in given.items():
+      action = known.get(name)
+      if action is None and not name.startswith(OVERRIDE) and name != '--':
+        near = difflib.get_close_matches(name, known, 1)
+        self.error(f'there is no flag {name}{f": did you mean {near[0]}?" if near else ""}')
+      if count > 1 and action and not isinstance(action, argparse._AppendAction):
+        self.error(f'{name} is given {count} times, and can be given once')
+    return super().parse_known_args(words, namespace)
 
   def parse_overrides(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Flags, and the `a.b=value` of every `--config.a.b=value`."""
@@ -44,3 +60,9 @@ def answer(work: Callable[[], int | None], debug: bool = False) -> int:
     for line in str(error).splitlines():  # Several only where a file has several faults.
       print(f'error: {line}', file=sys.stderr)
     return 1
+  except KeyboardInterrupt:
+    print('stopped', file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # At once: an ordinary exit waits for JAX's threads, which may be in the middle of a program.
+    os._exit(INTERRUPTED)

@@ -16,7 +16,9 @@ from pixelbert_jax import commandline, configuration
 
 def command(argv: Sequence[str]) -> int:
   """Dispatches; returns the exit code."""
-  parser = commandline.Parser('main', 'Trains what a configuration describes, or goes on with it.')
+  parser = commandline.Parser(
+    'pixelbert_jax.main', 'Trains what a configuration describes, or goes on with it.'
+  )
   parser.epilog = 'Any field of the configuration: --config.a.b=value.'
   parser.add_argument('--config', required=True, help='configs/NAME.py[:VARIANT]')
   parser.add_argument('--workdir', help='default: runs/<config>-<variant>-s<seed>[-evaluate]')

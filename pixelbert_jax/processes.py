@@ -108,6 +108,8 @@ def stop_signal() -> Iterator[Callable[[int], bool]]:
 
   def handler(number: int, _) -> None:
     event.set()
+    # Not by print: the program may be in the middle of one.
+    os.write(2, b'stopping after this step, to save it; a second time stops at once\n')
     signal.signal(number, signal.SIG_DFL)
 
   before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}

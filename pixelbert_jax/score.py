@@ -59,7 +59,7 @@ def _item_lines(per_item: Mapping) -> Iterable[str]:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser = commandline.Parser(
-    'score', 'Official scores of a prediction file. docs/scores.md has examples.'
+    'pixelbert_jax.score', 'Official scores of a prediction file. docs/scores.md has examples.'
   )
   parser.add_argument('task', choices=('vqa', 'nlvr2', 'nlvr', 'retrieval'))
   parser.add_argument('--predictions', metavar='F', required=True, help='the file to score')

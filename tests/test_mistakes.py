@@ -27,7 +27,7 @@ MISTAKES = {
   'not Python': (('--config=README.md',), ['--config=README.md', 'line']),
   'no get_config': (('--config=pixelbert_jax/__init__.py',), ['no function get_config']),
   'no such variant': (('--config=configs/pretrain.py:r51',), ['r51', 'r50', 'x152']),
-  'unknown flag': ((TEST, '--wokdir=x'), ['--wokdir=x']),
+  'unknown flag': ((TEST, '--wokdir=x'), ['there is no flag --wokdir: did you mean --workdir?']),
   'a stray word': ((TEST, 'now'), ['now']),
   'flag without value': ((TEST, '--workdir'), ['--workdir']),
   'value after a blank': ((TEST, '--config.seed', '1'), ['"="', '--config.seed=1']),
@@ -113,7 +113,10 @@ MISTAKES = {
     override('image.canvases=((32, 32),)'),
     ['image.canvases', 'hold no image', 'add a canvas'],
   ),
-  'batch beyond the data': (override('batch_size=1024'), ['batch_size', 'lower it']),
+  'batch beyond the data': (
+    override('batch_size=1024'),
+    ['scenes, split train: batch_size: a batch takes 256 images of 4 texts', 'lower batch_size'],
+  ),
 }
 
 
