@@ -16,6 +16,9 @@ from pixelbert_jax import UserError
 COLOURS = np.array([(0, 28, 84), (66, 78, 108), (124, 123, 120), (188, 175, 108), (255, 234, 70)])
 SIDE = 224  # pixels of the longer side of a panel
 GAP, LINE = 12, 22
+# What has the full colour: so many times an even share of the attention, or more. A picture of
+# nearly even attention looks even.
+FULL = 3.0
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 
 
@@ -31,6 +34,7 @@ class Heatmap:
     rows, columns: [H] and [W] float, where each pixel lies among the cells; 0 is the middle of the
       first.
     note: a line below the picture.
+    title: a line above it.
   """
 
   tokens: Sequence[str]
@@ -39,6 +43,7 @@ class Heatmap:
   rows: np.ndarray
   columns: np.ndarray
   note: str = ''
+  title: str = ''
 
   @functools.cached_property
   def values(self) -> np.ndarray:
@@ -58,9 +63,7 @@ class Heatmap:
     Raises:
       UserError: it is none that holds pictures, or the file cannot be written.
     """
-    path = pathlib.Path(path)
-    if Image.registered_extensions().get(path.suffix.lower()) not in ('PNG', 'JPEG', 'WEBP'):
-      raise UserError(f'{path}: a heat map is a .png, .jpg or .webp file')
+    path = check_path(path)
     partial = path.with_name(f'.{path.stem}.partial{path.suffix}')
     try:
       self.picture().save(partial)
@@ -75,7 +78,7 @@ class Heatmap:
     scale = SIDE / max(height, width)
     width, height = max(round(width * scale), 1), max(round(height * scale), 1)
     photo = Image.fromarray(self.image).resize((width, height), Image.Resampling.BICUBIC)
-    most = max(float(self.cells.max(initial=0)), 1e-9)
+    most = max(float(self.cells.max(initial=0)), FULL)
     # Where the middles of the panel's pixels lie among the image's own.
     places = (
       np.interp((np.arange(n) + 0.5) * len(own) / n - 0.5, np.arange(len(own)), own)
@@ -83,7 +86,17 @@ class Heatmap:
     )
     heat = self.at(*places) / most
     panels = [('image', photo), *zip(self.tokens, (overlay(photo, h) for h in heat), strict=True)]
-    return sheet(panels, most, self.note)
+    return sheet(panels, most, self.title, self.note)
+
+
+def check_path(path: str | os.PathLike) -> pathlib.Path:
+  """The path of a picture to be; UserError if its ending is not one's, or its folder is missing."""
+  path = pathlib.Path(path)
+  if Image.registered_extensions().get(path.suffix.lower()) not in ('PNG', 'JPEG', 'WEBP'):
+    raise UserError(f'{path}: a heat map is a .png, .jpg or .webp file')
+  if not path.parent.is_dir():
+    raise UserError(f'{path}: cannot be written, there is no folder {path.parent}')
+  return path
 
 
 def between(places: np.ndarray, cells: int) -> np.ndarray:
@@ -160,24 +173,24 @@ def overlay(photo: Image.Image, heat: np.ndarray) -> Image.Image:
   return Image.fromarray(((1 - share) * grey + share * colour(heat)).round().astype(np.uint8))
 
 
-def sheet(panels: Sequence[tuple[str, Image.Image]], most: float, note: str) -> Image.Image:
-  """Panels with their titles in rows, a scale below."""
+def sheet(
+  panels: Sequence[tuple[str, Image.Image]], most: float, title: str, note: str
+) -> Image.Image:
+  """Panels with their words in rows, a title above, a scale and a note below."""
   width, height = panels[0][1].size
   across = min(len(panels), max(2, round(math.sqrt(len(panels) * 1.6 * height / width))))
   down = -(-len(panels) // across)
   step = width + GAP, height + LINE + GAP
-  footer = 2 * LINE if note else LINE
-  size = (
-    max(across * step[0] + GAP, 3 * SIDE),
-    down * step[1] + GAP + footer + GAP,
-  )
+  top, footer = GAP + (LINE + GAP if title else 0), 2 * LINE if note else LINE
+  size = max(across * step[0] + GAP, 3 * SIDE), top + down * step[1] + footer + GAP
   page, font = Image.new('RGB', size, PAPER), ImageFont.load_default(15)
   draw = ImageDraw.Draw(page)
-  for i, (title, panel) in enumerate(panels):
-    x, y = GAP + i % across * step[0], GAP + i // across * step[1]
-    draw.text((x, y), shortened(title, width, font), fill=INK, font=font)
+  draw.text((GAP, GAP), shortened(title, size[0] - 2 * GAP, font), fill=INK, font=font)
+  for i, (word, panel) in enumerate(panels):
+    x, y = GAP + i % across * step[0], top + i // across * step[1]
+    draw.text((x, y), shortened(word, width, font), fill=INK, font=font)
     page.paste(panel, (x, y + LINE))
-  y = GAP + down * step[1]
+  y = top + down * step[1]
   ramp = np.tile(colour(np.linspace(0, 1, SIDE // 2)), (LINE - 8, 1, 1)).round().astype(np.uint8)
   left = 'attention: 0'
   x = GAP + draw.textlength(left, font=font) + 8

@@ -8,6 +8,7 @@ Images are paths, Pillow images or uint8 arrays, one or several, of any sizes. W
 one of them does not depend on what else is asked for in the same call.
 """
 
+import dataclasses
 import functools
 import json
 import os
@@ -44,6 +45,12 @@ Answers = list[list[tuple[str, float]]]
 # What each method needs among a checkpoint's parameters, and its flag.
 HEADS = {'answer': 'vqa', 'match': 'itm', 'fill': 'mlm_bias'}
 FLAGS = {'answer': '--question', 'match': '--text', 'fill': '--fill'}
+# What the numbers of each are, above them in the shell.
+TITLES = {
+  'answer': 'answers, and how right each of them is held to be by itself',
+  'match': 'texts, and how probable it is that each is true of the image',
+  'fill': 'hidden words, and how probable each of the whole vocabulary is',
+}
 
 
 class HeadError(UserError):
@@ -172,7 +179,7 @@ class Model:
       heatmap.cell_places(own, side, cnn.total_stride, cnn.first_centre)
       for own, side in zip(whole.shape[:2], placed.size, strict=True)
     )
-    return Heatmap(words, cells, whole, rows, columns, self.note)
+    return Heatmap(words, cells, whole, rows, columns, self.note, text)
 
   def pixel_features(self, images: np.ndarray) -> np.ndarray:
     """Features [B, h, w, C] of the CNN, before the projection.
@@ -260,7 +267,7 @@ def _best(probability: np.ndarray, names: Sequence[str], k: int) -> list[tuple[s
 
 def flags_of(argv: Sequence[str]) -> Any:
   """The flags, checked: an image, and one thing to do with it."""
-  parser = commandline.Parser('predict', 'Asks a trained model about an image.')
+  parser = commandline.Parser('pixelbert_jax.predict', 'Asks a trained model about an image.')
   parser.add_argument('--checkpoint', required=True, help='a workdir, WORKDIR@STEP, or a folder')
   parser.add_argument('--image', required=True, help='a file')
   parser.add_argument('--question', help='to answer')
@@ -278,6 +285,8 @@ def flags_of(argv: Sequence[str]) -> Any:
     parser.error(f'{empty[0]} is empty' if empty else f'give one of {", ".join(FLAGS.values())}')
   if flags.heatmap and len(flags.text) > 1:
     parser.error('--heatmap is of one text: give one --text')
+  if flags.heatmap:
+    heatmap.check_path(flags.heatmap)
   return flags
 
 
@@ -285,28 +294,32 @@ def command(argv: Sequence[str]) -> None:
   """Does what the flags ask for, and prints it."""
   flags = flags_of(argv)
   logging.set_verbosity(logging.WARNING)
-  with warnings.catch_warnings(record=True) as said:
+  with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter('always')
     model = load(flags.checkpoint)
     if flags.question:
-      kind, key, found = 'answers', 'answer', model.answer(flags.image, flags.question)[0]
+      head, key, found = 'answer', 'answer', model.answer(flags.image, flags.question)[0]
     elif flags.fill:
-      kind, key, found = 'words', 'word', model.fill(flags.image, flags.fill)[0]
+      head, key, found = 'fill', 'word', model.fill(flags.image, flags.fill)[0]
     else:
       probabilities = model.match(flags.image, flags.text)[0].tolist()
-      kind, key, found = 'texts', 'text', list(zip(flags.text, probabilities, strict=True))
+      head, key, found = 'match', 'text', list(zip(flags.text, probabilities, strict=True))
     if flags.heatmap:
-      text = flags.question or flags.fill or flags.text[0]
-      model.heatmap(flags.image, text).save(flags.heatmap)
-  for line in dict.fromkeys(str(w.message) for w in said):
+      heat = model.heatmap(flags.image, flags.question or flags.fill or flags.text[0])
+      said = f'{found[0][1]:.3f}' if head == 'match' else '{}  {:.3f}'.format(*found[0])
+      dataclasses.replace(heat, title=f'{heat.title}:  {said}').save(flags.heatmap)
+  for line in dict.fromkeys(str(w.message) for w in caught):
     if line != model.note:  # which comes with the answer
       print(f'note: {line}', file=sys.stderr)
   if flags.json:
     rows = [{key: name, 'probability': p} for name, p in found]
     asked = {name: x for name in ('question', 'fill') if (x := getattr(flags, name))}
+    drawn = {'heatmap': flags.heatmap} if flags.heatmap else {}
     about = {'trained_on': model.trained_on, 'note': model.note}
-    print(json.dumps({'image': flags.image, **asked, kind: rows, **about}, ensure_ascii=False))
+    answer = {'image': flags.image, **asked, f'{key}s': rows, **drawn, **about}
+    print(json.dumps(answer, ensure_ascii=False))
     return
+  print(f'{TITLES[head]}:')
   for name, p in found:
     print(f'{p:.3f}  {name}')
   if flags.heatmap:

@@ -79,6 +79,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
   dataset = prepare_data(config)
   answers = choose_answers(config, dataset, loaded.answers if loaded else own_answers(workdir))
   batches = make_batches(config, dataset, answers)
+  check_plans(config, batches)
   stop = config.steps or max(round(config.epochs * len(batches['train'])), 1)
   identity = config.to_dict(), config.text.vocabulary, answers
   trained_on = provenance.after_training(loaded, config.data.name)
@@ -107,6 +108,15 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
       MetricsLog(workdir, int(state.step), writes=processes.is_first())
     ) as log:
       return run(state, log, asked_to_stop)
+
+
+def check_plans(config: ConfigDict, batches: dict[str, Batches]) -> None:
+  """UserError if a split cannot be trained or evaluated on, before hours of work."""
+  for role, found in batches.items():
+    try:
+      len(found)
+    except UserError as error:
+      raise UserError(f'{config.data.name}, split {config.data[role]}: {error}') from error
 
 
 def own_answers(workdir: pathlib.Path) -> list[str] | None:

@@ -1,5 +1,7 @@
 """Heat maps: the attention they show, where it lies on the image, and the picture."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -158,6 +160,7 @@ def test_between_cells_the_weights_add_up():
 
 def test_the_picture_has_the_image_and_a_panel_a_word():
   found = of_one_hot()
+  found = dataclasses.replace(found, cells=12 * found.cells)  # the mean of a word is 1
   page = np.asarray(found.picture()).astype(int)
   image = Image.fromarray(found.image).resize((224, 84), Image.Resampling.BICUBIC)
   gap, line = heatmap.GAP, heatmap.LINE
@@ -170,6 +173,24 @@ def test_the_picture_has_the_image_and_a_panel_a_word():
   assert there[0].sum(-1).mean() > second[:, :60].sum(-1).mean() + 100
   assert there[1].mean() > 60
   assert warmth[:, :60].mean() < 0
+
+
+def test_attention_that_is_nearly_even_looks_even():
+  found = of_one_hot()
+  found = dataclasses.replace(found, cells=1 + 0.5 * found.cells)
+  page = np.asarray(found.picture()).astype(int)
+  panel = page[heatmap.GAP + heatmap.LINE :, 2 * heatmap.GAP + 224 :][:84, :224]
+  warmth = panel[..., 0] - panel[..., 2]
+  assert warmth.max() < 10
+
+
+def test_a_title_stands_above_all():
+  plain = np.asarray(of_one_hot().picture())
+  titled = np.asarray(dataclasses.replace(of_one_hot(), title='what is it:  red 0.9').picture())
+  shift = heatmap.LINE + heatmap.GAP
+  assert titled.shape[0] == plain.shape[0] + shift
+  assert (titled[: heatmap.GAP + shift] < 100).any()
+  np.testing.assert_array_equal(titled[heatmap.GAP + shift :], plain[heatmap.GAP :])
 
 
 def test_the_colours_differ_in_brightness_alone_for_those_who_see_fewer():

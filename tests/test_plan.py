@@ -92,7 +92,7 @@ def test_any_plan_is_whole(counts, texts, images, training, number):
   sizes = np.bincount(on)
   batches = (sizes // images if training else -(-sizes // images)).sum()
   if not batches:
-    with pytest.raises(UserError, match=f'no canvas has {images} groups of {texts} texts'):
+    with pytest.raises(UserError, match=f'a batch takes {images} images of {texts} texts'):
       epoch(sidecar, number, images, texts, training, canvases=SEVERAL)
     return
   plan = epoch(sidecar, number, images, texts, training, canvases=SEVERAL)

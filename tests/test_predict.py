@@ -435,6 +435,7 @@ def test_the_command_answers(said, load, folder):
   lines = said('vqa', '--question=what is it').out.splitlines()
   expected = load('vqa').answer(folder / '1.png', 'what is it')[0]
   assert lines == [
+    'answers, and how right each of them is held to be by itself:',
     *(f'{p:.3f}  {name}' for name, p in expected),
     f'This model was {provenance.SCENES}.',
   ]
@@ -462,9 +463,11 @@ def test_the_command_fills_and_draws(said, tmp_path):
     "note: 'a [MASK] b c d e f g h i j k' is cut to 12 tokens, as in training: 'j k' is not read\n"
   )
   assert f'{path} shows' in captured.out
-  assert len(captured.out.splitlines()) == 7
+  assert len(captured.out.splitlines()) == 8
   with Image.open(path) as picture:
     assert picture.format == 'PNG'
+  found = json.loads(said('vqa', '--question=what is it', '--json', f'--heatmap={path}').out)
+  assert found['heatmap'] == str(path)
 
 
 def test_every_mistake_is_one_line(said, folder, tmp_path):
@@ -488,7 +491,10 @@ def test_every_mistake_is_one_line(said, folder, tmp_path):
     (('vqa', 'x'), '1.png', ["'x' belongs to no flag"]),
     (('vqa', '--questoin=x'), '1.png', ['--questoin']),
     (('pretrain', '--text=a', '--text=b', '--heatmap=x.png'), '1.png', ['of one text']),
+    (('vqa', '--question=x', '--question=y'), '1.png', ['--question is given 2 times']),
+    (('vqa', '--question=x', '--image=y'), '1.png', ['--image is given 2 times']),
     (('vqa', '--question=x', f'--heatmap={tmp_path}/x.doc'), '1.png', ['x.doc', '.png']),
+    (('vqa', '--question=x', f'--heatmap={tmp_path}/no/x.png'), '1.png', ['no folder', '/no']),
   ]
   for (task, *arguments), image, words in mistakes:
     captured = said(task, *arguments, image=image, code=1)

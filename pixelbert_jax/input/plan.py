@@ -269,8 +269,10 @@ def batch_groups(
     order = rng.permutation(len(groups))
     groups, real = groups[order], real[order]
   if not len(groups):
+    most = np.bincount(canvas).max(initial=0)
     raise UserError(
-      f'batch_size: no canvas has {images_per_batch} groups of {text.shape[1]} texts; lower it'
+      f'batch_size: a batch takes {images_per_batch} images of {text.shape[1]} texts each, on one '
+      f'canvas, and there are {most}: lower batch_size, or texts_per_image with it'
     )
   return Plan(
     canvas[groups[:, 0]],
