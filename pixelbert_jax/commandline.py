@@ -2,10 +2,12 @@
 
 import argparse
 import collections
+import contextlib
 import difflib
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from pixelbert_jax import UserError
@@ -45,6 +47,16 @@ class Parser(argparse.ArgumentParser):
       if not word.startswith(OVERRIDE):
         self.error(f'{word} is no flag here; a value is joined by "=", as in --config.seed=1')
     return flags, [word.removeprefix(OVERRIDE) for word in rest]
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+  """While libraries are imported, some of which take Ctrl-C for an error of theirs: it ends all."""
+  before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGINT, before)
 
 
 def answer(work: Callable[[], int | None], debug: bool = False) -> int:

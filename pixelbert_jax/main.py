@@ -32,9 +32,10 @@ def command(argv: Sequence[str]) -> int:
   with config.unlocked():
     config.init_from = flags.checkpoint or config.init_from
   configuration.check(config)
-  from pixelbert_jax import processes
-  from pixelbert_jax.evaluate import evaluate
-  from pixelbert_jax.train import train  # JAX is imported once the configuration is right.
+  with commandline.interruptible():  # JAX is imported once the configuration is right.
+    from pixelbert_jax import processes
+    from pixelbert_jax.evaluate import evaluate
+    from pixelbert_jax.train import train
 
   logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a save.
   evaluates = flags.mode == 'evaluate' and 'evaluate'  # beside the run of that name, not into it
