@@ -6,7 +6,8 @@ Flags that the real tool does not have (Google Cloud SDK 528) are errors. The cl
 $FAKE_CLOUD: `resource.json` (the slice), `buckets/B`, `workers/N` (their homes), `calls.jsonl`.
 Commands for workers really run, as local processes. `states.json` there is a list of the states
 that the slice is found in, the last one for good; `ends.json` one of [exit codes, newest step],
-which stand for runs of the training.
+which stand for runs of the training; `fails.json` has what gcloud says when it fails itself: lists
+by the last word of its command (null: it does not fail this time).
 """
 
 import argparse
@@ -44,6 +45,17 @@ def pop(name):
   if name != 'states' or len(left) > 1:
     path.write_text(json.dumps(left[1:]))
   return left[0] if left else None
+
+
+def failure(command):
+  """What the tool says now if it fails itself; None if it does not."""
+  path = CLOUD / 'fails.json'
+  left = json.loads(path.read_text()) if path.exists() else {}
+  if not left.get(command):
+    return None
+  said = left[command].pop(0)
+  path.write_text(json.dumps(left))
+  return said
 
 
 def create(words, *more):
@@ -110,7 +122,7 @@ def ssh(words):
   else:
     codes = run_on_workers(args.command)
   for worker, code in enumerate(codes):
-    if code:
+    if code and len(codes) > 1:  # of a single one it says nothing
       print(
         f'##### Command execution on worker {worker} failed with exit status {code}. Continuing.',
         file=sys.stderr,
@@ -148,7 +160,11 @@ def copy(lines):
 
 
 def bucket(url):
-  return CLOUD / 'buckets' / url.removeprefix('gs://') if url.startswith('gs://') else url
+  if not url.startswith('gs://'):
+    return url
+  path = url.removeprefix('gs://')
+  assert '//' not in path, f'{url} is another place than one would think'
+  return CLOUD / 'buckets' / path
 
 
 def rsync(words):
@@ -161,7 +177,7 @@ def ls(words):
   url = parse(words, positional=['url']).url
   folder = pathlib.Path(bucket(url))
   if not folder.is_dir():
-    sys.exit('ERROR: One or more URLs matched no objects.')
+    sys.exit('ERROR: (gcloud.storage.ls) One or more URLs matched no objects.')
   for path in sorted(folder.iterdir()):
     print(f'{url}{path.name}{"/" if path.is_dir() else ""}')
 
@@ -173,6 +189,7 @@ def gcsfuse(words):
     switches=['implicit-dirs'],
     positional=['bucket', 'path'],
   )
+  assert '/' not in args.bucket, args.bucket
   os.rmdir(args.path)
   os.symlink(CLOUD / 'buckets' / args.bucket, args.path)
 
@@ -201,12 +218,27 @@ def uv(words):
 
 
 def kubectl(words):
+  applied = CLOUD / 'applied.yaml'
+  if words[:2] == ['delete', 'jobset']:
+    args = parse(words[2:], 'cascade', switches=['ignore-not-found'], positional=['name'])
+    if not applied.exists() and not args.ignore_not_found:
+      sys.exit(f'Error from server (NotFound): jobsets "{args.name}" not found')
+    applied.unlink(missing_ok=True)
+    return
   assert words == ['apply', '--filename=-'], words
-  (CLOUD / 'applied.yaml').write_text(sys.stdin.read())
+  manifest = sys.stdin.read()
+  if not applied.exists():
+    print('jobset created')
+  elif applied.read_text() == manifest:
+    print('jobset unchanged')
+  else:
+    sys.exit('The JobSet is invalid: spec.replicatedJobs: field is immutable')
+  applied.write_text(manifest)
 
 
 def srun(words):
-  assert words[0] == '--kill-on-bad-exit=0', words
+  cpus = f'--cpus-per-task={os.environ["SLURM_CPUS_PER_TASK"]}'
+  assert words[:2] == ['--kill-on-bad-exit=0', cpus], words
   codes, step = pop('ends')
   (pathlib.Path('runs/r/checkpoints') / str(step)).mkdir(parents=True, exist_ok=True)
   return codes[0]
@@ -231,6 +263,11 @@ GCLOUD = {
 def gcloud(words):
   for command, run in GCLOUD.items():
     if tuple(words[: len(command)]) == command:
+      if said := failure(command[-1]):
+        crashed = said.startswith('gcloud crashed')
+        where = '' if crashed else f'(gcloud.{".".join(command)}) '
+        print(f'ERROR: {where}{said}', file=sys.stderr)
+        return 255 if 'return code [255]' in said else 1
       return run(words[len(command) :])
   sys.exit(f'no such command: {words}')
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Starts a run on a TPU slice of GKE: fills in jobset.yaml and applies it.
+# Starts a run on a TPU slice of GKE, or goes on with it: fills in jobset.yaml and applies it.
 set -euo pipefail
 
 usage() {
@@ -10,7 +10,7 @@ launch/gke/start.sh RUN --image=I --bucket=B [options] -- --config=configs/pretr
   --hosts=N        of the slice; default 4
   --chips=N        a host; default 4
   --account=A      Kubernetes service account that may use the bucket; default default
-  --dry-run        print the call and what it applies, run none
+  --dry-run        print the calls and what it applies, run none
 The image holds the checkout in /pixelbert and `pip install -e '.[tpu]'`.
 TEXT
 }
@@ -36,7 +36,7 @@ while (($#)); do
   shift
 done
 [[ $RUN && $IMAGE && $BUCKET && $# -gt 0 ]] || { usage >&2; exit 1; }
-BUCKET=${BUCKET#gs://}
+BUCKET=${BUCKET#gs://} BUCKET=${BUCKET%/}
 
 ARGUMENTS=''
 for word in "$@"; do
@@ -47,10 +47,11 @@ for name in RUN IMAGE BUCKET ACCELERATOR TOPOLOGY HOSTS CHIPS ACCOUNT ARGUMENTS;
   manifest=${manifest//"\${$name}"/"${!name}"}
 done
 
+# A JobSet cannot be changed, and the same one applied again starts nothing. `foreground` waits
+# until its pods have saved and ended: old and new ones must not write to one workdir.
+delete=(kubectl delete jobset "$RUN" --ignore-not-found --cascade=foreground)
 apply=(kubectl apply --filename=-)
-if [[ $dry ]]; then
-  printf '%q ' "${apply[@]}"; echo
-  printf '%s\n' "$manifest"
-  exit
-fi
-"${apply[@]}" <<<"$manifest"
+printf '%q ' "${delete[@]}"; echo
+[[ $dry ]] || "${delete[@]}"
+printf '%q ' "${apply[@]}"; echo
+if [[ $dry ]]; then printf '%s\n' "$manifest"; else "${apply[@]}" <<<"$manifest"; fi

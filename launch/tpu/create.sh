@@ -58,7 +58,7 @@ if [[ $dry ]]; then call "${describe[@]}"; exit; fi
 
 deadline=$((SECONDS + wait)) before=''
 while true; do
-  state=$("${describe[@]}")
+  state=$("${describe[@]}" || echo unknown)  # no network for a moment, say
   [[ $state == "$before" ]] || echo "$name is $state"
   before=$state
   case $state in

@@ -5,7 +5,7 @@ set -euo pipefail
 bucket='' data_dir=${TFDS_DATA_DIR:-$HOME/tensorflow_datasets} manual_dir='' dry='' names=()
 for word in "$@"; do
   case $word in
-    --bucket=*) bucket=${word#*=} ;;
+    --bucket=*) bucket=${word#*=} bucket=${bucket%/} ;;
     --data_dir=*) data_dir=${word#*=} ;;
     --manual_dir=*) manual_dir=${word#*=} ;;
     --dry-run) dry=yes ;;
@@ -25,6 +25,16 @@ call() {
   [[ $dry ]] || "$@"
 }
 
+# The whole path of one that was given where the user stands.
+whole() {
+  case $1 in
+    '' | /*) echo "$1" ;;
+    \~/*) echo "$HOME/${1#\~/}" ;;
+    *) echo "$PWD/$1" ;;
+  esac
+}
+
+data_dir=$(whole "$data_dir") manual_dir=$(whole "$manual_dir")
 cd "$(dirname "$0")/../.."
 call python3 -m data.build "${names[@]}" "--data_dir=$data_dir" \
   ${manual_dir:+"--manual_dir=$manual_dir"}

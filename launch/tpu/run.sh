@@ -19,7 +19,7 @@ name='' zone=us-west4-a bucket='' run='' restarts=100 poll=30 setup=yes dry=''
 while (($#)); do
   case $1 in
     --zone=*) zone=${1#*=} ;;
-    --bucket=*) bucket=${1#*=} ;;
+    --bucket=*) bucket=${1#*=} bucket=${bucket%/} ;;
     --run=*) run=${1#*=} ;;
     --restarts=*) restarts=${1#*=} ;;
     --poll=*) poll=${1#*=} ;;
@@ -48,7 +48,8 @@ on_all() {
 }
 
 # On each worker: the checkout, Python (the VM's own may be too old), the bucket, the data.
-prepare="set -e
+# Whatever fails there is an error, which is not tried again.
+prepare="trap 'exit 1' ERR
 mkdir -p ~/pixelbert ~/bucket ~/data
 tar -xzf ~/pixelbert.tar.gz -C ~/pixelbert
 cd ~/pixelbert
@@ -66,14 +67,20 @@ if old=\$(cat ~/train.pid 2>/dev/null) && kill \$old 2>/dev/null; then
 fi
 echo \$\$ > ~/train.pid
 export TFDS_DATA_DIR=~/data
-exec .venv/bin/python -m pixelbert_jax.main --distributed --workdir=\$HOME/bucket/runs/$run$(printf ' %q' "$@")"
+exec .venv/bin/python -m pixelbert_jax.main --distributed \\
+  --workdir=\$HOME/bucket/runs/$(printf '%q ' "$run" "$@")"
 
 prepare_workers() {
   git -C "$here/../.." diff --quiet HEAD || echo 'note: uncommitted changes do not travel' >&2
-  call git -C "$here/../.." archive --format=tar.gz "--output=$archive" HEAD
+  call git -C "$here/../.." archive --format=tar.gz "--output=$archive" HEAD || exit
   call gcloud compute tpus tpu-vm scp "$archive" "$name:pixelbert.tar.gz" \
-    "--zone=$zone" --worker=all
-  on_all "$prepare"
+    "--zone=$zone" --worker=all && on_all "$prepare"
+}
+
+start() {
+  if [[ $setup ]]; then prepare_workers || return; fi
+  setup=''
+  on_all "$train"
 }
 
 describe() {
@@ -82,48 +89,66 @@ describe() {
 
 # A slice that was taken back is asked for again, as it was.
 recreate() {
-  local type runtime spot
-  type=$(describe 'value(tpu.nodeSpec[0].node.acceleratorType)')
-  runtime=$(describe 'value(tpu.nodeSpec[0].node.runtimeVersion)')
+  local type runtime all spot=''
+  type=$(describe 'value(tpu.nodeSpec[0].node.acceleratorType)') &&
+    runtime=$(describe 'value(tpu.nodeSpec[0].node.runtimeVersion)') &&
+    all=$(describe json) &&
+    "$here/delete.sh" "$name" "--zone=$zone" || return 0  # tried again at the next restart
   # An empty message: as a value it would show as nothing, like a missing one.
-  spot=$(describe json | grep -m 1 -o '"spot"' || true)
-  "$here/delete.sh" "$name" "--zone=$zone"
-  "$here/create.sh" "$name" "--zone=$zone" "--type=$type" "--runtime=$runtime" "--poll=$poll" \
-    ${spot:+--spot}
-  prepare_workers
+  if [[ $all == *'"spot"'* ]]; then spot=--spot; fi
+  "$here/create.sh" "$name" "--zone=$zone" "--type=$type" "--runtime=$runtime" "--poll=$poll" $spot
+  setup=yes
 }
 
+# 0 if there is none; fails if the bucket does not answer.
 newest_step() {
-  { gcloud storage ls "$bucket/runs/$run/checkpoints/" 2>/dev/null || true; } |
-    sed -n 's|.*/checkpoints/\([0-9]*\)/$|\1|p' | sort -n | tail -n 1
+  local listed
+  listed=$(gcloud storage ls "$bucket/runs/$run/checkpoints/" 2>&1) ||
+    [[ $listed == *'matched no objects'* ]] || return
+  { echo 0; sed -n 's|.*/checkpoints/\([0-9]*\)/$|\1|p' <<<"$listed"; } | sort -n | tail -n 1
 }
 
-[[ $setup ]] && prepare_workers
-if [[ $dry ]]; then on_all "$train"; exit; fi
+if [[ $dry ]]; then start; exit; fi
 
-before=$(newest_step)
+# The newest step at the failure before; how often in a row training was not even started.
+before=-1 unstarted=0
 for ((restart = 0; ; restart++)); do
   code=0
-  on_all "$train" 2> >(tee "$scratch/errors" >&2) || code=$?
+  start 2> >(tee "$scratch/errors" >&2) || code=$?
   ((code == 0)) && exit 0
   wait "$!" 2>/dev/null || true  # for tee
-  # gcloud returns the code of the first worker that failed, and names those of all.
-  if ((code == 1)) || grep -q 'failed with exit status 1\.' "$scratch/errors"; then
-    echo 'error: training ended with an error, see above: mend it and run again' >&2
+  # gcloud returns the code of the first worker that failed, and names those of all if there are
+  # several. When it fails itself, before it reaches any, it returns 1 too.
+  own=$(grep -E -m 1 '^ERROR: (\(gcloud\.|gcloud crashed)' "$scratch/errors" || true)
+  if [[ $code == 1 && ! $own ]] || grep -q 'failed with exit status 1\.' "$scratch/errors"; then
+    echo 'error: a worker ended with an error, see above: mend it and run again' >&2
     exit 1
   fi
-  after=$(newest_step)
-  if ((restart > 0 && ${after:-0} <= ${before:-0})); then
-    echo "error: exit code $code again and nothing saved since step ${before:-0}: not restarted" >&2
-    exit "$code"
+  if [[ $setup || $code == 1 ]]; then
+    progress='training was not started'
+    if ((++unstarted == 5)); then
+      echo "error: $progress, 5 times in a row; the last: ${own:-exit code $code}" >&2
+      exit "$code"
+    fi
+  else
+    progress='the bucket does not answer' unstarted=0
+    if after=$(newest_step); then
+      if ((after <= before)); then
+        echo "error: exit code $code again and nothing saved since step $before: not restarted" >&2
+        exit "$code"
+      fi
+      progress="step $after is saved" before=$after
+    fi
   fi
   if ((restart >= restarts)); then
     echo "error: exit code $code after $restarts restarts; run again to go on" >&2
     exit "$code"
   fi
-  before=$after
-  state=$(describe 'value(state.state)' || echo unknown)
-  echo "exit code $code, the slice is $state, step ${after:-0} is saved: restart $((restart + 1))"
   sleep "$poll"
-  case $state in SUSPENDING | SUSPENDED | FAILED) recreate ;; esac
+  state=$(describe 'value(state.state)' || echo unknown)
+  echo "exit code $code, the slice is $state, $progress: restart $((restart + 1))"
+  # The slice itself may be gone while the request for it is still ACTIVE.
+  case "$state $own" in
+    SUSPENDING* | SUSPENDED* | FAILED* | *'terminal state'*) recreate ;;
+  esac
 done
