@@ -8,6 +8,9 @@ benchmarks/results/predict.jsonl:
 - the pointing game on held-out scenes: how often the place to which `red` and `circle` together
   attend most lies in the box of the one red circle, beside the mean share of the image that such a
   box takes, which is chance; for the means over the last layers and for rollout;
+- of pre-training, binding: of scenes with two things of different colour and shape, how often the
+  text `red circle` is held to be likelier than `blue circle`, whose blue is the other thing's (0.5
+  is chance); and beside it the same with a colour that is nowhere in the scene;
 - of VQA, the official accuracy of `predict.answer` on all questions of these scenes, and that of
   the run's own `predictions/test.json` on the same ones;
 - seconds of one `answer` (or `match`) after the first, and of the bare compiled model on the same
@@ -68,6 +71,26 @@ def pointing(model: predict.Model, split: str, count: int) -> dict[str, float]:
         hits[name].append(left <= x < right and top <= y < bottom)
   means = {name: round(float(np.mean(found)), 4) for name, found in hits.items()}
   return means | {'chance': round(float(np.mean(shares)), 4), 'phrases': len(shares)}
+
+
+def binding(model: predict.Model, split: str, count: int) -> dict[str, float]:
+  """How often the right colour of a thing is likelier than that of the other, or than a third."""
+  other, absent = [], []
+  for index in range(count):
+    place = scenes.Place('easy', split, index)
+    things = scenes.scene(place).things
+    colours, shapes = ({getattr(t, name) for t in things} for name in ('colour', 'shape'))
+    if (len(things), len(colours), len(shapes)) != (2, 2, 2):
+      continue
+    third = next(c for c in world.DIFFICULTIES['easy'].colours if c not in colours)
+    image = Image.open(io.BytesIO(scenes.example(place)['image']))
+    for thing, neighbour in (things, things[::-1]):
+      said = [f'a {colour} {thing.shape}' for colour in (thing.colour, neighbour.colour, third)]
+      right, swapped, nowhere = model.match(image, said, logits=True)[0]
+      other.append(right > swapped)
+      absent.append(right > nowhere)
+  found = {'the other': other, 'a third': absent}
+  return {name: round(float(np.mean(x)), 4) for name, x in found.items()} | {'texts': len(other)}
 
 
 def accuracies(model: predict.Model, workdir: pathlib.Path, count: int) -> dict[str, float]:
@@ -136,6 +159,8 @@ def main() -> None:
     'pointing on test': pointing(model, 'test', flags.scenes),
     'seconds': latency(model),
   }
+  if 'match' in model.heads:
+    found['binding on test'] = binding(model, 'test', flags.scenes)
   if model.config.name == 'vqa':
     found['accuracy'] = accuracies(model, flags.checkpoint, flags.scenes)
   record.append(RESULTS, **found)

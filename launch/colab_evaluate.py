@@ -70,7 +70,7 @@ if CHECKPOINT in ('', TRAINED_HERE):
 
 # %%
 SCORED = 'runs/scored'
-# !python -m pixelbert_jax.main --config=configs/vqa.py{VARIANT} --mode=evaluate --checkpoint={CHECKPOINT} --workdir={SCORED}
+# !python -m pixelbert_jax.main --config=configs/vqa.py{VARIANT} --mode=evaluate "--checkpoint={CHECKPOINT}" --workdir={SCORED}
 assert _exit_code == 0, 'the last line above says what is wrong'
 
 # %% [markdown]

@@ -1,12 +1,14 @@
 """A checkpoint run on a split: what `--mode=evaluate --checkpoint=C` does."""
 
 import functools
+import json
+import math
 import pathlib
 
 import jax
 from ml_collections import ConfigDict
 
-from pixelbert_jax import checkpoint, sharding, starting
+from pixelbert_jax import checkpoint, processes, sharding, starting
 from pixelbert_jax.catalogue import TASKS
 from pixelbert_jax.experiment import (
   init_variables,
@@ -22,8 +24,8 @@ from pixelbert_jax.input.selection import splits
 def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path) -> None:
   """Runs a checkpoint on all of the split `config.data.test` and prints what it reaches.
 
-  Predictions, where the task has any, go to `predictions/` in `workdir`. Vocabulary and answer list
-  are those of the checkpoint.
+  To `predictions/` in `workdir` go its metrics and, where the task has any, predictions. Vocabulary
+  and answer list are those of the checkpoint.
 
   Raises:
     UserError: there is no such checkpoint, or it is of another task or model.
@@ -46,10 +48,12 @@ def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path) -> None:
   variables = starting.fitted(loaded, config.to_dict(), shapes)
   task, split = TASKS[config.name].module, config.data.test
   path = workdir / 'predictions' / f'{split}.json'
-  where = f', predictions to {path}' if task.CHOSEN_BY else ''
-  print(
-    f'evaluating {loaded.folder}, step {loaded.step}, on {config.data.name}/{split}{where}',
-    flush=True,
-  )
+  what = f'{loaded.folder}, step {loaded.step}, on {config.data.name}/{split}'
+  print(f'evaluating {what}; what comes of it goes to {path.parent}', flush=True)
   metrics = make_evaluator(config, model, mesh).result(variables, batches, path)
+  if processes.is_first():
+    found = {'checkpoint': spec, 'step': loaded.step, 'split': split}
+    found |= {name: x for name, x in metrics.items() if math.isfinite(x)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_name(f'{split}_metrics.json').write_text(json.dumps(found, indent=1) + '\n')
   print(task.table(split, metrics), flush=True)

@@ -111,7 +111,8 @@ class Step:
 
   Attributes:
     micro_batches: how many a batch comes in. Their gradients add up to those of the whole, but for
-      statistics of BatchNorm that is not frozen: each micro-batch is normalised by its own.
+      what is drawn (dropout, sampled pixels) and statistics of BatchNorm that is not frozen: each
+      micro-batch is normalised by its own.
   """
 
   def __init__(

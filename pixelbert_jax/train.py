@@ -221,6 +221,7 @@ class Loop:
     metrics = evaluator.result(variables, self.batches['test'], path) | chosen
     log.write(self.stop, split, metrics)
     print(self.task.table(split, metrics), flush=True)
+    print(f'the model is in {self.workdir}; docs/predict.md says how to ask it', flush=True)
 
   def save(self, number: int, state: State, score: float | None, log: MetricsLog) -> None:
     """Begins to save a step; the log up to it is on disk first."""

@@ -84,7 +84,7 @@ def small(command: str) -> str:
 @pytest.fixture
 def desk(tmp_path, monkeypatch, few_scenes):
   """The current folder: like the checkout, with small ones of all files that the pages name."""
-  for name in ('configs', 'launch'):
+  for name in ('configs', 'docs', 'launch'):
     (tmp_path / name).symlink_to(ROOT / name)
   monkeypatch.chdir(tmp_path)
   pathlib.Path('datasets').mkdir()
@@ -100,7 +100,7 @@ def desk(tmp_path, monkeypatch, few_scenes):
   for name, rows in {'captions.csv': captions, 'questions.csv': questions}.items():
     with open(name, 'w', newline='') as file:
       csv.writer(file).writerows(rows)
-  for name in ('F', 'photo.jpg', 'bus.jpg'):
+  for name in ('photo.jpg', 'bus.jpg'):
     shutil.copyfile('PHOTOS/0.jpg', name)
   pathlib.Path('small.py').write_text(SMALL)
   test_convert.write_bert(tmp_path / 'bert-base-uncased', test_convert.bert_tensors())

@@ -18,6 +18,7 @@ from data.scenes import vocabulary
 from pixelbert_jax import UserError, inference, predict, provenance
 from pixelbert_jax.input import image as image_lib
 from pixelbert_jax.input import photos
+from pixelbert_jax.input.text import tokens_of
 from pixelbert_jax.main import main as train_main
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.predict import HeadError, ImageError, TextError, main
@@ -228,7 +229,7 @@ def test_texts_without_an_image(load):
   found = model.encode(None, ['a red circle', 'a star'])
   assert found.pixels.shape[1] == found.pixel_mask.shape[1] == 0
   embed = lambda m, ids: m.backbone.text(ids, deterministic=True)  # noqa: E731
-  tokens = predict.tokens_of(model._tokenizer, ['a red circle', 'a star'])
+  tokens = tokens_of(model._tokenizer, ['a red circle', 'a star'])
   words = model.module.apply(model.variables, tokens.ids, method=embed)
   encode = lambda m, x, mask: m.backbone.encoder(x, mask, True)  # noqa: E731
   expected = model.module.apply(model.variables, words, tokens.mask, method=encode)
@@ -304,7 +305,7 @@ def test_a_heatmap_has_the_shape_of_the_image(load):
 
 def test_a_heatmap_is_the_attention_of_the_words(load):
   model, image = load('pretrain'), photo(40, 60)
-  tokens = predict.tokens_of(model._tokenizer, ['a red circle'])
+  tokens = tokens_of(model._tokenizer, ['a red circle'])
   weights, mask, _ = model._runner.attention(image, tokens)
   length = tokens.ids.shape[1]
   assert weights.shape == (2, length + mask.size, length + mask.size)
@@ -395,9 +396,10 @@ def test_a_long_text_is_cut_as_in_training(load):
     assert len(model.heatmap(image, f'{text} k l').tokens) == 10
 
 
+@pytest.mark.filterwarnings('ignore:.*holds')  # [mask] is a word that is spelled
 @pytest.mark.parametrize(
   ('text', 'words'),
-  [('a cat', 'no'), ('a [mask] cat', 'no'), ('[MASK] [MASK]', '2')],
+  [('a star', 'no'), ('a [mask] star', 'no'), ('[MASK] [MASK]', '2')],
 )
 def test_a_mask_is_missing(load, text, words):
   with pytest.raises(TextError, match=rf'{re.escape(repr(text))} has {words} \[MASK\]: write one'):
@@ -448,11 +450,11 @@ def test_the_command_answers(said, load, folder):
   assert (found['trained_on'], found['note']) == (['scenes'], provenance.SCENES)
 
 
-@pytest.mark.parametrize('form', [('--text=a cat', 'a dog'), ('--text=a cat', '--text=a dog')])
+@pytest.mark.parametrize('form', [('--text=a star', 'a ring'), ('--text=a star', '--text=a ring')])
 def test_the_command_compares_texts(said, load, folder, form):
   found = json.loads(said('pretrain', *form, '--json').out)['texts']
-  expected = load('pretrain').match(folder / '1.png', ['a cat', 'a dog'])[0]
-  assert [row['text'] for row in found] == ['a cat', 'a dog']
+  expected = load('pretrain').match(folder / '1.png', ['a star', 'a ring'])[0]
+  assert [row['text'] for row in found] == ['a star', 'a ring']
   np.testing.assert_allclose([row['probability'] for row in found], expected, atol=1e-6)
 
 
@@ -483,7 +485,7 @@ def test_every_mistake_is_one_line(said, folder, tmp_path):
     (('vqa', '--question= '), '1.png', ["' ' is empty"]),
     (('vqa', '--text=x'), '1.png', ['vqa and cannot match (--text): it can answer (--question)']),
     (('pretrain', '--question=x'), '1.png', ['cannot answer', 'match (--text), fill (--fill)']),
-    (('pretrain', '--fill=a cat'), '1.png', ['no [MASK]']),
+    (('pretrain', '--fill=a star'), '1.png', ['no [MASK]']),
     (('nowhere', '--question=x'), '1.png', ['nowhere', 'checkpoint']),
     (('pretrain@7', '--text=x'), '1.png', ['no step 7']),
     (('vqa',), '1.png', ['give one of --question, --text, --fill']),
@@ -528,11 +530,10 @@ def test_the_page_runs_as_it_stands(folder, tmp_path, monkeypatch, capsys):
     (tmp_path / 'C').symlink_to(folder / task)
     assert main(shlex.split(command)) == 0
     assert capsys.readouterr().out.endswith('means nothing.\n')
-  lines = code.splitlines()
+  (tmp_path / 'runs').mkdir()
+  for task in ('vqa', 'pretrain'):
+    (tmp_path / f'runs/{task}-s0').symlink_to(folder / task)
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')
-    exec('\n'.join(line for line in lines if 'answer' not in line), {})
-    (tmp_path / 'C').unlink()
-    (tmp_path / 'C').symlink_to(folder / 'vqa')
-    exec('\n'.join(line for line in lines if not re.search('match|fill', line)), {})
+    exec(code, {})
   assert (tmp_path / 'heat.png').exists()

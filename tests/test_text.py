@@ -122,14 +122,15 @@ def test_a_file_that_is_no_vocabulary_of_bert(content, missing, tmp_path):
   ('text', 'warned'),
   [
     ('a red cat [MASK]', []),
+    ('a red cats unplayed', []),
     (
       'The 红色 Zebra, 红 cat',
-      ["holds '红', '色', 'Zebra': not in the model's vocabulary, read as [UNK]"],
+      ["holds '红', '色', 'Zebra': not in the model's vocabulary, so it means nothing to it"],
     ),
     (
       'zebra ' + 'the ' * 10,
       [
-        "holds 'zebra': not in the model's vocabulary, read as [UNK]",
+        "holds 'zebra': not in the model's vocabulary, so it means nothing to it",
         "is cut to 12 tokens, as in training: 'the' is not read",
       ],
     ),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from data.archive import Archive, SourceError, Tar
+from data.images import SUFFIXES
 from pixelbert_jax.input.rows import Caption, Question, Statement
 
 SPLITS = ('train', 'val', 'test')
@@ -23,7 +24,7 @@ COLUMNS = {
   'pairs': ('left', 'right', 'sentence', 'label'),
 }
 LABELS = {'true': True, '1': True, 'yes': True, 'false': False, '0': False, 'no': False}
-IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
+IMAGES = tuple(f'.{suffix}' for suffix in SUFFIXES)
 ANNOTATORS = 10
 
 

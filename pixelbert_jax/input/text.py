@@ -38,6 +38,7 @@ class Tokenizer:
     self._tokenizer.enable_padding(length=length, pad_id=self.words.index('[PAD]'))
     self.mask_id, self.pad_id = self.words.index('[MASK]'), self.words.index('[PAD]')
     self.unknown_id = self.words.index('[UNK]')
+    self._letter = np.array([len(w) == 3 and w.startswith('##') for w in self.words])
     self.special = np.array(
       [w.startswith('[') and w.endswith(']') and len(w) > 2 for w in self.words]
     )
@@ -69,6 +70,11 @@ class Tokenizer:
     cut = text[spans[-1][1] :].strip() if encoding.overflowing else ''
     return [(text[start:end], p) for start, end, p in spans], cut
 
+  def strange(self, ids: np.ndarray) -> np.ndarray:
+    """[...] bool: which texts of ids [..., T] may have words that the vocabulary does not."""
+    letter = self._letter[ids]
+    return (ids == self.unknown_id).any(-1) | (letter[..., 1:] & letter[..., :-1]).any(-1)
+
 
 class TextError(UserError):
   """A text that cannot be used; the message says which and why."""
@@ -99,17 +105,22 @@ def tokens_of(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
     return Tokens(*np.zeros((2, 0, 1), np.int32), np.zeros(0, np.int32))
   ids, _ = tokenizer(texts)
   mask = ids != tokenizer.pad_id
-  length = ids.shape[1]
-  for text, real, unknown in zip(texts, mask.sum(1), ids == tokenizer.unknown_id, strict=True):
+  length, strange = ids.shape[1], tokenizer.strange(ids)
+  for text, row, real, odd in zip(texts, ids, mask.sum(1), strange, strict=True):
     if real == 2:  # [CLS] and [SEP]
       raise TextError(f'{text!r} is empty: give a text with words')
-    if real < length and not unknown.any():
+    if real < length and not odd:
       continue
     words, cut = tokenizer.read(text)
-    strange = dict.fromkeys(repr(word) for word, places in words if unknown[places].any())
-    if strange:
+    unknown = dict.fromkeys(
+      repr(word)
+      for word, places in words
+      if (row[places] == tokenizer.unknown_id).any() or 2 < len(word) == len(places)
+    )
+    if unknown:
       warnings.warn(
-        f"{text!r} holds {', '.join(strange)}: not in the model's vocabulary, read as [UNK]",
+        f"{text!r} holds {', '.join(unknown)}: not in the model's vocabulary, so it means nothing "
+        'to it',
         stacklevel=3,
       )
     if cut:

@@ -63,15 +63,12 @@ class Reader:
     return {name: self._found[name] for name in self._wanted}
 
 
-def read_vqa(
-  path: files.Path, question_ids: Collection[int], vocabulary: Collection[str] | None = None
-) -> dict[int, str]:
+def read_vqa(path: files.Path, question_ids: Collection[int]) -> dict[int, str]:
   """Reads `[{"question_id": 1, "answer": "yes"}, ...]`.
 
   Args:
     path: the file.
     question_ids: those that must be answered.
-    vocabulary: if given, the only answers allowed.
 
   Raises:
     PredictionError: with every fault.
@@ -80,7 +77,6 @@ def read_vqa(
   if not isinstance(entries, list):
     raise UserError(f'{path} is not a list: write [{{"question_id": 1, "answer": "yes"}}, ...]')
   reader, told = Reader(path, 'question', question_ids), set()
-  allowed = None if vocabulary is None else set(vocabulary)
   for number, entry in enumerate(entries, 1):
     name = entry.get('question_id') if isinstance(entry, dict) else None
     if type(name) is not int:  # Not isinstance: true and false are integers to it.
@@ -89,8 +85,6 @@ def read_vqa(
     answer = entry.get('answer')
     if not isinstance(answer, str):
       reader.fault(f'question {name} has no string "answer" but {_short(answer)}')
-    elif allowed is not None and answer not in allowed:
-      reader.fault(f'question {name} is answered {_short(answer)}, not in the answer list')
     else:
       reader.add(name, answer)
       continue
