@@ -175,13 +175,14 @@ def make_batches(
   """
   images, parts = images_per_batch(config), config.micro_batches
   splits = {role: select(dataset, config.data[role]) for role in roles}
+  tokenizer = Tokenizer(config.text.vocabulary, config.text.length)
+  shapes = tuple(map(tuple, config.image.canvases))
+  canvases = Canvases(config.image.shorter, config.image.longer, shapes)
   common = {
     role: {
       'split': split,
-      'tokenizer': Tokenizer(config.text.vocabulary, config.text.length),
-      'canvases': Canvases(
-        config.image.shorter, config.image.longer, tuple(map(tuple, config.image.canvases))
-      ),
+      'tokenizer': tokenizer,
+      'canvases': canvases,
       'seed': config.seed,
       'images': images if role == 'train' else images // parts,
       'texts_per_image': config.texts_per_image,

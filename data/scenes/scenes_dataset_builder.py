@@ -5,6 +5,7 @@ import io
 import json
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -126,5 +127,7 @@ def workers(images: int) -> Iterator[Callable]:
     return
   # Forking a process that holds JAX's threads may hang.
   context = multiprocessing.get_context('spawn')
-  with context.Pool(min(os.cpu_count() or 1, MOST_WORKERS)) as pool:
+  count = min(os.cpu_count() or 1, MOST_WORKERS)
+  # Ctrl-C is for the process that waits for them.
+  with context.Pool(count, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
     yield lambda function, items: pool.imap(function, items, chunksize=50)

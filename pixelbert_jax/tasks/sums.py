@@ -18,11 +18,6 @@ def total(value: Array, weight: Array) -> Array:
   return jnp.stack([jnp.sum(value * weight), jnp.sum(weight)])
 
 
-def mean(sums: Array) -> Array:
-  """The mean of a `total`; 0 where nothing was counted."""
-  return sums[0] / jnp.maximum(sums[1], 1e-9)
-
-
 def loss(sums: Sums, batch: dict[str, Array]) -> Array:
   """The scalar that is minimised: the means of all losses over the batch, added up.
 
@@ -32,7 +27,8 @@ def loss(sums: Sums, batch: dict[str, Array]) -> Array:
   added, is_part = 0.0, any(name.endswith('_total') for name in batch)
   for name, (value, own_weight) in sums.items():
     whole = name.removesuffix('_loss') + '_total'
-    added += mean(jnp.stack([value, batch[whole][0] if is_part else own_weight]))
+    weight = batch[whole][0] if is_part else own_weight
+    added += value / jnp.maximum(weight, 1e-9)  # 0 where nothing is counted
   return added
 
 
