@@ -102,7 +102,7 @@ def cases(
       rows.append(np.concatenate([score(variables, *pixels, *chunk)[0] for chunk in chunks]))
     return np.stack(rows)
 
-  ranker = Ranker(model, sharding.make_mesh(), 2, pairs)
+  ranker = Ranker(model, sharding.make_mesh(), 2, max(1, pairs // full.images))
 
   def fast(batches: RankingBatches) -> np.ndarray:
     matrix = Matrix((len(batches.gallery.image), len(batches.gallery.caption)))

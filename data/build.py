@@ -169,9 +169,11 @@ def command(
 ) -> int:
   """Builds the named datasets, prints a table of each, and returns the exit code.
 
-  `options` are those of `build`.
+  `options` are those of `build`, and `debug`: raise what would be told in a line.
   """
-  try:
+  debug = options.pop('debug', False)
+
+  def work() -> None:
     if not names:
       raise BuildError(f'name a dataset to build: {", ".join(sorted(BUILDERS))}')
     for name in names:
@@ -182,10 +184,8 @@ def command(
       print(f'{name}: {"already built" if was_built else "built"} in {builder.data_dir}')
       sidecars = {split: open_sidecar(builder, split) for split in builder.info.splits}
       print(report(builder, sidecars, 0 if was_built else seconds))
-  except BuildError as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 1
-  return 0
+
+  return commandline.answer(work, debug)
 
 
 def flagged(argv: Sequence[str]) -> int:
@@ -203,7 +203,7 @@ def flagged(argv: Sequence[str]) -> int:
     parser.add_argument(f'--{table}', help=f'of `folder`: CSV file with the columns {columns}')
   for name in SHARES:
     parser.add_argument(f'--{name}', type=float, help='of `folder`: share of images to hold out')
-  flags = parser.parse_args(argv)
+  flags = parser.parse_intermixed_args(argv)
   tables = {name: x for name in (*TABLES, *SHARES) if (x := getattr(flags, name))}
   return command(
     flags.names,
@@ -212,6 +212,7 @@ def flagged(argv: Sequence[str]) -> int:
     flags.splits,
     allow_bad=flags.allow_bad,
     tables=tables,
+    debug=flags.debug,
   )
 
 

@@ -96,12 +96,16 @@ class Checkpoints:
 
   def load(self, step: int, mesh: Mesh) -> dict[str, Tree]:
     """{'params', 'batch_stats'} of a step that was saved."""
-    self._manager.wait_until_finished()
+    self.wait()
     return load(f'{self._workdir}@{step}', mesh).variables
 
-  def close(self) -> None:
-    """Waits until everything is on disk."""
+  def wait(self) -> None:
+    """Returns once everything is on disk."""
     self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits, and ends."""
+    self.wait()
     self._manager.close()
 
 
@@ -289,10 +293,10 @@ def _first_whole(
     except DamagedError as error:
       damaged[step] = str(error)
       continue
-    for number, error in damaged.items():
-      print(
-        f'{folder}/checkpoints/{number} is damaged ({error}): taking step {step}', file=sys.stderr
-      )
+    if processes.is_first():
+      for number, error in damaged.items():
+        what = f'{folder}/checkpoints/{number} is damaged ({error}): taking step {step}'
+        print(what, file=sys.stderr)
     return found, list(damaged)
   reasons = '; '.join(f'step {number}: {error}' for number, error in damaged.items())
   raise CheckpointError(f'{folder}/checkpoints has nothing that can be restored: {reasons}')

@@ -58,16 +58,19 @@ def dispatch(given: dict[str, Any], words: Sequence[str] = ()) -> str:
   logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a save.
   # JAX and the rest are imported once the flags are known to be right.
   if given.keys() == {'checkpoint', 'export'}:
-    from pixelbert_jax.weights.export import export
+    with commandline.interruptible():
+      from pixelbert_jax.weights.export import export
 
     export(given['checkpoint'], given['export'])
     return f'{given["export"]} holds the model for PyTorch'
   if given.keys() == {'bert', 'output'}:
-    from pixelbert_jax.weights.intake import take_export
+    with commandline.interruptible():
+      from pixelbert_jax.weights.intake import take_export
 
     return take_export(**given)
   if given.keys() == {'bert', 'cnn', 'config', 'output'}:
-    from pixelbert_jax.weights.intake import take
+    with commandline.interruptible():
+      from pixelbert_jax.weights.intake import take
 
     return take(**given, words=words)
   raise UserError(USAGE)

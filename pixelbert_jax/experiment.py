@@ -26,7 +26,7 @@ from pixelbert_jax.models.bert import Encoder, TextEmbedding
 from pixelbert_jax.models.heads import Model
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.models.resnet import ResNet
-from pixelbert_jax.ranking import BLOCK, Ranker
+from pixelbert_jax.ranking import Ranker
 
 
 def make_model(config: ConfigDict, vocab_size: int, answers: int = 0) -> Model:
@@ -205,8 +205,7 @@ def make_evaluator(
   """
   if TASKS[config.name].ranks:
     images = images_per_batch(config) // config.micro_batches
-    pairs = min(images, BLOCK * jax.device_count()) * config.texts_per_image
-    return Ranker(model, mesh, config.threads, pairs, most * images)
+    return Ranker(model, mesh, config.threads, config.texts_per_image, most * images)
   return Evaluator(TASKS[config.name].module, model, mesh, config.threads, most)
 
 

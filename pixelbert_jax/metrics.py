@@ -59,11 +59,11 @@ class MetricsLog:
       self._board.close()
 
 
-def last_logged(workdir: pathlib.Path) -> dict:
-  """The last object of a workdir's `metrics.jsonl`, or an empty one."""
+def logged(workdir: pathlib.Path, step: int, split: str) -> list[dict]:
+  """The objects of a workdir's `metrics.jsonl` for a split at a step, in order."""
   path = workdir / 'metrics.jsonl'
-  lines = _whole_lines(path) if path.exists() else []
-  return json.loads(lines[-1]) if lines else {}
+  found = map(json.loads, _whole_lines(path) if path.exists() else [])
+  return [line for line in found if (line['step'], line['split']) == (step, split)]
 
 
 def _whole_lines(path: pathlib.Path) -> list[str]:

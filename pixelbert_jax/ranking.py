@@ -41,10 +41,13 @@ REPORT_SECONDS = 10
 class Ranker:
   """Scores images with captions; compiled once for each canvas and length."""
 
-  def __init__(self, model: MatchingModel, mesh: Mesh, threads: int, pairs: int, most: int = 0):
-    """Takes about `pairs` at a time; while training at most `most` images (0: all there are)."""
+  def __init__(self, model: MatchingModel, mesh: Mesh, threads: int, captions: int, most: int = 0):
+    """Takes a block of images with so many captions at a time.
+
+    While training it takes at most `most` images (0: all there are).
+    """
     self._model, self._mesh, self._threads = model, mesh, threads
-    self._pairs, self._most = pairs, most
+    self._captions, self._most = captions, most
 
     @jax.jit
     def embed(variables, batch):
@@ -113,7 +116,7 @@ class Ranker:
   ) -> tuple[list[tuple[jax.Array, jax.Array]], np.ndarray]:
     """The captions on the devices, as `chunk_captions` makes them."""
     ids, mask = batches.tokens(batches.gallery.caption)
-    chunks, place = chunk_captions(ids, mask, max(1, self._pairs // batches.images))
+    chunks, place = chunk_captions(ids, mask, self._captions)
     everywhere = NamedSharding(self._mesh, P())
     return jax.make_array_from_process_local_data(everywhere, chunks), place
 
@@ -131,7 +134,7 @@ class Ranker:
       'model': repr(self._model),
       'shown': shown.hexdigest(),
       'canvases': repr(batches.canvases),
-      'blocks': [batches.images, self._pairs, *self._mesh.devices.shape],
+      'blocks': [batches.images, self._captions, *self._mesh.devices.shape],
       'device': self._mesh.devices.flat[0].device_kind,
     }
 

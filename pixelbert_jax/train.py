@@ -33,7 +33,7 @@ from pixelbert_jax.experiment import (
 )
 from pixelbert_jax.input import pipeline
 from pixelbert_jax.input.pipeline import Batches
-from pixelbert_jax.metrics import Metrics, MetricsLog, Progress, last_logged
+from pixelbert_jax.metrics import Metrics, MetricsLog, Progress, logged
 from pixelbert_jax.models.heads import Model
 from pixelbert_jax.ranking import Ranker
 from pixelbert_jax.step import Batch, State, Step, no_sums
@@ -91,10 +91,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
   if processes.is_first():
     claim_workdir(workdir, *identity, trained_on)
   processes.wait_for_all('workdir')
-  with (
-    processes.stop_signal() as asked_to_stop,
-    contextlib.closing(checkpoint.Checkpoints(workdir, config.keep)) as checkpoints,
-  ):
+  with contextlib.closing(checkpoint.Checkpoints(workdir, config.keep)) as checkpoints:
     if checkpoints.latest is not None:
       state = checkpoints.restore(checkpoint.abstract(state))
       print(f'resuming {workdir} at step {int(state.step)} of {stop}')
@@ -107,7 +104,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
     with contextlib.closing(
       MetricsLog(workdir, int(state.step), writes=processes.is_first())
     ) as log:
-      return run(state, log, asked_to_stop)
+      return run(state, log)
 
 
 def check_plans(config: ConfigDict, batches: dict[str, Batches]) -> None:
@@ -127,10 +124,11 @@ def own_answers(workdir: pathlib.Path) -> list[str] | None:
 
 def last_result(config: ConfigDict, workdir: pathlib.Path, stop: int) -> str:
   """The table that a run to step `stop` ended with; '' if it has not come to that."""
-  split, last = config.data.test, last_logged(workdir)
-  if (last.get('step'), last.get('split')) != (stop, split):
-    return ''
-  return TASKS[config.name].module.table(split, last)
+  split, task = config.data.test, TASKS[config.name].module
+  lines = logged(workdir, stop, split)
+  # The split may be that of validation too, which comes first.
+  validated = bool(task.CHOSEN_BY) and split == config.data.validation
+  return task.table(split, lines[-1]) if len(lines) > validated else ''
 
 
 def summary(
@@ -151,7 +149,8 @@ def summary(
       f'{millions(state.params["backbone"]["cnn"])} in the CNN; {config.dtype}',
       f'data        {config.data.name}/{config.data.train}: {images:,} images, '
       f'{train.texts:,} texts; evaluated on {config.data.validation}, {config.data.test}',
-      *[f'never shown {missed:,} images: fewer than a batch on their canvas'] * bool(missed),
+      *[f'never shown {missed:,} images: or pairs: fewer than a batch on their canvas']
+      * bool(missed),
       f'schedule    {stop:,} steps of {config.batch_size} pairs '
       f'({config.texts_per_image} texts an image), '
       f'{stop / len(batches["train"]):.3g} epochs',
@@ -178,15 +177,31 @@ class Loop:
     """What is trained for."""
     return TASKS[self.config.name].module
 
-  def __call__(self, state: State, log: MetricsLog, asked_to_stop: Callable[[int], bool]) -> int:
-    """Runs from the step of `state` to the last, unless asked to stop; returns an exit code."""
+  def __call__(self, state: State, log: MetricsLog) -> int:
+    """Runs from the step of `state` to the end; returns an exit code."""
+    most = self.config.eval_batches * self.config.micro_batches
+    evaluator = make_evaluator(self.config, self.model, self.mesh, most)
+    if int(state.step) < self.stop:
+      with processes.stop_signal() as asked_to_stop:
+        state = self.steps(state, evaluator, log, asked_to_stop)
+        self.checkpoints.wait()
+      if int(state.step) < self.stop:
+        step = int(state.step)
+        print(f'stopped at step {step}, everything is saved: run again to go on', flush=True)
+        return PREEMPTED
+    self.report(state, evaluator, log)
+    return DONE
+
+  def steps(
+    self,
+    state: State,
+    evaluator: Evaluator | Ranker,
+    log: MetricsLog,
+    asked_to_stop: Callable[[int], bool],
+  ) -> State:
+    """The state after the last step, or after that at which it is asked to stop: it is saved."""
     config, start = self.config, int(state.step)
     progress = Progress(start, self.stop)
-    most = config.eval_batches * config.micro_batches
-    evaluator = make_evaluator(config, self.model, self.mesh, most)
-    if start == self.stop:  # What was left to do is to evaluate.
-      self.report(state, evaluator, log)
-      return DONE
     batches = self.training_batches(start)
     for number in range(start + 1, self.stop + 1):
       state = self.step(state, itertools.islice(batches, config.micro_batches))
@@ -200,14 +215,12 @@ class Loop:
         score = self.validate(number, state, evaluator, log)
       if asked_to_stop(number) and not last:
         self.save(number, state, score, log)
-        print(f'stopped at step {number}, everything is saved: run again to go on', flush=True)
-        return PREEMPTED
+        return state
       if (number % config.save_every == 0 or self.is_best(score)) and not last:
         self.save(number, state, score, log)
     score = self.validate(self.stop, state, evaluator, log) if self.task.CHOSEN_BY else None
     self.save(self.stop, state, score, log)
-    self.report(state, evaluator, log)
-    return DONE
+    return state
 
   def report(self, state: State, evaluator: Evaluator | Ranker, log: MetricsLog) -> None:
     """Shows what the step chosen on validation, or else the last, does on test."""
@@ -232,10 +245,12 @@ class Loop:
   def check(self, state: State, number: int) -> None:
     """UserError if training has diverged: no step like that is saved in the place of a good one."""
     if not all(np.isfinite(x).all() for x in jax.device_get(state.sums).values()):
+      saved = self.checkpoints.latest
+      kept = '' if saved is None else f'; {self.workdir} keeps step {saved}'
       raise UserError(
         f'training has diverged: by step {number} a loss or the gradient is no number. Start again '
         'in another --workdir with a lower --config.optimizer.transformer_rate or cnn_rate, or a '
-        f'lower clip_norm (0 is none); {self.workdir} keeps step {self.checkpoints.latest}'
+        f'lower clip_norm (0 is none){kept}'
       )
 
   def is_best(self, score: float | None) -> bool:

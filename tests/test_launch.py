@@ -201,6 +201,18 @@ def test_run_goes_on_when_gcloud_itself_failed(cloud, ssh, describe, ends, optio
   assert len(calls(cloud, word='scp')) >= slices - ('--no-setup' in options)
 
 
+@pytest.mark.parametrize(('fails', 'code'), [(1, 0), (5, 1)])
+def test_a_slice_that_cannot_be_created_at_once_is_asked_for_again(cloud, fails, code):
+  create(cloud, '--spot')
+  write(cloud, ends=[[[255, 255], 5], [[0, 0], 9]], states=['SUSPENDED'])
+  write(cloud, fails={'create': [NO_NETWORK] * fails})
+  done = shell(*RUN, *TRAIN)
+  assert done.returncode == code, done.stderr
+  if code:
+    assert done.stderr.splitlines()[-1].startswith('error: slice is deleted and could not be')
+    assert '--type=v5litepod-16' in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
   ('ssh', 'ends', 'options', 'code', 'starts', 'last'),
   [

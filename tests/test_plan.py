@@ -88,7 +88,7 @@ def test_any_plan_is_whole(counts, texts, images, training, number):
   groups = [max(c // texts, c > 0) if training else -(-c // texts) for c in counts]
   on = np.repeat(canvas, groups)
   if training:
-    on = SEVERAL.fill(on, images, np.random.default_rng(0))
+    on, _ = SEVERAL.fill(on, images, np.random.default_rng(0))
   sizes = np.bincount(on)
   batches = (sizes // images if training else -(-sizes // images)).sum()
   if not batches:
@@ -372,7 +372,9 @@ def test_canvases_on_which_images_travel():
   sizes = np.array([(30, 20), (100, 40), (90, 128), (1000, 1000), (40, 80), (100, 202)])
   chosen = canvases.choose(sizes)
   assert chosen.tolist() == [2, 2, 1, 0, 1, 1]
-  assert canvases.sources(sizes) == [(64, 64), (100, 202), (100, 64)]
+  assert canvases.sources(sizes) == [(64, 64), (100, 202), (100, 40)]
+  # With what may come from the square canvas to the upright one, and from that to none.
+  assert canvases.sources(sizes, [(0, 2)]) == [(64, 64), (100, 202), (100, 64)]
   # None for which there is no image.
   assert canvases.sources(sizes[:2]) == [(1, 1), (1, 1), (100, 40)]
 
@@ -429,4 +431,44 @@ def test_what_has_a_canvas_of_its_own_comes_in_training_too(sizes, missed):
     target = CANVASES.target(sidecar.size[plan.image])
     assert (target <= np.array(CANVASES.shapes)[plan.canvas][:, None]).all()
     placed = placed_size(sidecar.size[plan.image], target)
-    assert (placed <= np.array(CANVASES.sources(sidecar.size))[plan.canvas][:, None]).all()
+    assert (
+      placed <= np.array(CANVASES.sources(sidecar.size, plan.moves))[plan.canvas][:, None]
+    ).all()
+
+
+SIDES = st.sampled_from([64, 96, 128])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+  shapes=st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=6, unique=True),
+  counts=st.lists(st.integers(0, 40), min_size=6, max_size=6),
+  least=st.integers(1, 16),
+)
+def test_no_canvas_has_too_few_where_another_can_help(shapes, counts, least):
+  canvases = Canvases(64, 128, tuple(shapes))
+  before = np.repeat(np.arange(len(shapes)), counts[: len(shapes)])
+  (after, moves), (other, _) = (
+    canvases.fill(before, least, np.random.default_rng(seed)) for seed in (0, 1)
+  )
+  count = np.bincount(after, minlength=len(shapes))
+  np.testing.assert_array_equal(count, np.bincount(other, minlength=len(shapes)))
+  sides = np.array(shapes)
+  assert (sides[before] <= sides[after]).all()
+  # `moves` say where any may have come from.
+  gets = [{n} for n in range(len(shapes))]
+  for source, target in moves:
+    gets[target] |= gets[source]
+  assert all(b in gets[a] for b, a in zip(before, after, strict=True))
+  for short in np.flatnonzero((count > 0) & (count < least)):
+    others = [n for n in range(len(shapes)) if n != short]
+    assert not any((sides[short] <= sides[n]).all() for n in others)
+    smaller = [n for n in others if (sides[n] <= sides[short]).all()]
+    assert all(count[n] < 2 * least - count[short] for n in smaller)
+
+
+def test_a_fuller_canvas_is_preferred_to_an_empty_one_of_the_same_size():
+  paper = Canvases(800, 1333, ((832, 832), (832, 1088), (832, 1344), (1088, 832), (1344, 832)))
+  before = np.repeat([0, 3], [200, 5000])
+  after, _ = paper.fill(before, 256, np.random.default_rng(0))
+  assert np.bincount(after, minlength=5).tolist() == [0, 0, 0, 5200, 0]

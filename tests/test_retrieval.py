@@ -272,7 +272,7 @@ def mixed():
 
 @pytest.fixture(scope='module')
 def ranker(mixed):
-  return Ranker(mixed[1], sharding.make_mesh(), 1, pairs=10)
+  return Ranker(mixed[1], sharding.make_mesh(), 1, captions=5)
 
 
 def ranked(ranker, mixed, path):
@@ -358,7 +358,7 @@ def test_what_a_score_depends_on_is_told_apart(ranker, mixed):
     (ranker, dataclasses.replace(batches, tokenizer=shorter)),
     (ranker, dataclasses.replace(batches, most_images=2)),
     (ranker, dataclasses.replace(batches, images=1)),
-    (Ranker(model, sharding.make_mesh(), 1, pairs=4), batches),
+    (Ranker(model, sharding.make_mesh(), 1, captions=2), batches),
   ]
   for ranker_, batches_ in others:
     assert ranker_.identity(variables, batches_) != same
@@ -396,7 +396,7 @@ def test_captions_go_past_in_chunks_of_few_lengths(size):
 
 def test_in_training_fewer_images_are_ranked(ranker, mixed):
   batches, model, variables = mixed
-  limited = Ranker(model, sharding.make_mesh(), 1, pairs=10, most=3)
+  limited = Ranker(model, sharding.make_mesh(), 1, captions=5, most=3)
   few = dataclasses.replace(batches, most_images=3)
   assert limited(variables, batches) == ranker(variables, few) != ranker(variables, batches)
   fewer = dataclasses.replace(batches, most_images=2)

@@ -360,6 +360,25 @@ def test_the_command_evaluates_any_step_on_any_split(finished, few_scenes, tmp_p
   assert '--checkpoint=C go together' in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_a_run_that_reports_its_validation_split_is_not_ended_before_that(
+  config, tmp_path, monkeypatch, capsys
+):
+  def killed(*_):
+    raise KeyboardInterrupt
+
+  config.steps, config.data.test = 2, config.data.validation
+  monkeypatch.setattr(Evaluator, 'result', killed)
+  with pytest.raises(KeyboardInterrupt):
+    train(config, tmp_path / 'run')
+  monkeypatch.undo()
+  assert train(config, tmp_path / 'run') == DONE
+  assert (tmp_path / 'run/predictions/val.json').exists()
+  assert 'is trained to the end' not in capsys.readouterr().out
+  assert train(config, tmp_path / 'run') == DONE
+  assert 'is trained to the end' in capsys.readouterr().out
+
+
 def test_an_evaluation_leaves_the_run_of_its_name_alone(
   finished, few_scenes, tmp_path, monkeypatch
 ):

@@ -96,8 +96,15 @@ recreate() {
     "$here/delete.sh" "$name" "--zone=$zone" || return 0  # tried again at the next restart
   # An empty message: as a value it would show as nothing, like a missing one.
   if [[ $all == *'"spot"'* ]]; then spot=--spot; fi
-  "$here/create.sh" "$name" "--zone=$zone" "--type=$type" "--runtime=$runtime" "--poll=$poll" $spot
   setup=yes
+  for ((attempt = 1; attempt <= 5; attempt++)); do
+    "$here/create.sh" "$name" "--zone=$zone" "--type=$type" "--runtime=$runtime" "--poll=$poll" \
+      $spot && return
+    sleep "$poll"
+  done
+  echo "error: $name is deleted and could not be created again: create it, with --type=$type" \
+    "--runtime=$runtime $spot, and give the same command" >&2
+  exit 1
 }
 
 # 0 if there is none; fails if the bucket does not answer.

@@ -1,6 +1,7 @@
 """Canvases: the few static shapes that images are resized to and placed on."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -34,34 +35,52 @@ class Canvases:
     target = self.target(size)
     return image.choose_canvas(target.max(1) if target.ndim == 3 else target, self.shapes)
 
-  def fill(self, canvas: np.ndarray, least: int, rng: np.random.Generator) -> np.ndarray:
-    """Moves groups [G] so that no canvas has fewer than `least` of them, but has none or enough.
+  def fill(
+    self, canvas: np.ndarray, least: int, rng: np.random.Generator
+  ) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Moves groups [G] so that each canvas has none or `least`, where canvases hold one another.
 
-    Those of a canvas with too few go to the next larger one. What then stands alone on a canvas
-    that nothing larger holds is joined by others of the fullest that it holds. How many go where is
-    the same whatever is drawn.
+    Those of a canvas with too few go to the smallest larger one on which there are then enough, or
+    else to the smallest. What still stands alone on a canvas is joined by others of the fullest
+    that it holds. How many go where is the same whatever is drawn.
+
+    Returns:
+      The canvases [G], and from which to which some went, in order.
     """
-    shapes, canvas = np.array(self.shapes), canvas.copy()
+    shapes, canvas, moves = np.array(self.shapes), canvas.copy(), []
     area, others = shapes.prod(-1), ~np.eye(len(shapes), dtype=bool)
     holds = (shapes[:, None] <= shapes).all(-1) & others  # [smaller, larger]
-    for number in np.argsort(area, kind='stable'):
-      members = canvas == number
-      if 0 < members.sum() < least and holds[number].any():
-        canvas[members] = min(np.flatnonzero(holds[number]), key=lambda larger: area[larger])
     count = np.bincount(canvas, minlength=len(shapes))
-    for number in np.flatnonzero((count > 0) & (count < least)):
-      fullest = (count * holds[:, number]).argmax()
-      if count[fullest] * holds[fullest, number] >= 2 * least - count[number]:
-        there = rng.permutation(np.flatnonzero(canvas == fullest))
-        canvas[there[: least - count[number]]] = number
-    return canvas
 
-  def sources(self, size: np.ndarray) -> list[tuple[int, int]]:
-    """For each canvas the smallest that holds what it may get, as it travels; sizes as of `choose`.
+    def move(groups: np.ndarray, source: int, target: int) -> None:
+      canvas[groups] = target
+      count[source], count[target] = count[source] - len(groups), count[target] + len(groups)
+      moves.append((int(source), int(target)))
 
-    That is its own images and, by `fill`, those of smaller canvases.
+    for number in np.argsort(area, kind='stable'):
+      larger = np.flatnonzero(holds[number])
+      if 0 < count[number] < least and len(larger):
+        enough = count[larger] + count[number] >= least
+        target = larger[np.lexsort((area[larger], ~enough))[0]]
+        move(np.flatnonzero(canvas == number), number, target)
+    for number in range(len(shapes)):
+      short, fullest = least - count[number], (count * holds[:, number]).argmax()
+      if 0 < short < least and holds[fullest, number] and count[fullest] >= least + short:
+        move(rng.permutation(np.flatnonzero(canvas == fullest))[:short], fullest, number)
+    return canvas, moves
+
+  def sources(
+    self, size: np.ndarray, moves: Sequence[tuple[int, int]] = ()
+  ) -> list[tuple[int, int]]:
+    """For each canvas the smallest that holds what it gets, as it travels.
+
+    Args:
+      size: of images or pairs, as of `choose`.
+      moves: from which canvas to which images may go, by `fill`.
     """
-    shapes, canvas = np.array(self.shapes), self.choose(size)
-    placed = image.placed_size(size, self.target(size))
-    members = (placed[(shapes[canvas] <= shape).all(-1)].reshape(-1, 2) for shape in shapes)
+    placed, canvas = image.placed_size(size, self.target(size)), self.choose(size)
+    gets = [{number} for number in range(len(self.shapes))]
+    for source, target in moves:
+      gets[target] |= gets[source]
+    members = (placed[np.isin(canvas, list(numbers))].reshape(-1, 2) for numbers in gets)
     return [tuple(m.max(0, initial=1).tolist()) for m in members]

@@ -124,7 +124,7 @@ class Batches(abc.ABC):
   @functools.cached_property
   def _sources(self) -> list[tuple[int, int]]:
     """The canvas on which images travel, for each of the model's."""
-    return self.canvases.sources(self._sizes)
+    return self.canvases.sources(self._sizes, self.plan(0).moves)
 
   @property
   def _sizes(self) -> np.ndarray:

@@ -6,6 +6,7 @@ the step, and that the number of processes changes nothing all follow from it.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -41,7 +42,8 @@ class Plan:
     text: [S, B, K] int64, text numbers.
     matched: [S, B, K] bool: whether the text is true of the image.
     weight: [S, B, K] float32, 0 for places that are only filled up.
-    missed: images that come in no epoch, as too few of them have one canvas for a batch.
+    moves: from which canvas to which images went, for want of a batch of them.
+    missed: images, or pairs of them, that come in no epoch for want of one.
   """
 
   canvas: np.ndarray
@@ -49,6 +51,7 @@ class Plan:
   text: np.ndarray
   matched: np.ndarray
   weight: np.ndarray
+  moves: Sequence[tuple[int, int]] = ()
   missed: int = 0
 
   def __len__(self) -> int:
@@ -254,9 +257,9 @@ def batch_groups(
   Raises:
     UserError: there are too few for one batch.
   """
-  batches, filled = [], []
+  batches, filled, moves = [], [], []
   if training:
-    canvas = canvases.fill(canvas, images_per_batch, rng)
+    canvas, moves = canvases.fill(canvas, images_per_batch, rng)
   for number in np.unique(canvas):
     members = np.flatnonzero(canvas == number)
     if training:
@@ -280,6 +283,7 @@ def batch_groups(
     text[groups],
     matched[groups],
     weight[groups] * real[..., None],
+    moves,
     len(np.unique(image_of[~np.isin(canvas, canvas[groups[:, 0]])], axis=0)),
   )
 
