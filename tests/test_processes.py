@@ -33,8 +33,10 @@ def start(environment):
 
   def start(workdir, *arguments, command=(), **more):
     address = f'localhost:{free_port()}'
-    train = [*COMMAND, '--config=configs/pretrain.py:test', f'--workdir={workdir}']
-    train += ['--distributed', f'--config.epochs={STEPS / 100}', *arguments]
+    train = [*COMMAND, '--distributed', f'--workdir={workdir}', f'--config.epochs={STEPS / 100}']
+    if not any(word.startswith('--config=') for word in arguments):
+      train.append('--config=configs/pretrain.py:test')
+    train += arguments
     pair = []
     for number in range(2):
       own = {'JAX_COORDINATOR_ADDRESS': address, 'JAX_NUM_PROCESSES': '2'}
