@@ -56,24 +56,15 @@ def dispatch(given: dict[str, Any], words: Sequence[str] = ()) -> str:
   `words` of the command line are those that made the configuration.
   """
   logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a save.
-  # JAX and the rest are imported once the flags are known to be right.
-  if given.keys() == {'checkpoint', 'export'}:
-    with commandline.interruptible():
-      from pixelbert_jax.weights.export import export
-
-    export(given['checkpoint'], given['export'])
+  out, back, new = {'checkpoint', 'export'}, {'bert', 'output'}, {'bert', 'cnn', 'config', 'output'}
+  if given.keys() not in (out, back, new):
+    raise UserError(USAGE)
+  with commandline.interruptible():  # JAX is imported once the flags are known to be right.
+    from pixelbert_jax.weights import export, intake
+  if given.keys() == out:
+    export.export(given['checkpoint'], given['export'])
     return f'{given["export"]} holds the model for PyTorch'
-  if given.keys() == {'bert', 'output'}:
-    with commandline.interruptible():
-      from pixelbert_jax.weights.intake import take_export
-
-    return take_export(**given)
-  if given.keys() == {'bert', 'cnn', 'config', 'output'}:
-    with commandline.interruptible():
-      from pixelbert_jax.weights.intake import take
-
-    return take(**given, words=words)
-  raise UserError(USAGE)
+  return intake.take_export(**given) if given.keys() == back else intake.take(**given, words=words)
 
 
 def main(argv: Sequence[str]) -> int:

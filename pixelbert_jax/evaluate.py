@@ -2,7 +2,6 @@
 
 import functools
 import json
-import math
 import pathlib
 
 import jax
@@ -19,6 +18,8 @@ from pixelbert_jax.experiment import (
   resolve,
 )
 from pixelbert_jax.input.selection import splits
+from pixelbert_jax.metrics import measured
+from pixelbert_jax.scores import files
 
 
 def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path) -> None:
@@ -53,7 +54,8 @@ def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path) -> None:
   metrics = make_evaluator(config, model, mesh).result(variables, batches, path)
   if processes.is_first():
     found = {'checkpoint': spec, 'step': loaded.step, 'split': split}
-    found |= {name: x for name, x in metrics.items() if math.isfinite(x)}
+    found |= measured(metrics)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_name(f'{split}_metrics.json').write_text(json.dumps(found, indent=1) + '\n')
+    text = json.dumps(found, indent=1) + '\n'
+    files.write(path.with_name(f'{split}_metrics.json'), lambda file: file.write(text.encode()))
   print(task.table(split, metrics), flush=True)

@@ -41,7 +41,7 @@ class MetricsLog:
     """Records the metrics of a split at a step; numbers that were never measured are left out."""
     if not self._writes:
       return
-    metrics = {name: float(x) for name, x in metrics.items() if math.isfinite(x)}
+    metrics = measured(metrics)
     self._file.write(json.dumps({'step': step, 'split': split, **metrics}) + '\n')
     self._file.flush()
     for name, value in metrics.items():
@@ -57,6 +57,11 @@ class MetricsLog:
     if self._writes:
       self._file.close()
       self._board.close()
+
+
+def measured(metrics: Metrics) -> dict[str, float]:
+  """The metrics without numbers that were never measured."""
+  return {name: float(x) for name, x in metrics.items() if math.isfinite(x)}
 
 
 def logged(workdir: pathlib.Path, step: int, split: str) -> list[dict]:
