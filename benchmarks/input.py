@@ -30,12 +30,12 @@ from benchmarks import record
 from data.build import Split
 from pixelbert_jax.input import image as image_lib
 from pixelbert_jax.input.canvases import Canvases
-from pixelbert_jax.input.pairs import PairBatches
+from pixelbert_jax.input.order import plan_epoch
 from pixelbert_jax.input.pipeline import read
-from pixelbert_jax.input.plan import plan_epoch
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Questions, Ragged, Sidecar, Statements
 from pixelbert_jax.input.text import Tokenizer
+from pixelbert_jax.tasks.pretraining import PairBatches
 
 try:
   import cv2

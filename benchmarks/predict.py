@@ -36,10 +36,10 @@ from data.build import open_dataset
 from data.scenes import record as scenes
 from data.scenes import world
 from pixelbert_jax import predict
-from pixelbert_jax.input.photos import batch_of
 from pixelbert_jax.input.text import tokens_of
-from pixelbert_jax.scores import predictions
-from pixelbert_jax.scores import vqa as official
+from pixelbert_jax.predict.photos import batch_of
+from pixelbert_jax.score import predictions
+from pixelbert_jax.score import vqa as official
 from pixelbert_jax.step import forward
 from pixelbert_jax.tasks.vqa import annotated
 

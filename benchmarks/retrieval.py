@@ -4,7 +4,7 @@
 
 ResNet-50 and BERT-base, photographs of 600x800, in turn: the whole model on batches of pairs, each
 with its own image, as one evaluates without a cache; a plain loop over cached features, one image
-with its captions, padded to 40 tokens, at a time; and `pixelbert_jax/ranking.py`. Captions are 40
+with its captions, padded to 40 tokens, at a time; and `tasks/ranker.py`. Captions are 40
 tokens long, and once as long as COCO's; all take as many pairs at a time. Reading images is part of
 all of them. Figures are medians, and `a / b` is how many times as long as b a takes. A line goes to
 benchmarks/results/retrieval.jsonl (--output).
@@ -31,14 +31,14 @@ from pixelbert_jax import sharding
 from pixelbert_jax.experiment import init_variables, make_model, resolve
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.image import model_input
-from pixelbert_jax.input.ranking import RankingBatches
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.models.heads import MatchingModel
-from pixelbert_jax.ranking import Ranker
-from pixelbert_jax.scores.partial import Matrix
+from pixelbert_jax.score.partial import Matrix
 from pixelbert_jax.step import forward
+from pixelbert_jax.tasks.gallery import RankingBatches
+from pixelbert_jax.tasks.ranker import Ranker
 
 RESULTS = pathlib.Path(__file__).with_name('results') / 'retrieval.jsonl'
 HEIGHT, WIDTH, TOKENS = 600, 800, 40

@@ -12,13 +12,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from pixelbert_jax.input import answers as answers_lib
 from pixelbert_jax.input import mixture
-from pixelbert_jax.input.pairs import PairBatches
 from pixelbert_jax.input.pipeline import Batches
-from pixelbert_jax.input.questions import QuestionBatches
-from pixelbert_jax.input.ranking import RankingBatches
-from pixelbert_jax.input.statements import Nlvr2Batches, NlvrBatches
 from pixelbert_jax.input.visual import TextGuess
 from pixelbert_jax.models.heads import (
   MatchingModel,
@@ -28,8 +23,13 @@ from pixelbert_jax.models.heads import (
   VqaModel,
 )
 from pixelbert_jax.models.pixelbert import PixelBert
-from pixelbert_jax.ranking import BLOCK
+from pixelbert_jax.tasks import answers as answers_lib
 from pixelbert_jax.tasks import nlvr, pretraining, retrieval, vqa
+from pixelbert_jax.tasks.gallery import RankingBatches
+from pixelbert_jax.tasks.nlvr import Nlvr2Batches, NlvrBatches
+from pixelbert_jax.tasks.pretraining import PairBatches
+from pixelbert_jax.tasks.ranker import BLOCK
+from pixelbert_jax.tasks.vqa import QuestionBatches
 
 ROLES = ('train', 'validation', 'test')  # of a dataset's splits
 Fields = Mapping[str, dict[str, Any]]  # of `Batches`, by role

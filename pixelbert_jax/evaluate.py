@@ -7,8 +7,9 @@ import pathlib
 import jax
 from ml_collections import ConfigDict
 
-from pixelbert_jax import checkpoint, processes, sharding, starting
+from pixelbert_jax import files, processes, sharding
 from pixelbert_jax.catalogue import TASKS
+from pixelbert_jax.checkpoints import checkpoint, starting
 from pixelbert_jax.experiment import (
   init_variables,
   make_batches,
@@ -19,7 +20,6 @@ from pixelbert_jax.experiment import (
 )
 from pixelbert_jax.input.selection import splits
 from pixelbert_jax.metrics import measured
-from pixelbert_jax.scores import files
 
 
 def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path) -> None:

@@ -15,8 +15,7 @@ from data.build import Dataset, build, open_dataset
 from data.scenes import vocabulary as scenes_vocabulary
 from pixelbert_jax import UserError, optim
 from pixelbert_jax.catalogue import ROLES, TASKS
-from pixelbert_jax.evaluator import Evaluator
-from pixelbert_jax.input import answers, mixture
+from pixelbert_jax.input import mixture
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.image import model_canvas
 from pixelbert_jax.input.pipeline import Batches
@@ -26,7 +25,9 @@ from pixelbert_jax.models.bert import Encoder, TextEmbedding
 from pixelbert_jax.models.heads import Model
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.models.resnet import ResNet
-from pixelbert_jax.ranking import Ranker
+from pixelbert_jax.tasks import answers
+from pixelbert_jax.tasks.evaluator import Evaluator
+from pixelbert_jax.tasks.ranker import Ranker
 
 
 def make_model(config: ConfigDict, vocab_size: int, answers: int = 0) -> Model:

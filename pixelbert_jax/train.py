@@ -17,9 +17,10 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from pixelbert_jax import UserError, checkpoint, processes, provenance, sharding, starting
+from pixelbert_jax import UserError, processes, sharding
 from pixelbert_jax.catalogue import TASKS
-from pixelbert_jax.evaluator import Evaluator
+from pixelbert_jax.checkpoints import checkpoint, provenance, starting
+from pixelbert_jax.checkpoints.workdir import check_workdir, claim_workdir
 from pixelbert_jax.experiment import (
   choose_answers,
   images_per_batch,
@@ -35,10 +36,10 @@ from pixelbert_jax.input import pipeline
 from pixelbert_jax.input.pipeline import Batches
 from pixelbert_jax.metrics import Metrics, MetricsLog, Progress, logged
 from pixelbert_jax.models.heads import Model
-from pixelbert_jax.ranking import Ranker
 from pixelbert_jax.step import Batch, State, Step, no_sums
+from pixelbert_jax.tasks.evaluator import Evaluator
+from pixelbert_jax.tasks.ranker import Ranker
 from pixelbert_jax.tasks.sums import finish
-from pixelbert_jax.workdir import check_workdir, claim_workdir
 
 DONE, PREEMPTED = 0, 75
 

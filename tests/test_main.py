@@ -17,7 +17,7 @@ import pytest
 
 from data.build import build
 from data.scenes import record
-from tests.runs import metrics, timeless
+from tests.support.runs import metrics, timeless
 
 ROOT = pathlib.Path(__file__).parents[1]
 COMMAND = [sys.executable, '-m', 'pixelbert_jax.main']

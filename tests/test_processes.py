@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from pixelbert_jax import processes
-from pixelbert_jax.manifest import Manifest
-from tests import test_main, tiny
-from tests.runs import metrics, timeless
+from pixelbert_jax.checkpoints.manifest import Manifest
+from tests import test_main
+from tests.support import tiny
+from tests.support.runs import metrics, timeless
 from tests.test_main import COMMAND, ROOT
 
 environment = test_main.environment  # the fixture

@@ -17,7 +17,7 @@ from data.scenes import record
 from pixelbert_jax import UserError, sharding
 from pixelbert_jax.train import init_variables, make_model
 
-GOLDEN = pathlib.Path(__file__).with_name('sharding_golden.txt')
+GOLDEN = pathlib.Path(__file__).parent / 'support/sharding_golden.txt'
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MESHES = ('1x8', '8x1', '2x4')
 
@@ -90,7 +90,7 @@ def scenes(tmp_path_factory):
 def run(scenes, dtype, devices, *meshes):
   """What tests/mesh_run.py prints, in a process with so many devices."""
   done = subprocess.run(
-    [sys.executable, '-m', 'tests.mesh_run', scenes, dtype, *meshes],
+    [sys.executable, '-m', 'tests.support.mesh_run', scenes, dtype, *meshes],
     env=os.environ | {'JAX_NUM_CPU_DEVICES': str(devices)},
     cwd=ROOT,
     capture_output=True,

@@ -13,13 +13,14 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.pretrain import get_config
-from pixelbert_jax import UserError, checkpoint, sharding
-from pixelbert_jax.evaluator import Evaluator
+from pixelbert_jax import UserError, sharding
+from pixelbert_jax.checkpoints import checkpoint
 from pixelbert_jax.experiment import make_batches, make_model, prepare_data, resolve
 from pixelbert_jax.metrics import MetricsLog
 from pixelbert_jax.tasks import pretraining
+from pixelbert_jax.tasks.evaluator import Evaluator
 from pixelbert_jax.train import DONE, PREEMPTED, init_state, train
-from tests.runs import metrics, timeless
+from tests.support.runs import metrics, timeless
 
 STEPS = 12  # With a save after 5 and 10, and an evaluation after 10.
 ITEMS = ocp.args.Composite(model=ocp.args.StandardRestore(), training=ocp.args.StandardRestore())

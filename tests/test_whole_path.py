@@ -8,7 +8,7 @@ from PIL import Image
 
 from data.build import build
 from pixelbert_jax.main import main
-from tests import corpora
+from tests.support import corpora
 
 VOCABULARY = '--config.text.vocabulary=data/scenes/vocab.txt'
 

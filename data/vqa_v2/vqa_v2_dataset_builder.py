@@ -10,9 +10,9 @@ from data import corpus, karpathy
 from data.archive import Archive, SourceError, first
 from data.entry import Entry, Need, Tally
 from data.vqa_v2 import answers
-from pixelbert_jax.input.answers import LEAST, answer_list
 from pixelbert_jax.input.rows import Question
 from pixelbert_jax.input.sidecar import Sidecar
+from pixelbert_jax.tasks.answers import LEAST, answer_list
 
 HOMEPAGE = 'https://visualqa.org/download.html'
 COCO = 'http://images.cocodataset.org/zips'

@@ -16,7 +16,7 @@
              these as the text that a run ends with
 
 Retrieval, which scores what no batch holds, has `recalls` and `report` instead of `items`,
-`evaluate` and `result`; `pixelbert_jax/ranking.py` takes the place of `evaluator.py`.
+`evaluate` and `result`; `pixelbert_jax/tasks/ranker.py` takes the place of `evaluator.py`.
 
 A task's batches are described at the top of the module and made by a class in `input`; its model
 is in `models/heads.py`, whose `INPUTS` are the names of what it takes of a batch. `experiment.py`

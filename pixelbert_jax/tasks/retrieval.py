@@ -7,7 +7,7 @@ A batch has B images of K captions, the first of them the image's own, of T toke
   hardest [B] int32, how many of the others an image learns from, the same in each row
   with micro-batches retrieval_total [B] float32, the images that count in the whole batch
 
-It is evaluated not by such batches but by `pixelbert_jax/ranking.py`, which scores every image with
+It is evaluated not by such batches but by `tasks/ranker.py`, which scores every image with
 every caption; so here are, instead of `items`, `evaluate` and `result`, the metrics of such scores.
 """
 
@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from data.scenes.ceilings import image_recall, text_recall
-from pixelbert_jax.input.ranking import Gallery
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.truth import Truth
 from pixelbert_jax.metrics import Metrics, choice
 from pixelbert_jax.metrics import table as text_table
-from pixelbert_jax.scores import recall
+from pixelbert_jax.score import recall
+from pixelbert_jax.tasks.gallery import Gallery
 from pixelbert_jax.tasks.sums import Sums, total
 
 Array = jax.Array

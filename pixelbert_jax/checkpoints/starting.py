@@ -1,0 +1,149 @@
+"""Where a run starts from: the parameters and statistics of a checkpoint, by name."""
+
+import json
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from pixelbert_jax import UserError
+from pixelbert_jax.checkpoints import checkpoint
+from pixelbert_jax.checkpoints.checkpoint import CheckpointError, Loaded
+from pixelbert_jax.checkpoints.manifest import by_name
+from pixelbert_jax.checkpoints.workdir import (
+  difference,
+  differences,
+  to_json,
+  vocabulary_difference,
+)
+
+Tree = Any
+
+# Where these differ the arrays do not fit, or are put to another use.
+BACKBONE = (
+  *('cnn.stages', 'cnn.width', 'cnn.groups', 'cnn.group_width', 'cnn.stem'),
+  *('transformer.layers', 'transformer.width', 'transformer.heads', 'transformer.mlp_width'),
+  *('transformer.max_positions', 'image.mean', 'image.deviation'),
+)
+
+
+def starting_point(init_from: str, workdir: pathlib.Path, mesh: Mesh) -> Loaded | None:
+  """The checkpoint that a run in `workdir` starts from; None from scratch or if it goes on.
+
+  Raises:
+    UserError: neither a checkpoint nor 'scratch' is given, or it cannot be loaded.
+  """
+  if not init_from:
+    raise UserError(
+      'init_from: say --config.init_from=CHECKPOINT to start from a workdir or from the output of '
+      '`python -m pixelbert_jax.convert --bert=... --cnn=... --config=... --output=CHECKPOINT`, '
+      'or --config.init_from=scratch to train from random weights'
+    )
+  if init_from == 'scratch' or checkpoint.steps(workdir):
+    return None
+  default = re.fullmatch(r'runs/([a-z0-9]+)(?:-(\w+))?-s(\d+)', init_from)
+  if default and not pathlib.Path(init_from).exists():
+    name, variant, seed = default.groups()
+    seed = '' if seed == '0' else f' --config.seed={seed}'
+    raise CheckpointError(
+      f'init_from: {init_from} is not there yet: make it by `python -m pixelbert_jax.main '
+      f'--config=configs/{name}.py{f":{variant}" if variant else ""}{seed}`, or say '
+      '--config.init_from=scratch to train from random weights'
+    )
+  try:
+    return checkpoint.load(init_from, mesh)
+  except CheckpointError as error:
+    raise CheckpointError(f'init_from: {error}') from error
+
+
+def take(
+  loaded: Loaded,
+  config: dict[str, Any],
+  variables: dict[str, Tree],
+  answers: Sequence[str] | None = None,
+) -> dict[str, Tree]:
+  """`variables` with all that the checkpoint has of them, by name; says what it has not.
+
+  Args:
+    loaded: with its arrays on the mesh of `variables`.
+    config: of the new run.
+    variables: fresh {'params', 'batch_stats'}. What only they have (a new head) stays as it is;
+      what only the checkpoint has is dropped.
+    answers: that the new run chooses from, if it answers questions.
+
+  Raises:
+    CheckpointError: the vocabulary, the answer list or the backbone is another, or a shape.
+  """
+  here, there = by_name(variables), by_name(loaded.variables)
+  _check_fit(f'init_from: {loaded.folder}', loaded, config, here, there, answers)
+  taken, new, dropped = here.keys() & there.keys(), here.keys() - there, there.keys() - here
+  print(
+    f'starting from {loaded.folder}, step {loaded.step}: '
+    f'{len(taken)} of {len(here)} arrays of parameters and statistics'
+  )
+  for title, names in {'at random': new, 'not taken': dropped}.items():
+    if names:
+      print(f'  {title}: {", ".join(sorted(names))}')
+
+  def choose(path: tuple, x: jax.Array) -> jax.Array:
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    return there[name].astype(x.dtype) if name in taken else x
+
+  return jax.tree_util.tree_map_with_path(choose, variables)
+
+
+def fitted(loaded: Loaded, config: dict[str, Any], shapes: dict[str, Tree]) -> dict[str, Tree]:
+  """All of `shapes` out of a checkpoint, as it is; what only the checkpoint has is dropped.
+
+  Raises:
+    CheckpointError: it is of another backbone, or lacks a head, or a shape is another.
+  """
+  here, there = by_name(shapes), by_name(loaded.variables)
+  what = f'--checkpoint={loaded.folder}'
+  _check_fit(what, loaded, config, here, there, None)
+  missing = sorted({name.removeprefix('params/').split('/')[0] for name in here.keys() - there})
+  if missing:
+    raise CheckpointError(
+      f'{what} is of {loaded.config["name"]} and lacks {", ".join(missing)}: '
+      f'train it for {config["name"]} first, by --config.init_from={loaded.folder}'
+    )
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: there[jax.tree_util.keystr(path, simple=True, separator='/')], shapes
+  )
+
+
+def _check_fit(
+  what: str,
+  loaded: Loaded,
+  config: dict[str, Any],
+  here: dict,
+  there: dict,
+  answers: Sequence[str] | None,
+) -> None:
+  vocabulary = config['text']['vocabulary']
+  differing = vocabulary_difference(loaded.vocabulary, vocabulary)
+  if differing:
+    raise CheckpointError(
+      f'{what} has another vocabulary than text.vocabulary, {vocabulary} ({differing}): '
+      f'take {loaded.vocabulary}'
+    )
+  if answers is not None and loaded.answers is not None:
+    differing = difference(loaded.answers, answers)
+    if differing:
+      raise CheckpointError(
+        f'{what} chooses from {len(loaded.answers):,} answers and data.answers has '
+        f'{len(answers):,} ({differing}): leave data.answers empty to take those of the checkpoint'
+      )
+  config = json.loads(to_json(config))
+  problems = differences(loaded.config, config, only=BACKBONE)
+  problems += [
+    f'{name} is {list(there[name].shape)} there and {list(here[name].shape)} here'
+    for name in sorted(here.keys() & there.keys())
+    if here[name].shape != there[name].shape
+  ]
+  if problems:
+    more = f'; and {len(problems) - 4} more' if problems[4:] else ''
+    raise CheckpointError(f'{what} is of another model: {"; ".join(problems[:4])}{more}')

@@ -1,0 +1,136 @@
+"""Detectron's ResNeXt: a pickle of NumPy arrays under Caffe2's names.
+
+Known source: ImageNetPretrained/25093814/X-152-32x8d-IN5k.pkl of Detectron's model zoo. Its
+convolutions are arranged as torchvision's, the stride in the 3x3. Statistics of BatchNorm are
+folded into scale and shift, and images come as BGR in 0..255 less a mean.
+"""
+
+import io
+import pathlib
+import pickle
+import re
+from typing import Any
+
+import numpy as np
+
+from pixelbert_jax.convert.names import WeightsError
+from pixelbert_jax.convert.tensors import one_line
+
+# Of RGB in 0..1; Detectron's is (102.9801, 115.9465, 122.7717) of BGR in 0..255, without deviation.
+MEAN = tuple(x / 255 for x in (122.7717, 115.9465, 102.9801))
+DEVIATION = (1 / 255,) * 3
+
+BATCH_NORM_EPSILON = 1e-5  # models/resnet.py
+
+UNWANTED = {
+  r'.*_momentum': 'state of the optimiser',
+  r'lr|model_iter|weight_order': 'state of the training',
+  r'(pred|fc\d+|last_out_L\d+)_[wb]': 'classifier of ImageNet',
+}
+
+
+def read_pickle(path: pathlib.Path) -> dict[str, Any]:
+  """The blobs of a pickle, by name.
+
+  Raises:
+    WeightsError: it holds anything but dictionaries, lists, strings, numbers and NumPy arrays.
+  """
+  try:
+    read = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding='latin1').load()
+    blobs = read.get('blobs', read) if isinstance(read, dict) else read
+    if isinstance(blobs, dict) and all(isinstance(name, str) for name in blobs):
+      return {name: x.numpy if isinstance(x, _Array) else x for name, x in blobs.items()}
+  except WeightsError as error:
+    raise WeightsError(f'{path}: {error}') from error
+  except Exception as error:  # Damaged pickles raise almost anything.
+    raise WeightsError(f'{path} cannot be read ({one_line(error)}): download it again') from error
+  raise WeightsError(f"{path} is not Detectron's: it holds no dictionary of blobs")
+
+
+class _ArraysOnly(pickle.Unpickler):
+  """Knows what NumPy's arrays are pickled as, and nothing else that has a name.
+
+  Even NumPy's own functions stay out of reach of the pickle: these stand in for them.
+  """
+
+  def find_class(self, module: str, name: str) -> Any:
+    known = {
+      ('numpy', 'ndarray'): _Array,
+      ('numpy', 'dtype'): _Dtype,
+      ('multiarray', '_reconstruct'): lambda kind, shape, dtype: _Array(),
+      ('multiarray', 'scalar'): lambda dtype, data: np.frombuffer(_bytes(data), dtype.numpy)[0],
+      ('numeric', '_frombuffer'): _from_buffer,
+      ('_codecs', 'encode'): lambda text, encoding: _bytes(text),
+    }
+    found = known.get((re.sub(r'^numpy\._?core\.', '', module), name))
+    if found is None:
+      raise WeightsError(
+        f'the pickle asks for {module}.{name}; only arrays are admitted: others may run code'
+      )
+    return found
+
+
+class _Dtype:
+  """Stands for a dtype of numbers."""
+
+  def __init__(self, kind: str, align: int = 0, copy: int = 0):
+    if not re.fullmatch(r'[biuf]\d', kind):
+      raise WeightsError(f'the pickle holds an array of type {kind!r}, which is not of numbers')
+    self.numpy = np.dtype(kind)
+
+  def __setstate__(self, state: tuple) -> None:
+    self.numpy = self.numpy.newbyteorder(state[1])
+
+
+class _Array:
+  """Stands for an array; `numpy` is it."""
+
+  def __setstate__(self, state: tuple) -> None:
+    _, shape, dtype, fortran, data = state
+    self.numpy = np.frombuffer(_bytes(data), dtype.numpy).reshape(shape, order='CF'[fortran])
+
+
+def _from_buffer(data: Any, dtype: _Dtype, shape: tuple, order: str, *_) -> _Array:
+  array = _Array()
+  array.__setstate__((1, shape, dtype, order == 'F', data))
+  return array
+
+
+def _bytes(data: str | bytes) -> bytes:
+  # Python 2 has no bytes; protocols before 3 have none either.
+  return data.encode('latin1') if isinstance(data, str) else bytes(data)
+
+
+def rename(name: str) -> str:
+  """torchvision's name of a blob; its own if it is none that a ResNeXt has.
+
+  conv1_w, res_conv1_bn_s, res2_0_branch2a_w, res2_0_branch2a_bn_b, res2_0_branch1_w, ...: stages
+  count from 2, branch2a to c are the three convolutions, branch1 is the shortcut, s is scale.
+  """
+  leaf = {'w': 'weight', 's': 'weight', 'b': 'bias'}
+  if match := re.fullmatch(r'(?:conv1_(w)|res_conv1_bn_([sb]))', name):
+    return f'conv1.{leaf["w"]}' if match[1] else f'bn1.{leaf[match[2]]}'
+  match = re.fullmatch(r'res([2-5])_(\d+)_branch(1|2[abc])(?:_(w)|_bn_([sb]))', name)
+  if not match:
+    return name
+  stage, block, branch, convolution, norm = match.groups()
+  if branch == '1':
+    module = 'downsample.0' if convolution else 'downsample.1'
+  else:
+    module = ('conv' if convolution else 'bn') + str('abc'.index(branch[1]) + 1)
+  return f'layer{int(stage) - 1}.{block}.{module}.{leaf[convolution or norm]}'
+
+
+def as_torchvision(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Renamed tensors with what torchvision has and Detectron has not: RGB, and statistics.
+
+  The mean is 0 and the variance 1 less epsilon, so that scale and shift are applied as they are.
+  """
+  tensors = dict(tensors)
+  for name in [name for name in tensors if re.search(r'(bn\d|downsample\.1)\.weight$', name)]:
+    module, shape = name.removesuffix('.weight'), tensors[name].shape
+    tensors[f'{module}.running_mean'] = np.zeros(shape, np.float32)
+    tensors[f'{module}.running_var'] = np.full(shape, 1 - BATCH_NORM_EPSILON, np.float32)
+  if 'conv1.weight' in tensors:
+    tensors['conv1.weight'] = tensors['conv1.weight'][:, ::-1]
+  return tensors

@@ -1,0 +1,143 @@
+"""The published annotation files, as much of them as the scores need; gzipped or not."""
+
+import pathlib
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+
+from pixelbert_jax import UserError, files
+from pixelbert_jax.score.nlvr import IMAGES
+from pixelbert_jax.score.vqa import Question
+
+Captions = Mapping[str, Sequence[str]]  # text ids by image id
+
+_QUESTIONS = 'the questions file of VQA, with a list of "questions"'
+
+
+def read_vqa(path: files.Path) -> list[Question]:
+  """Reads `v2_mscoco_*_annotations.json`; UserError naming what is wrong with which entry."""
+  questions = {}
+  for number, entry in enumerate(_entries(path, 'annotations', 'the annotations file of VQA'), 1):
+    try:
+      question = Question(
+        int(entry['question_id']),
+        int(entry['image_id']),
+        str(entry['question_type']),
+        str(entry['answer_type']),
+        tuple(str(answer['answer']) for answer in entry['answers']),
+      )
+    except (KeyError, TypeError, ValueError) as error:
+      raise UserError(f'{path}: annotation {number} is none of VQA: {error!r}') from error
+    if not question.answers:
+      raise UserError(f'{path}: question {question.question_id} has no answers')
+    if question.question_id in questions:
+      raise UserError(f'{path}: question {question.question_id} is annotated twice')
+    questions[question.question_id] = question
+  return list(questions.values())
+
+
+def read_vqa_question_ids(path: files.Path) -> list[int]:
+  """The question ids of `v2_OpenEnded_mscoco_*_questions.json`."""
+  try:
+    ids = [int(entry['question_id']) for entry in _entries(path, 'questions', _QUESTIONS)]
+  except (KeyError, TypeError, ValueError) as error:
+    raise UserError(f'{path} holds a question without question_id: is it {_QUESTIONS}?') from error
+  if len(set(ids)) < len(ids):
+    twice = next(i for i, count in Counter(ids).items() if count > 1)
+    raise UserError(f'{path}: question {twice} is there twice')
+  return ids
+
+
+def _entries(path: files.Path, key: str, what: str) -> list:
+  value = files.read_json(path)
+  entries = value.get(key) if isinstance(value, dict) else None
+  if not isinstance(entries, list):
+    raise UserError(f'{path} has no list of "{key}": is it {what}?')
+  if not entries:
+    raise UserError(f'{path} is empty: name a file with {key}')
+  return entries
+
+
+def read_nlvr2(path: files.Path) -> dict[str, bool]:
+  """The label of each example, by identifier, of `dev.json` or the like of NLVR2."""
+  return _read_labels(path, 4)
+
+
+def read_nlvr(path: files.Path) -> dict[str, bool]:
+  """The label of each *image*, by ids as '1572-0-3', of `dev.json` or the like of NLVR."""
+  labels = _read_labels(path, 2)
+  return {f'{name}-{k}': label for name, label in labels.items() for k in range(IMAGES)}
+
+
+def _read_labels(path: files.Path, fields: int) -> dict[str, bool]:
+  """Labels of JSON lines whose identifiers have so many fields."""
+  labels = {}
+  for number, example in files.read_json_lines(path):
+    name, label = str(example.get('identifier')), str(example.get('label')).lower()
+    if name.count('-') != fields - 1:
+      raise UserError(f'{path} line {number}: identifier {name!r} has not {fields} fields')
+    if label not in ('true', 'false'):
+      raise UserError(f'{path} line {number}: {name!r} has the label {label!r}')
+    if name in labels:
+      raise UserError(f'{path} line {number} repeats the identifier {name!r}')
+    labels[name] = label == 'true'
+  if not labels:
+    raise UserError(f'{path} is empty: name a file with examples')
+  return labels
+
+
+def read_captions(path: files.Path) -> list[Captions]:
+  """Text ids by image id, in file order: of each split, for each way to name its images.
+
+  Args:
+    path: Karpathy's `dataset_*.json`, or `{"text id": "image id", ...}` of one split. The former
+      names images by `cocoid` (where there is none, `imgid`), by `filename`, and by that without
+      its ending; texts by `sentid`.
+
+  Raises:
+    UserError: the file is neither.
+  """
+  value = files.read_json(path)
+  if not isinstance(value, dict) or not value:
+    raise UserError(f'{path} is neither a dataset_*.json nor {{"text id": "image id", ...}}')
+  if isinstance(value.get('images'), list):
+    return _read_karpathy(path, value['images'])
+  captions = defaultdict(list)
+  for text, image in value.items():
+    if isinstance(image, bool) or not isinstance(image, int | str):
+      raise UserError(f'{path}: text {text!r} has no image id but {image!r}')
+    captions[str(image)].append(text)
+  return [dict(captions)]
+
+
+def _read_karpathy(path: files.Path, images: list) -> list[Captions]:
+  found = defaultdict(dict)
+  try:
+    for image in images:
+      texts = [str(text['sentid']) for text in image['sentences']]
+      for kind, name in _image_names(image).items():
+        if texts:
+          found[image['split'], kind][name] = texts
+  except (KeyError, TypeError, AttributeError) as error:
+    raise UserError(f'{path} is no dataset_*.json of Karpathy: {error!r}') from error
+  return list(found.values())
+
+
+def _image_names(image: Mapping) -> dict[str, str]:
+  """What an image may be called, by kind of name."""
+  number = image['cocoid'] if 'cocoid' in image else image['imgid']
+  file = image['filename']
+  return {'number': str(number), 'file': file, 'stem': pathlib.PurePath(file).stem}
+
+
+def captions_of(
+  path: files.Path, splits: Sequence[Captions], image_ids: Collection[str]
+) -> Captions:
+  """The split, and the names in it, that most of the images go by.
+
+  Raises:
+    UserError: none of the images is in any; `path` is that of the annotations.
+  """
+  shared = [len(captions.keys() & set(image_ids)) for captions in splits]
+  if not any(shared):
+    raise UserError(f'{path} holds none of the images of the predictions: is it their dataset?')
+  return splits[shared.index(max(shared))]

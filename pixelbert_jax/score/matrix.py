@@ -1,0 +1,115 @@
+"""The score matrix of a retrieval run: an npz of `scores` [I, T], `image_ids` and `text_ids`."""
+
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pixelbert_jax import UserError, files
+from pixelbert_jax.score.predictions import PredictionError, Reader
+
+FIVE = 5  # captions an image in the convention that leaves out the sixth and seventh
+
+
+def write(path: files.Path, scores: np.ndarray, image_ids: Sequence, text_ids: Sequence) -> None:
+  """Writes an npz of `scores` [I, T], higher for better matches, `image_ids` and `text_ids`.
+
+  It is not compressed, so that it can be mapped into memory when read.
+  """
+  arrays = {'image_ids': np.asarray(image_ids), 'text_ids': np.asarray(text_ids)}
+  files.write(path, lambda file: np.savez(file, scores=scores, **arrays))
+
+
+def read(path: files.Path) -> tuple[np.ndarray, list[str], list[str]]:
+  """`scores` [I, T], image ids and text ids as strings, of an npz; PredictionError for faults.
+
+  The scores are mapped from the file where it is not compressed.
+  """
+  path = pathlib.Path(path)
+  if not path.exists():
+    raise UserError(f'{path} does not exist: name a file that does')
+  if not zipfile.is_zipfile(path):
+    raise UserError(f'{path} is not a whole npz file: write it again')
+  try:
+    with np.load(path, allow_pickle=False) as archive:
+      ids = [archive[name] for name in ('image_ids', 'text_ids')]
+      scores = _map_scores(path)
+      scores = archive['scores'] if scores is None else scores
+  except KeyError as error:
+    needed = 'scores, image_ids and text_ids'
+    raise UserError(f'{path} lacks an array ({error.args[0]}): it needs {needed}') from error
+  except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    raise UserError(f'{path} is no npz file of plain arrays ({error}): write it again') from error
+  faults = []
+  if scores.dtype.kind not in 'fiu':
+    faults.append(f'{path}: scores are {scores.dtype}: save numbers')
+  for name, values in zip(('image_ids', 'text_ids'), ids, strict=True):
+    if values.dtype.kind not in 'iuU' or values.ndim != 1:
+      faults.append(f'{path}: {name} is not a list of integers or strings')
+  shape = tuple(len(np.atleast_1d(values)) for values in ids)
+  if scores.shape != shape:
+    faults.append(f'{path}: scores are {scores.shape} for {shape} images and texts: they differ')
+  if faults:
+    raise PredictionError(faults)
+  return scores, *([str(x) for x in values.tolist()] for values in ids)
+
+
+def _map_scores(path: pathlib.Path) -> np.ndarray | None:
+  """Maps `scores.npy` in an npz into memory; None if it must be read, as when compressed."""
+  with zipfile.ZipFile(path) as archive, path.open('rb') as file:
+    info = archive.getinfo('scores.npy')
+    if info.compress_type != zipfile.ZIP_STORED:
+      return None
+    # A local header of 30 bytes, then a name and a field of the lengths at 26 and 28, then data.
+    file.seek(info.header_offset + 26)
+    lengths = file.read(4)
+    file.seek(int.from_bytes(lengths[:2], 'little') + int.from_bytes(lengths[2:], 'little'), 1)
+    if np.lib.format.read_magic(file) != (1, 0):
+      return None
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.hasobject or 0 in shape:
+      return None
+    return np.memmap(path, dtype, 'r', file.tell(), shape, 'F' if fortran else 'C')
+
+
+def match(
+  path: files.Path,
+  image_ids: Sequence[str],
+  text_ids: Sequence[str],
+  captions: Mapping[str, Sequence[str]],
+) -> tuple[np.ndarray, np.ndarray]:
+  """Finds what the rows and columns of a matrix are; both may be in any order.
+
+  The texts must be all captions that there are, or else the first five of each image.
+
+  Args:
+    path: of the matrix, for messages.
+    image_ids: of its rows.
+    text_ids: of its columns.
+    captions: text ids by image id, in the order of the dataset.
+
+  Returns:
+    int [T], the row of each text's image; and int [I], the place of each row in `captions`.
+
+  Raises:
+    PredictionError: an id is missing, unknown or there twice.
+  """
+  # Which convention is meant to be followed, the number of texts tells.
+  if len(text_ids) == sum(len(texts[:FIVE]) for texts in captions.values()):
+    captions = {image: texts[:FIVE] for image, texts in captions.items()}
+  image_of = {text: image for image, texts in captions.items() for text in texts}
+  rows = _numbered(Reader(path, 'image', captions), image_ids)
+  _numbered(Reader(path, 'text', image_of), text_ids)
+  places = {image: place for place, image in enumerate(captions)}
+  return (
+    np.array([rows[image_of[text]] for text in text_ids]),
+    np.array([places[image] for image in image_ids]),
+  )
+
+
+def _numbered(reader: Reader, ids: Sequence[str]) -> dict[str, int]:
+  for number, name in enumerate(ids):
+    reader.add(name, number)
+  return reader.finish()

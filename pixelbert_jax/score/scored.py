@@ -1,0 +1,163 @@
+"""A prediction file with its scores, item by item, and the difference of two."""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import numpy as np
+
+from pixelbert_jax import UserError
+from pixelbert_jax.score import (
+  annotations,
+  bootstrap,
+  matrix,
+  nlvr,
+  nlvr2,
+  predictions,
+  recall,
+  vqa,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+  """What is known of a prediction file."""
+
+  summary: dict  # as printed with --json
+  sizes: Mapping[str, int]  # how many items the means are over, by their names in the table
+  per_item: dict  # id -> score; of retrieval, direction -> id -> rank
+  # What --compare resamples: metric -> (score of each item, its cluster).
+  items: Mapping[str, tuple[np.ndarray, np.ndarray]]
+  cluster: str  # the noun
+
+
+def read_questions(annotated: str, asked: str | None) -> list[vqa.Question]:
+  """The annotated questions of VQA; with a file of questions, those in it."""
+  questions = annotations.read_vqa(annotated)
+  if not asked:
+    return questions
+  by_id = {q.question_id: q for q in questions}
+  wanted = annotations.read_vqa_question_ids(asked)
+  if missing := [i for i in wanted if i not in by_id]:
+    raise UserError(f'{annotated} lacks question {missing[0]} of {asked}: are they a pair?')
+  return [by_id[i] for i in wanted]
+
+
+def score_vqa(path: str, questions: Sequence[vqa.Question]) -> Scored:
+  """Scores a VQA file on all these questions."""
+  answers = predictions.read_vqa(path, [q.question_id for q in questions])
+  per_item = vqa.per_question(answers, questions)
+  sizes = {'accuracy': len(questions)}
+  sizes |= collections.Counter(f'per_answer_type/{q.answer_type}' for q in questions)
+  sizes |= collections.Counter(f'per_question_type/{q.question_type}' for q in questions)
+  images = np.array([q.image_id for q in questions])
+  return Scored(
+    vqa.summarise(per_item, questions),
+    sizes,
+    per_item,
+    {'accuracy': (np.array(list(per_item.values())), images)},
+    'images',
+  )
+
+
+def score_nlvr2(path: str, labels: Mapping[str, bool]) -> Scored:
+  """Scores an NLVR2 file, with the balanced and unbalanced subsets."""
+  correct = nlvr.correct(predictions.read_nlvr2(path, labels), labels)
+  sizes = _sizes('', correct, nlvr2.sentence)
+  for name, identifiers in nlvr2.subsets(labels).items():
+    sizes |= _sizes(f'{name}_', identifiers, nlvr2.sentence)
+  return _by_sentence(nlvr2.summarise(correct, labels), sizes, correct, nlvr2.sentence)
+
+
+def score_nlvr(path: str, labels: Mapping[str, bool]) -> Scored:
+  """Scores an NLVR file, by the labels of its images."""
+  correct = nlvr.correct(predictions.read_nlvr(path, labels), labels)
+  sizes = _sizes('', correct, nlvr.sentence)
+  return _by_sentence(nlvr.summarise(correct), sizes, correct, nlvr.sentence)
+
+
+def _sizes(prefix: str, names: Collection[str], sentence: Callable[[str], str]) -> dict[str, int]:
+  return {
+    f'{prefix}accuracy': len(names),
+    f'{prefix}consistency': len(set(map(sentence, names))),
+  }
+
+
+def _by_sentence(
+  summary: dict,
+  sizes: Mapping[str, int],
+  correct: Mapping[str, bool],
+  sentence: Callable[[str], str],
+) -> Scored:
+  consistent = nlvr.consistent(correct, sentence)
+  items = {
+    'accuracy': (np.array(list(correct.values())), np.array([sentence(n) for n in correct])),
+    'consistency': (np.array(list(consistent.values())), np.array(list(consistent))),
+  }
+  per_item = {name: int(right) for name, right in correct.items()}
+  return Scored(summary, sizes, per_item, items, 'sentences')
+
+
+def score_retrieval(path: str, annotated: str, splits: Sequence[annotations.Captions]) -> Scored:
+  """Scores a score matrix; over 5,000 images also as the mean of five folds of 1,000."""
+  scores, image_ids, text_ids = matrix.read(path)
+  captions = annotations.captions_of(annotated, splits, image_ids)
+  text_image, place = matrix.match(path, image_ids, text_ids, captions)
+  try:
+    image_ranks, text_ranks = recall.ranks(scores, text_image)
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from error
+  summary = recall.recalls(image_ranks, text_ranks, text_image)
+  if len(image_ids) == recall.COCO_IMAGES:
+    fold = recall.consecutive_folds(len(image_ids), recall.FOLD)[place]
+    folded = recall.recalls(*recall.ranks(scores, text_image, fold), text_image, fold)
+    summary |= {f'{name}_1k': value for name, value in folded.items()}
+  sizes = {name: len(image_ids if name.startswith('text') else text_ids) for name in summary}
+  summary |= {
+    'images': len(image_ids),
+    'texts': len(text_ids),
+    'captions': recall.convention(len(text_ids), sum(map(len, captions.values()))),
+  }
+  return Scored(
+    summary,
+    sizes,
+    {
+      'text_retrieval': dict(zip(image_ids, image_ranks.tolist(), strict=True)),
+      'image_retrieval': dict(zip(text_ids, text_ranks.tolist(), strict=True)),
+    },
+    # Files may differ in the order of their rows and columns.
+    _hits('text', image_ranks, place, np.argsort(place))
+    | _hits('image', text_ranks, place[text_image], np.argsort(text_ids)),
+    'images',
+  )
+
+
+def _hits(name: str, ranks: np.ndarray, cluster: np.ndarray, order: np.ndarray) -> dict:
+  return {f'{name}_recall_at_{k}': (ranks[order] <= k, cluster[order]) for k in recall.CUTOFFS}
+
+
+def compare(first: Scored, second: Scored) -> dict[str, dict]:
+  """For each metric the difference of two files, with its bootstrap interval of 95%.
+
+  Raises:
+    UserError: they were scored on different items.
+  """
+  # Only in retrieval do the annotations leave open what is scored.
+  texts, others = (x.per_item.get('image_retrieval', {}).keys() for x in (first, second))
+  if differing := sorted(texts ^ others):
+    raise UserError(
+      f'--compare: the files do not score the same captions ({first.summary["captions"]}; '
+      f'{second.summary["captions"]}; {len(differing):,} are in one file only, such as '
+      f'{differing[0]}): use one split and one convention'
+    )
+  differences = {}
+  for name, (values, cluster) in first.items.items():
+    found = bootstrap.paired_difference(values, second.items[name][0], cluster)
+    differences[name] = {
+      'first': first.summary[name],
+      'second': second.summary[name],
+      'difference': found.difference,
+      'interval': [found.low, found.high],
+      'clusters': found.clusters,
+    }
+  return differences

@@ -1,0 +1,179 @@
+"""The batches of retrieval: images with a caption of theirs each, and others to tell it from."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from pixelbert_jax import UserError
+from pixelbert_jax.input.canvases import Canvases
+from pixelbert_jax.input.order import PLAN, Plan, batch_groups
+from pixelbert_jax.input.pipeline import Batch, Batches
+from pixelbert_jax.input.sidecar import Ragged, Sidecar
+from pixelbert_jax.input.truth import Truth
+
+# How often a caption that turns out to be one of the image is drawn again.
+TRIES = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Gallery:
+  """What is ranked: I images, and T captions of them.
+
+  Attributes:
+    image: [I] their numbers in the split, ascending.
+    caption: [T] theirs, ascending.
+    row: [T] the row of each caption's image among the I.
+    existing: how many captions the images have, of which the T may be the first few.
+  """
+
+  image: np.ndarray
+  caption: np.ndarray
+  row: np.ndarray
+  existing: int
+
+
+def choose_gallery(sidecar: Sidecar, images: int = 0, captions: int = 0) -> Gallery:
+  """So many images, evenly spread over a split, with their first captions; 0 is all there are.
+
+  Raises:
+    UserError: there are no images, or one has no caption to be found by.
+  """
+  there = len(sidecar.image_id)
+  chosen = np.arange(there)
+  if 0 < images < there:
+    chosen = np.linspace(0, there - 1, images).round().astype(int)
+  start, end = sidecar.captions.start[chosen], sidecar.captions.start[chosen + 1]
+  count = end - start
+  if not count.sum():
+    raise UserError('the split has no captions to rank: evaluate on another, --config.data.test=')
+  if not count.all():
+    bare = np.flatnonzero(count == 0)
+    raise UserError(
+      f'{len(bare):,} of {len(count):,} images have no caption, as '
+      f'{sidecar.image_id[chosen[bare[0]]].decode()}: build the dataset again without them'
+    )
+  existing = int(count.sum())
+  count = np.minimum(count, captions) if captions else count
+  row = np.repeat(np.arange(len(chosen)), count)
+  place = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+  return Gallery(chosen, start[row] + place, row, existing)
+
+
+def plan_gallery(
+  sidecar: Sidecar, canvases: Canvases, gallery: Gallery, images_per_batch: int
+) -> Plan:
+  """Every image of a gallery once, each with its first caption; weight 0 where filled up."""
+  canvas = canvases.choose(sidecar.size[gallery.image])
+  text = sidecar.captions.start[gallery.image][:, None]
+  matched, weight = np.ones(text.shape, bool), np.ones(text.shape, np.float32)
+  return batch_groups(
+    canvases,
+    canvas,
+    gallery.image,
+    text,
+    matched,
+    weight,
+    images_per_batch,
+    rng=np.random.default_rng(0),  # of which evaluation draws nothing
+    training=False,
+  )
+
+
+def listed(sidecar: Sidecar) -> Sidecar:
+  """A sidecar that knows no claims: of an image is true what is listed with it, word for word."""
+  none = np.zeros(0, np.int32)
+  return dataclasses.replace(sidecar, claim=none, claims=Ragged(none, sidecar.claims.start * 0))
+
+
+def plan_ranking(
+  sidecar: Sidecar,
+  canvases: Canvases,
+  seed: int,
+  epoch: int,
+  images_per_batch: int,
+  texts_per_image: int,
+) -> Plan:
+  """Plans an epoch: every caption comes once with its image, beside others that are not of it.
+
+  The caption of the image is the first of the `texts_per_image`; the others are drawn at random
+  from the whole split (paper section 4.4), anew in each epoch. None reads like one that the image
+  has. Some may yet be true of it: recall counts them as wrong, so what is learnt is which of the
+  true captions are likely an image's own. What does not fill a batch is dropped.
+
+  Raises:
+    UserError: the split has no captions, or its corpus says itself which are true, or nearly every
+      image has the same ones, or there are too few for one batch.
+  """
+  captions = len(sidecar.text)
+  if not captions:
+    raise UserError('the split has no captions')
+  if not sidecar.label.all():
+    raise UserError(
+      'some captions of the split are false of their images: retrieval learns from true ones'
+    )
+  rng = np.random.default_rng([seed, PLAN, epoch])
+  image_of, own = sidecar.caption_image, Truth(listed(sidecar))
+  others = rng.integers(captions, size=(captions, texts_per_image - 1))
+  i, j = np.indices(others.shape).reshape(2, -1)
+  for _ in range(TRIES):
+    wrong = own(image_of[i], others[i, j])
+    i, j = i[wrong], j[wrong]
+    if not len(i):
+      break
+    others[i, j] = rng.integers(captions, size=len(i))
+  wrong = own(image_of[i], others[i, j])
+  i, j = i[wrong], j[wrong]
+  if 2 * len(i) > others.size:
+    raise UserError(
+      f'{len(i):,} of {others.size:,} captions drawn are those of the image, for example '
+      f'{sidecar.caption(others[i[0], j[0]])!r}: there is nothing to tell images apart by'
+    )
+  text = np.concatenate([np.arange(captions)[:, None], others], axis=1)
+  weight = np.ones(text.shape, np.float32)
+  weight[i, j + 1] = 0
+  weight[:, 0] = weight[:, 1:].any(axis=1)  # There is nothing to rank where there is no other.
+  matched = np.broadcast_to(np.arange(texts_per_image) == 0, text.shape)
+  canvas = canvases.choose(sidecar.size)[image_of]
+  return batch_groups(
+    canvases, canvas, image_of, text, matched, weight, images_per_batch, rng, True
+  )
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class RankingBatches(Batches):
+  """The batches of `tasks/retrieval.py`; in evaluation those of the gallery's images alone.
+
+  Attributes:
+    hardest: how many of the other captions an image learns from.
+    most_images: of an evaluation, evenly spread over the split; 0 is all there are.
+    most_captions: of each of these images, its first; 0 is all.
+  """
+
+  hardest: int
+  most_images: int = 0
+  most_captions: int = 0
+
+  @functools.cached_property
+  def gallery(self) -> Gallery:
+    """What an evaluation ranks."""
+    return choose_gallery(self.split.sidecar, self.most_images, self.most_captions)
+
+  def _plan(self, epoch: int) -> Plan:
+    sidecar = self.split.sidecar
+    if not self.training:
+      return plan_gallery(sidecar, self.canvases, self.gallery, self.images)
+    return plan_ranking(sidecar, self.canvases, self.seed, epoch, self.images, self.texts_per_image)
+
+  def _totals(self, step: int) -> dict[str, np.float32]:
+    epoch, number = divmod(step, len(self))
+    return {'retrieval_total': self.plan(epoch).weight[number, :, 0].sum(dtype=np.float32)}
+
+  def _texts(self, plan: Plan, number: int, mine: slice, step: int) -> Batch:
+    ids, mask = self.tokens(plan.text[number, mine])
+    return {
+      'token_ids': ids,
+      'token_mask': mask,
+      'weight': plan.weight[number, mine],
+      'hardest': np.full(len(ids), self.hardest, np.int32),
+    }

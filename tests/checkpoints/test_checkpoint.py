@@ -1,0 +1,448 @@
+"""Checkpoints give back every bit, or say that they cannot."""
+
+import collections
+import contextlib
+import dataclasses
+import io
+import itertools
+import json
+import pathlib
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+
+from pixelbert_jax import sharding
+from pixelbert_jax.checkpoints import checkpoint
+from pixelbert_jax.checkpoints.checkpoint import (
+  CheckpointError,
+  Checkpoints,
+  abstract,
+  load,
+  steps,
+  write_model,
+)
+from pixelbert_jax.checkpoints.workdir import claim_workdir
+from pixelbert_jax.step import State
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIG = {'seed': 0, 'betas': [0.9, 0.999], 'data': {'name': 'scenes'}, 'cnn': {'width': 8}}
+
+
+def make_state(seed):
+  """A state with every kind of leaf, odd values among them, placed as a run does."""
+  rng = np.random.default_rng(seed)
+  params = {
+    'a': {'kernel': rng.normal(size=(3, 4)).astype(np.float32)},
+    'b': np.array([np.nan, np.inf, -0.0, 1e-45, seed], np.float32),
+    'wide': rng.normal(size=(40, 50)).astype(np.float32),  # in a file of its own
+    'half': jnp.arange(seed, seed + 3, dtype=jnp.bfloat16),
+  }
+  moments = optax.adamw(1e-3).init(jax.tree.map(jnp.asarray, params))
+  state = State(
+    step=jnp.int32(seed),
+    params=params,
+    batch_stats={'mean': rng.normal(size=4).astype(np.float32)},
+    opt_state=jax.tree.map(lambda x: (x + rng.normal(size=x.shape)).astype(x.dtype), moments),
+    sums={'loss': jnp.full(2, 0.1)},
+  )
+  return jax.device_put(state, sharding.state_sharding(sharding.make_mesh(), state))
+
+
+def bits(state):
+  return [(x.dtype, x.shape, x.tobytes()) for x in map(np.asarray, jax.tree.leaves(state))]
+
+
+def save(workdir, *steps, keep=2):
+  """Saves `make_state` of these steps in a workdir, of which it makes a run's."""
+  workdir.mkdir(exist_ok=True)
+  words = workdir.with_name('words.txt')
+  words.write_text('[PAD]\ncat\n')
+  claim_workdir(workdir, CONFIG, str(words))
+  with contextlib.closing(Checkpoints(workdir, keep)) as checkpoints:
+    for step in steps:
+      checkpoints.save(step, make_state(step))
+
+
+def restore(workdir):
+  with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+    return checkpoints.restore(abstract(make_state(0)))
+
+
+def flip(path, position=None):
+  """Changes one byte of a file: that in the middle, or at `position`."""
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2 if position is None else position] ^= 0x10
+  path.write_bytes(content)
+
+
+def largest(folder):
+  """The file that holds the largest array."""
+  return max((path for path in folder.rglob('*') if path.is_file()), key=lambda p: p.stat().st_size)
+
+
+def test_the_step_with_the_best_score_is_kept_and_taken(tmp_path):
+  folder = tmp_path / 'run'
+  save(folder)
+  with contextlib.closing(Checkpoints(folder, keep=1)) as checkpoints:
+    assert checkpoints.chosen is None
+    for step, score in {5: 0.5, 10: 0.7, 15: 0.7, 20: 0.6, 25: None}.items():
+      checkpoints.save(step, make_state(step), score)
+    assert checkpoints.chosen == (10, 0.7)
+  assert steps(folder) == [10, 25]
+  # Another process finds it too; a run goes on from the newest.
+  with contextlib.closing(Checkpoints(folder, keep=1)) as checkpoints:
+    assert checkpoints.chosen == (10, 0.7)
+    assert int(checkpoints.restore(abstract(make_state(0))).step) == 25
+  assert load(folder).step == 10
+  assert load(f'{folder}@25').step == 25
+  flip(largest(folder / 'checkpoints/10/model'))
+  assert load(folder).step == 25
+
+
+@pytest.fixture
+def workdir(tmp_path):
+  """That of a run with the steps 5 and 10."""
+  save(tmp_path / 'run', 5, 10)
+  return tmp_path / 'run'
+
+
+@pytest.fixture
+def converted(tmp_path):
+  """What `convert` writes: one model, no training state."""
+  (tmp_path / 'bert.txt').write_text('[PAD]\ncat\n')
+  variables = jax.tree.map(np.asarray, make_state(7).variables)
+  folder = tmp_path / 'deep' / 'converted'
+  write_model(folder, CONFIG, variables, tmp_path / 'bert.txt', {'conversion.json': b'{"a": 1}'})
+  return folder
+
+
+def test_every_bit_comes_back(tmp_path):
+  save(tmp_path, 5)
+  restored = restore(tmp_path)
+  assert bits(restored) == bits(make_state(5))
+  assert jax.tree.structure(restored) == jax.tree.structure(make_state(5))
+  assert restored.params['b'].sharding == make_state(5).params['b'].sharding
+
+
+def test_the_newest_is_restored_and_the_last_few_are_kept(tmp_path):
+  save(tmp_path, 1, 2, 3, keep=2)
+  save(tmp_path, 3, 4, keep=2)  # Saving a step once more is nothing.
+  with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+    assert checkpoints.latest == 4
+  assert bits(restore(tmp_path)) == bits(make_state(4))
+  assert steps(tmp_path) == [3, 4]
+
+
+def test_nothing_is_there_at_first(tmp_path):
+  save(tmp_path)
+  with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+    assert checkpoints.latest is None
+
+
+def test_a_step_taken_at_once_does_not_disturb_the_save(tmp_path):
+  # The next step is given the memory of the state that is being written.
+  step = jax.jit(lambda state: jax.tree.map(lambda x: x * 0 + 7, state), donate_argnums=0)
+  state = make_state(1)._replace(params={'large': jnp.ones((2000, 1000))})
+  like = abstract(state)
+  save(tmp_path)
+  with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+    checkpoints.save(1, state)
+    for _ in range(10):
+      state = step(state)
+    jax.block_until_ready(state)
+  with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+    restored = checkpoints.restore(like)
+  assert int(state.step) == 7
+  assert int(restored.step) == 1
+  np.testing.assert_array_equal(restored.params['large'], 1)
+
+
+def test_a_checkpoint_loads_after_moving_its_folder_alone(workdir, converted, tmp_path):
+  for folder, step in ((workdir, 10), (converted, 7)):
+    moved = shutil.move(folder, tmp_path / 'there' / folder.name)
+    (tmp_path / 'words.txt').unlink(missing_ok=True)
+    found = load(moved)
+    assert bits(found.variables) == bits(make_state(step).variables)
+    assert jax.tree.structure(found.variables) == jax.tree.structure(make_state(0).variables)
+    assert (found.config, found.folder) == (CONFIG, moved)
+    assert found.vocabulary.read_text() == '[PAD]\ncat\n'
+    assert isinstance(found.vocabulary, pathlib.Path)
+    assert {type(x) for x in jax.tree.leaves(found.variables)} == {np.ndarray}
+  assert found.step == 0
+  assert bits(restore(tmp_path / 'there' / 'run')) == bits(make_state(10))
+
+
+def test_a_step_may_be_named(workdir):
+  assert load(workdir).step == 10
+  assert load(f'{workdir}@10').step == 10
+  found = load(f'{workdir}@5')
+  assert found.step == 5
+  assert bits(found.variables) == bits(make_state(5).variables)
+  workdir.rename(workdir.with_name('run@7'))  # Not a step, if there is such a folder.
+  assert load(workdir.with_name('run@7')).step == 10
+
+
+def test_a_model_is_loaded_to_where_a_state_lies(workdir):
+  mesh = sharding.make_mesh()
+  found = load(workdir, mesh)
+  expected = make_state(10).variables
+  assert bits(found.variables) == bits(expected)
+  same = jax.tree.map(lambda a, b: a.sharding == b.sharding, found.variables, expected)
+  assert all(jax.tree.leaves(same))
+
+
+def test_a_model_is_read_without_optimiser_state(workdir):
+  shutil.rmtree(workdir / 'checkpoints/10/training')
+  assert bits(load(workdir).variables) == bits(make_state(10).variables)
+
+
+def test_what_is_no_checkpoint_is_told_in_one_line(workdir, tmp_path):
+  (tmp_path / 'other').mkdir()
+  (tmp_path / 'began' / 'checkpoints' / '5.orbax-checkpoint-tmp').mkdir(parents=True)
+  for spec, part in {
+    tmp_path / 'nowhere': 'no such folder',
+    f'{tmp_path}/nowhere@3': f'{tmp_path}/nowhere: no such folder',
+    tmp_path / 'words.txt': 'no such folder',
+    tmp_path / 'other': 'is not a checkpoint',
+    tmp_path / 'began': 'is not a checkpoint (no step in checkpoints/)',
+    f'{workdir}@7': 'has no step 7: it has 5, 10',
+    f'{workdir}@x': 'no such folder',
+  }.items():
+    with pytest.raises(CheckpointError) as caught:
+      load(spec)
+    assert part in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert '\n' not in str(caught.value)
+
+
+def test_a_bucket_is_read_through_the_file_layer(converted, monkeypatch):
+  bucket = FakeBucket('gs://bucket/converted', converted)
+  restore = ocp.StandardCheckpointer.restore
+  monkeypatch.setattr(
+    ocp.StandardCheckpointer, 'restore', lambda self, path, *like: restore(self, path.local, *like)
+  )
+  monkeypatch.setattr(checkpoint, 'epath', types.SimpleNamespace(Path=bucket.at))
+  found = load('gs://bucket/converted')
+  assert bits(found.variables) == bits(make_state(7).variables)
+  assert str(found.folder) == 'gs://bucket/converted'
+  assert found.vocabulary.read_text() == '[PAD]\ncat\n'  # a copy that a tokeniser can open
+  monkeypatch.undo()
+  assert converted not in found.vocabulary.parents
+
+
+@dataclasses.dataclass
+class FakeBucket:
+  """Files of a bucket, which in truth lie in `local`. It is no path to the operating system."""
+
+  spec: str
+  local: pathlib.Path
+
+  def at(self, spec):
+    assert str(spec) == self.spec
+    return self
+
+  def __str__(self):
+    return self.spec
+
+  def __truediv__(self, other):
+    return FakeBucket(f'{self.spec}/{other}', self.local / other)
+
+  def __getattr__(self, name):
+    assert name in ('name', 'exists', 'is_dir', 'read_text', 'read_bytes', 'iterdir'), name
+    return getattr(self.local, name)
+
+
+# --- Writing a model ---------------------------------------------------------------------
+
+
+def test_a_model_is_written_whole_or_not_at_all(converted, tmp_path):
+  assert {path.name for path in converted.iterdir()} == {
+    *('config.json', 'vocab.txt', 'conversion.json', 'checkpoints')
+  }
+  assert json.loads((converted / 'config.json').read_text()) == CONFIG
+  assert {path.name for path in (converted / 'checkpoints/0').iterdir()} >= {'model', 'manifest'}
+  assert not (converted / 'checkpoints/0/training').exists()
+  before = {path: path.read_bytes() for path in converted.rglob('*') if path.is_file()}
+  variables, words = make_state(1).variables, tmp_path / 'bert.txt'
+  with pytest.raises(CheckpointError, match=f'{converted} is not empty'):
+    write_model(converted, CONFIG, variables, words)
+  assert {path: path.read_bytes() for path in converted.rglob('*') if path.is_file()} == before
+  with pytest.raises(FileNotFoundError):
+    write_model(tmp_path / 'new', CONFIG, variables, tmp_path / 'no words')
+  with pytest.raises(TypeError):
+    write_model(tmp_path / 'new', CONFIG | {'a': {1, 2}}, variables, words)
+  assert {path.name for path in tmp_path.iterdir()} == {'bert.txt', 'deep'}
+  (tmp_path / 'new').mkdir()
+  write_model(tmp_path / 'new', CONFIG, variables, words)
+  assert bits(load(tmp_path / 'new').variables) == bits(variables)
+
+
+# --- Damage ------------------------------------------------------------------------------
+
+
+def test_a_damaged_array_is_never_restored_and_the_step_before_is_taken(workdir, capsys):
+  flip(largest(workdir / 'checkpoints/10/model'))
+  assert bits(load(workdir).variables) == bits(make_state(5).variables)
+  line = f'{workdir}/checkpoints/10 is damaged (model/params/wide is not what was saved): '
+  assert capsys.readouterr().err == f'{line}taking step 5\n'
+  with pytest.raises(CheckpointError, match='step 10: model/params/wide is not what was saved'):
+    load(f'{workdir}@10')
+  assert steps(workdir) == [5, 10]  # Who reads changes nothing.
+  assert bits(restore(workdir)) == bits(make_state(5))
+  assert capsys.readouterr().err == f'{line}taking step 5\n'
+  # The run saves that step again, and goes on from it.
+  save(workdir, 10)
+  assert bits(restore(workdir)) == bits(make_state(10))
+  assert (workdir / 'checkpoints/10.damaged').is_dir()
+  assert capsys.readouterr().err == ''
+
+
+def test_damaged_training_state_is_seen_too(workdir, capsys):
+  flip(largest(workdir / 'checkpoints/10/training'))
+  assert bits(restore(workdir)) == bits(make_state(5))
+  assert 'checkpoints/10 is damaged (training/opt_state' in capsys.readouterr().err
+
+
+def test_with_no_step_left_it_is_an_error_and_nothing_is_moved(workdir):
+  for step in (5, 10):
+    flip(largest(workdir / f'checkpoints/{step}/model'))
+  for attempt in (load, restore):
+    with pytest.raises(CheckpointError, match=r'step 10: .* is not what .*; step 5: ') as caught:
+      attempt(workdir)
+    assert '\n' not in str(caught.value)
+  assert steps(workdir) == [5, 10]
+
+
+def test_steps_that_are_half_deleted_or_renamed_or_of_an_earlier_version_are_refused(workdir):
+  for path in (workdir / 'checkpoints/5').iterdir():
+    if path.name != 'model':
+      shutil.rmtree(path) if path.is_dir() else path.unlink()
+  with pytest.raises(CheckpointError, match='step 5: no manifest: saved by an earlier version'):
+    load(f'{workdir}@5')
+  (workdir / 'checkpoints/10').rename(workdir / 'checkpoints/12')
+  with pytest.raises(CheckpointError, match='step 12: it was saved as step 10; step 5: no manif'):
+    restore(workdir)
+
+
+def test_a_state_of_another_shape_is_an_error_and_not_damage(workdir):
+  like = make_state(0)
+  like = like._replace(params=like.params | {'b': jnp.zeros(4)}, sums={})
+  with (
+    contextlib.closing(Checkpoints(workdir)) as checkpoints,
+    pytest.raises(CheckpointError) as caught,
+  ):
+    checkpoints.restore(abstract(like))
+  assert type(caught.value) is CheckpointError  # and not DamagedError
+  assert 'model/params/b is float32 [5] there and float32 [4] here' in str(caught.value)
+  assert 'training/sums/loss is float32 [2] there and absent here' in str(caught.value)
+  assert steps(workdir) == [5, 10]
+
+
+def one_by_one(workdir, copy, chance):
+  """Copies of a workdir, in each of which one byte at random is another; and where.
+
+  The first time it is one of the vocabulary, which no step can do without: how many files there are
+  beside it, and so whether chance would come to it, depends on Orbax, which names them at random.
+  """
+  files = sorted(path.relative_to(workdir) for path in workdir.rglob('*') if path.is_file())
+  for path in itertools.chain(
+    [pathlib.Path('vocab.txt')], iter(lambda: chance.choice(files), None)
+  ):
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(workdir, copy)
+    content = bytearray((workdir / path).read_bytes())
+    position = chance.randrange(len(content))
+    content[position] ^= chance.randrange(1, 256)
+    (copy / path).write_bytes(content)
+    yield path, position
+
+
+def resume(folder):
+  claim_workdir(folder, CONFIG, str(folder.with_name('words.txt')))
+  state = restore(folder)
+  return int(state.step), state
+
+
+def read(folder):
+  found = load(folder)
+  assert found.vocabulary.read_text() == '[PAD]\ncat\n'
+  assert found.config == CONFIG
+  return found.step, found.variables
+
+
+def flip_everywhere(folder):
+  """Flips a byte of `folder/run` at 100 random places, loads and resumes; counts what came."""
+  outcomes, copy = collections.Counter(), folder / 'copy'
+  attempts = {read: lambda state: state.variables, resume: lambda state: state}
+  for where in itertools.islice(one_by_one(folder / 'run', copy, random.Random(0)), 100):
+    for attempt, part in attempts.items():  # To resume may move a step: it comes last.
+      said = io.StringIO()
+      try:
+        with contextlib.redirect_stderr(said):
+          step, found = attempt(copy)
+      except CheckpointError as error:
+        one_line = re.fullmatch(f'.*{copy}.*', str(error))
+        outcomes[f'{attempt.__name__} error' if one_line else str(error)] += 1
+        continue
+      assert bits(found) == bits(part(make_state(step))), where
+      assert (f'{copy}/checkpoints/10 is damaged' in said.getvalue()) == (step == 5), where
+      outcomes[f'{attempt.__name__} {step}'] += 1
+  return outcomes
+
+
+def test_a_byte_flipped_anywhere_never_gives_wrong_values(workdir):
+  # In a process of its own: where one read of several fails, Orbax abandons the others, of which
+  # Python complains at any time later.
+  program = (
+    'import json, pathlib, sys\nfrom tests.checkpoints.test_checkpoint import flip_everywhere\n'
+  )
+  program += 'print(json.dumps(flip_everywhere(pathlib.Path(sys.argv[1]))))'
+  done = subprocess.run(
+    [sys.executable, '-c', program, workdir.parent], cwd=ROOT, capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  outcomes = json.loads(done.stdout.splitlines()[-1])
+  assert outcomes.keys() == {
+    *('read error', 'read 5', 'read 10', 'resume error', 'resume 5', 'resume 10')
+  }
+
+
+SAVE = """
+import itertools, pathlib, sys
+from tests.checkpoints.test_checkpoint import Checkpoints, make_state
+checkpoints = Checkpoints(pathlib.Path(sys.argv[1]))
+for step in itertools.count((checkpoints.latest or 0) + 1):
+  print(step, flush=True)
+  checkpoints.save(step, make_state(step))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_killed_while_it_saves_leaves_what_it_saved_before(tmp_path, capsys):
+  chance, reached = random.Random(0), 0
+  save(tmp_path)
+  for _ in range(6):
+    command = [sys.executable, '-c', SAVE, tmp_path]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+      for number in range(1, 4):  # A save begins when the one before is done.
+        assert int(process.stdout.readline()) == reached + number
+      time.sleep(chance.uniform(0, 0.5))
+      process.send_signal(signal.SIGKILL)
+    found = load(tmp_path)
+    assert bits(found.variables) == bits(make_state(found.step).variables)
+    assert bits(restore(tmp_path)) == bits(make_state(found.step))
+    assert found.step > reached
+    reached = found.step
+  assert 'damaged' not in capsys.readouterr().out  # The newest is written before it has its name.

@@ -1,0 +1,243 @@
+"""The configurations: the paper's numbers, and the same fields whatever the size."""
+
+import functools
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from configs import nlvr, nlvr2, retrieval, vqa
+from configs.pretrain import VARIANTS, get_config
+from pixelbert_jax import configuration
+from pixelbert_jax.checkpoints.starting import BACKBONE
+from pixelbert_jax.convert import caffe2
+from pixelbert_jax.input.canvases import Canvases
+from pixelbert_jax.input.image import choose_canvas
+from pixelbert_jax.train import init_variables, make_model
+
+# shared/paper.md: number by number; what it calls open has the default it gives there.
+PAPER = {
+  'init_from': '',
+  'sampled_pixels': 100,
+  'mask_share': 0.15,
+  'batch_size': 4096,
+  'epochs': 40,
+  'text.length': 40,
+  'image.shorter': 800,
+  'image.longer': 1333,
+  'image.mean': (0.485, 0.456, 0.406),
+  'image.deviation': (0.229, 0.224, 0.225),
+  'cnn.stages': (3, 4, 6, 3),
+  'cnn.width': 64,
+  'cnn.groups': 1,
+  'cnn.group_width': 0,
+  'cnn.stem': '7x7',
+  'cnn.total_stride': 64,
+  'cnn.batch_norm': '',
+  'transformer.layers': 12,
+  'transformer.width': 768,
+  'transformer.heads': 12,
+  'transformer.mlp_width': 3072,
+  'transformer.max_positions': 512,
+  'transformer.dropout': 0.1,
+  'transformer.init_std': 0.02,
+  'optimizer.cnn_rule': 'sgd',
+  'optimizer.cnn_rate': 1e-2,
+  'optimizer.cnn_decay': 5e-4,
+  'optimizer.cnn_momentum': 0.9,
+  'optimizer.transformer_rate': 1e-4,
+  'optimizer.transformer_decay': 1e-2,
+  'optimizer.betas': (0.9, 0.999),
+  'optimizer.epsilon': 1e-8,
+  'optimizer.cnn_warmup_steps': 1000,
+  'optimizer.transformer_warmup_steps': 1000,
+  'optimizer.clip_norm': 10.0,
+  'optimizer.decay_epochs': (25, 35),
+  'optimizer.decay_factor': 0.1,
+}
+RESNEXT = {'cnn.groups': 32, 'cnn.group_width': 8}
+DETECTRON = {'image.mean': caffe2.MEAN, 'image.deviation': caffe2.DEVIATION}
+SMALLER = {'image.shorter': 600, 'image.longer': 1000}
+DIFFERENCES = {
+  'r50': {'micro_batches': 1},
+  'r50_1gpu': {'micro_batches': 128, 'batch_size': 4096},
+  'x101': {'cnn.stages': (3, 4, 23, 3), **RESNEXT},
+  'x152': {'cnn.stages': (3, 8, 36, 3), **RESNEXT, **SMALLER, **DETECTRON},
+}
+
+
+VQA = {
+  'batch_size': 256,
+  'epochs': 18,
+  'sampled_pixels': 0,
+  'optimizer.decay_epochs': (12, 16),
+  'optimizer.warmup_epochs': 0.1,
+  'data.name': 'vqa_v2',
+}
+# Of pre-training alone; nor does a warm-up in steps count where there is one in epochs.
+PRETRAINING = {'mask_share', 'init_from'}
+PRETRAINING |= {f'optimizer.{part}_warmup_steps' for part in ('cnn', 'transformer')}
+
+
+def flat(config, prefix=''):
+  fields = {}
+  for name, value in config.items():
+    deeper = isinstance(value, dict)
+    fields |= flat(value, f'{prefix}{name}.') if deeper else {prefix + name: value}
+  return fields
+
+
+@pytest.mark.parametrize('variant', ['r50', 'x101', 'x152'])
+def test_numbers_of_the_papers_vqa(variant):
+  found = flat(vqa.get_config(variant).to_dict())
+  shared = {k: x for k, x in (PAPER | DIFFERENCES[variant]).items() if k not in PRETRAINING}
+  expected = shared | {'micro_batches': 1} | VQA
+  assert {name: found[name] for name in expected} == expected
+  assert found['init_from'] == f'runs/pretrain-{variant}-s0'
+
+
+FINE_TUNED = {m.__name__.removeprefix('configs.'): m for m in (vqa, nlvr2, nlvr, retrieval)}
+
+
+@pytest.mark.parametrize(
+  ('name', 'variant'),
+  [(n, variant) for n, module in FINE_TUNED.items() for variant in module.VARIANTS],
+)
+def test_every_variant_fits_the_pre_training_it_starts_from(name, variant):
+  module = FINE_TUNED[name]
+  found = flat(module.get_config(variant).to_dict())
+  start = fields('' if (name, variant) == ('nlvr', 'nlvr') else variant.partition('_')[0])
+  assert {n: found[n] for n in BACKBONE} == {n: start[n] for n in BACKBONE}
+  assert found.keys() == flat(module.get_config('r50').to_dict()).keys()
+  assert (found['name'], found['variant']) == (name, variant)
+  configuration.check(module.get_config(variant))
+
+
+def test_numbers_of_the_paper_for_nlvr2_and_retrieval():
+  found = flat(nlvr2.get_config('x152').to_dict())
+  expected = {'batch_size': 128, 'epochs': 18.0, 'optimizer.decay_epochs': (12.0, 16.0)}
+  expected |= {'optimizer.cnn_rate': 1e-2, 'optimizer.transformer_rate': 1e-4, 'sampled_pixels': 0}
+  assert {name: found[name] for name in expected} == expected
+  for variant, data, epochs, decay in (
+    ('r50_f30k', 'flickr30k', 10.0, 6.0),
+    ('r50_coco', 'coco_karpathy', 4.0, 2.0),
+    ('r50', 'coco_karpathy', 4.0, 2.0),
+  ):
+    found = flat(retrieval.get_config(variant).to_dict())
+    expected = {'data.name': data, 'epochs': epochs, 'optimizer.decay_epochs': (decay,)}
+    expected |= {'texts_per_image': 21, 'batch_size': 512 * 21, 'hardest': 5, 'sampled_pixels': 0}
+    expected |= {'optimizer.cnn_rule': 'none', 'optimizer.transformer_rate': 1e-4}
+    expected |= {'optimizer.transformer_decay': 1e-2}
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_retrieval_needs_a_caption_beside_the_images_own():
+  config = retrieval.get_config('test')
+  config.texts_per_image = 1
+  with pytest.raises(
+    configuration.ConfigurationError, match='texts_per_image is the caption of an'
+  ):
+    configuration.check(config)
+
+
+def fields(variant):
+  return flat(get_config(variant).to_dict())
+
+
+@pytest.mark.parametrize('variant', DIFFERENCES)
+def test_numbers_of_the_paper(variant):
+  found = fields(variant)
+  expected = PAPER | DIFFERENCES[variant]
+  assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize('variant', ['r50_1gpu', 'x101', 'x152'])
+def test_others_differ_from_resnet50_in_little(variant):
+  found, base = fields(variant), fields('r50')
+  allowed = {'variant', 'image.canvases'} | DIFFERENCES[variant].keys()
+  assert {name for name in found if found[name] != base[name]} <= allowed
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_every_variant_has_the_same_fields_of_the_same_types(variant):
+  found, paper = fields(variant), fields('r50')
+  assert found.keys() == paper.keys()
+  assert {n: type(x) for n, x in found.items()} == {n: type(x) for n, x in paper.items()}
+  assert (found['name'], found['variant']) == ('pretrain', variant)
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_canvases_hold_every_image(variant):
+  config = get_config(variant)
+  canvases = Canvases(config.image.shorter, config.image.longer, tuple(config.image.canvases))
+  assert all(side % 64 == 0 for canvas in canvases.shapes for side in canvas)
+  if variant in ('nlvr', 'test', ''):
+    sizes = {'nlvr': (100, 400)}.get(variant, (64, 64))
+    assert choose_canvas(canvases.target(np.array([sizes])), canvases.shapes) == [0]
+    return
+  sizes = np.stack(np.meshgrid(np.arange(40, 2000, 37), np.arange(40, 2000, 31)), -1)
+  target = canvases.target(sizes.reshape(-1, 2))
+  chosen = np.array(canvases.shapes)[choose_canvas(target, canvases.shapes)]
+  assert (chosen >= target).all()
+  # Usual photographs, 4:3 either way, leave at most an eighth of the canvas empty.
+  for size in [(480, 640), (640, 480)]:
+    target = canvases.target(np.array([size]))
+    chosen = np.array(canvases.shapes)[choose_canvas(target, canvases.shapes)]
+    assert target.prod() > 0.875 * chosen.prod()
+
+
+@functools.cache
+def parameters(variant):
+  """Shapes of the parameters of a variant, by path."""
+  config = get_config(variant)
+  batch = {
+    'image': np.zeros((1, *config.image.canvases[0], 3), np.uint8),
+    'size': np.array(config.image.canvases[:1]),
+    'token_ids': np.zeros((1, 1, config.text.length), np.int32),
+    'token_mask': np.ones((1, 1, config.text.length), bool),
+    'mlm_position': np.zeros((1, 1, 2), np.int32),
+  }
+  model = make_model(config, 30_522)
+  shapes = jax.eval_shape(lambda: init_variables(model, 0, batch))['params']
+  return {
+    '/'.join(key.key for key in path): x.shape
+    for path, x in jax.tree_util.tree_leaves_with_path(shapes)
+  }
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_every_variant_makes_a_model_and_a_config_file(variant):
+  assert json.loads(json.dumps(get_config(variant).to_dict()))
+  assert {name.split('/')[0] for name in parameters(variant)} == {
+    'backbone',
+    'itm',
+    'mlm_bias',
+    'mlm_transform',
+    'pooler',
+  }
+
+
+@pytest.mark.parametrize(
+  ('variant', 'layers', 'cnn'),
+  # torchvision's counts, less the 2,049,000 of the head; it has no ResNeXt-152.
+  [('r50', 50, 25_557_032 - 2_049_000), ('x101', 101, 88_791_336 - 2_049_000), ('x152', 152, None)],
+)
+def test_parameters_are_as_many_as_published(variant, layers, cnn):
+  count = {name: math.prod(shape) for name, shape in parameters(variant).items()}
+
+  def total(prefix):
+    return sum(n for name, n in count.items() if name.startswith(prefix))
+
+  assert 3 * sum(get_config(variant).cnn.stages) + 2 == layers
+  if cnn:
+    assert total('backbone/cnn/') == cnn
+  # BERT-base without its token types.
+  assert total('backbone/encoder/') == 85_054_464
+  assert total('backbone/text/') == (30_522 + 512 + 2) * 768
+
+
+def test_an_unknown_variant_is_told_the_known_ones():
+  with pytest.raises(ValueError, match=r"no variant 'r101': test, nlvr, r50, r50_1gpu, x101, x152"):
+    get_config('r101')

@@ -1,0 +1,125 @@
+"""The notebook, launch/colab_evaluate.ipynb: run from its top, from a clone, as a reader would."""
+
+import base64
+import configparser
+import io
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import jupytext
+import nbformat
+import numpy as np
+import pytest
+from nbclient import NotebookClient
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+NOTEBOOK = ROOT / 'launch/colab_evaluate.ipynb'
+
+
+def parameters(source: str) -> dict[str, str]:
+  return dict(re.findall(r"^(\w+) = '(.*)'  # @param", source, re.MULTILINE))
+
+
+def first_cell() -> dict[str, str]:
+  """The parameters of the notebook."""
+  notebook = nbformat.read(NOTEBOOK, as_version=4)
+  return parameters(next(c.source for c in notebook.cells if c.cell_type == 'code'))
+
+
+def test_the_pair_says_the_same():
+  script = jupytext.read(NOTEBOOK.with_suffix('.py'))
+  notebook = nbformat.read(NOTEBOOK, as_version=4)
+  cells = [[(c.cell_type, c.source) for c in pair.cells] for pair in (script, notebook)]
+  assert cells[0] == cells[1], 'run `jupytext --sync launch/colab_evaluate.py`'
+  assert not any(c.get('outputs') for c in notebook.cells)
+
+
+def test_it_clones_this_version_and_the_badge_opens_it():
+  setup = configparser.ConfigParser()
+  setup.read(ROOT / 'setup.cfg')
+  url, tag = setup['metadata']['url'], f'v{setup["metadata"]["version"]}'
+  assert first_cell()['REPOSITORY'] == url
+  assert first_cell()['TAG'] == tag
+  colab = url.replace('https://github.com', 'https://colab.research.google.com/github')
+  badge = f'({colab}/blob/{tag}/launch/colab_evaluate.ipynb)'
+  assert badge in (ROOT / 'README.md').read_text()
+
+
+@pytest.fixture
+def published(tmp_path):
+  """A repository in which this tree has the tag that the notebook asks for."""
+  identity = [x for name in ('name', 'email') for x in ('-c', f'user.{name}=tests')]
+
+  def git(*arguments):
+    command = 'git', '-C', ROOT, *identity, *arguments
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+  commit = git('stash', 'create') or git('rev-parse', 'HEAD')  # what is not committed, too
+  subprocess.run(['git', 'init', '--quiet', '--bare', tmp_path / 'published'], check=True)
+  git('push', '--quiet', tmp_path / 'published', f'{commit}:refs/tags/{first_cell()["TAG"]}')
+  return f'file://{tmp_path}/published'
+
+
+@pytest.fixture
+def kernel(tmp_path, monkeypatch, few_scenes):
+  """A fresh environment that has what this one has, but for the package; its kernel's name."""
+  python = tmp_path / 'venv/bin/python'
+  subprocess.run([sys.executable, '-m', 'venv', '--without-pip', tmp_path / 'venv'], check=True)
+  packages = pathlib.Path(pytest.__file__).parents[1]
+  (found,) = tmp_path.glob('venv/lib/python3*/site-packages')
+  (found / 'others.pth').write_text(f'{packages}\n')
+  spec = {'argv': [str(python), '-m', 'ipykernel_launcher', '-f', '{connection_file}']}
+  (tmp_path / 'jupyter/kernels/fresh').mkdir(parents=True)
+  (tmp_path / 'jupyter/kernels/fresh/kernel.json').write_text(
+    json.dumps(spec | {'display_name': 'fresh', 'language': 'python'})
+  )
+  monkeypatch.setenv('JUPYTER_PATH', str(tmp_path / 'jupyter'))
+  monkeypatch.setenv('PATH', f'{python.parent}{os.pathsep}{os.environ["PATH"]}')
+  monkeypatch.setenv('TFDS_DATA_DIR', str(few_scenes))
+  monkeypatch.setenv('PYDEVD_DISABLE_FILE_VALIDATION', '1')
+  return 'fresh'
+
+
+def pictures(cell) -> list[np.ndarray]:
+  shown = [out.data['image/png'] for out in cell.outputs if 'image/png' in out.get('data', {})]
+  return [np.asarray(Image.open(io.BytesIO(base64.b64decode(x))).convert('RGB')) for x in shown]
+
+
+def printed(cell) -> str:
+  return ''.join(out.get('text', '') for out in cell.outputs)
+
+
+@pytest.mark.slow
+def test_it_runs_from_the_top(published, kernel, tmp_path):
+  notebook = nbformat.read(NOTEBOOK, as_version=4)
+  Image.new('RGB', (300, 200), (200, 30, 30)).save(tmp_path / 'photo.png')
+  new = {'REPOSITORY': published, 'VARIANT': ':test', 'PHOTO': str(tmp_path / 'photo.png')}
+  for cell in notebook.cells:
+    for name in parameters(cell.source).keys() & new:
+      cell.source = re.sub(rf"^{name} = '.*?'", f'{name} = {new[name]!r}', cell.source, flags=re.M)
+  NotebookClient(
+    notebook, timeout=600, kernel_name=kernel, resources={'metadata': {'path': tmp_path}}
+  ).execute()
+
+  installing, training, evaluating, answers, looking, photo = [
+    c for c in notebook.cells if c.cell_type == 'code'
+  ][1:]
+  assert (tmp_path / 'pixelbert_jax/runs/pretrain-test-s0/checkpoints').is_dir(), printed(
+    installing
+  )
+  assert 'questions' in printed(training)
+  scored = json.loads((tmp_path / 'pixelbert_jax/runs/scored/predictions/test.json').read_text())
+  assert len(scored) > 50
+  assert 'accuracy' in printed(evaluating)
+  (figure,) = pictures(answers)
+  assert figure.shape[0] > 500
+  assert figure.std() > 20
+  assert len(pictures(looking)) == 3
+  (heat,) = pictures(photo)
+  assert heat.std() > 20
+  assert 'rendered scenes' in printed(looking)

@@ -1,0 +1,75 @@
+"""A short run on each of several meshes, in a process with its own devices.
+
+    JAX_NUM_CPU_DEVICES=8 python -m tests.support.mesh_run DATA_DIR float32 1x8 8x1 2x4
+
+prints a JSON object: for each mesh the losses of the steps, the metrics of an evaluation whose last
+batch is not full, how many parameters are split, and the scores of retrieval, a row an image.
+"""
+
+import json
+import sys
+
+import jax
+import numpy as np
+
+from configs import retrieval
+from configs.pretrain import get_config
+from pixelbert_jax import sharding
+from pixelbert_jax.experiment import make_batches, make_evaluator, make_model, prepare_data, resolve
+from pixelbert_jax.score.partial import Matrix
+from pixelbert_jax.tasks import pretraining
+from pixelbert_jax.tasks.evaluator import Evaluator
+from pixelbert_jax.tasks.sums import finish
+from pixelbert_jax.train import init_state
+
+STEPS = 20
+
+
+def run(config, data, fsdp):
+  """Trains for STEPS steps and evaluates."""
+  mesh = sharding.make_mesh(data, fsdp)
+  batches = make_batches(config, prepare_data(config))
+  model = make_model(config, len(batches['train'].tokenizer.words))
+  state, step, _ = init_state(config, model, batches['train'], mesh)
+  if config.dtype == 'float64':
+    wide = jax.tree.map(lambda x: x.astype(x.dtype if x.dtype == np.int32 else np.float64), state)
+    state = jax.device_put(wide, sharding.state_sharding(mesh, wide))
+  losses = []
+  for number in range(STEPS):
+    state = step(state, [sharding.global_batch(mesh, batches['train'][number])])
+    losses.append(finish(jax.device_get(state.sums))['loss'])
+    state = state._replace(sums=jax.tree.map(np.zeros_like, jax.device_get(state.sums)))
+  metrics = Evaluator(pretraining, model, mesh, 1)(state.variables, batches['validation'])
+  scores = scores_of_retrieval(config.data.data_dir, config.dtype, mesh)
+  split = sum(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state.params))
+  return {'losses': losses, 'metrics': metrics, 'split': split, 'scores': scores}
+
+
+def scores_of_retrieval(data_dir, dtype, mesh):
+  """Of images with their captions by a model that is not trained; the last block is not full."""
+  config = resolve(retrieval.get_config('test'))
+  config.data.data_dir, config.dtype, config.batch_size = data_dir, dtype, 16 * 4
+  config.eval_images, config.transformer.width, config.transformer.mlp_width = 21, 128, 512
+  batches = make_batches(config, prepare_data(config))
+  model = make_model(config, len(batches['train'].tokenizer.words))
+  state, *_ = init_state(config, model, batches['train'], mesh)
+  ranker, gallery = make_evaluator(config, model, mesh), batches['validation'].gallery
+  matrix = Matrix((len(gallery.image), len(gallery.caption)))
+  ranker.fill(matrix, state.variables, batches['validation'])
+  return matrix.scores.tolist()
+
+
+def main(data_dir, dtype, *meshes):
+  """Runs on each mesh and prints what came out."""
+  jax.config.update('jax_enable_x64', dtype == 'float64')
+  jax.config.update('jax_disable_most_optimizations', True)
+  config = resolve(get_config('test'))
+  config.data.data_dir, config.dtype = data_dir, dtype
+  config.batch_size, config.optimizer.transformer_warmup_steps = 64, 5
+  # Wide enough that some parameters are large enough to be split.
+  config.transformer.width, config.transformer.mlp_width = 128, 512
+  print(json.dumps({mesh: run(config, *map(int, mesh.split('x'))) for mesh in meshes}))
+
+
+if __name__ == '__main__':
+  main(*sys.argv[1:])

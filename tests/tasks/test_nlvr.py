@@ -1,0 +1,307 @@
+"""NLVR2 and NLVR: loss, batches, the model of pairs, and runs of their `:test` variants."""
+
+import csv
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import torch
+from ml_collections import ConfigDict
+
+from configs import nlvr, nlvr2, pretrain
+from data import build as build_lib
+from data.build import open_dataset
+from pixelbert_jax import UserError
+from pixelbert_jax.checkpoints import checkpoint
+from pixelbert_jax.experiment import init_variables, make_batches, make_model, resolve
+from pixelbert_jax.input.image import decode, model_input
+from pixelbert_jax.input.sidecar import Statements
+from pixelbert_jax.input.truth import Truth
+from pixelbert_jax.main import main
+from pixelbert_jax.score import __main__ as score
+from pixelbert_jax.score import nlvr2 as official
+from pixelbert_jax.score.predictions import read_nlvr, read_nlvr2
+from pixelbert_jax.tasks import nlvr as task
+from pixelbert_jax.tasks import sums as sums_lib
+from pixelbert_jax.train import DONE, train
+from tests.support import corpora
+from tests.support.runs import metrics
+
+STEPS = 8
+
+pytestmark = pytest.mark.usefixtures('compiled_once')
+
+
+def make_config(module, few_scenes, **fields):
+  config = module.get_config('test')
+  config.data.data_dir = str(few_scenes)
+  config.steps, config.eval_every = STEPS, 4
+  config.update(fields)
+  return config
+
+
+@pytest.fixture(scope='module')
+def dataset(few_scenes):
+  return open_dataset('scenes', few_scenes)
+
+
+@pytest.fixture
+def make(few_scenes, dataset):
+  """The batches of a split for a task, with any field changed."""
+
+  def make(module, role, **fields):
+    config = resolve(make_config(module, few_scenes))
+    return dataclasses.replace(make_batches(config, dataset)[role], **fields)
+
+  return make
+
+
+@pytest.fixture(scope='module')
+def finished(few_scenes, tmp_path_factory):
+  """The workdir of a run of NLVR2."""
+  workdir = tmp_path_factory.mktemp('nlvr2') / 'run'
+  assert train(make_config(nlvr2, few_scenes), workdir) == DONE
+  return workdir
+
+
+# --- Loss ----------------------------------------------------------------------------------
+
+
+def test_the_loss_is_binary_cross_entropy_over_the_texts_that_count():
+  logits = np.array([[1.5, -2.0], [0.3, 40.0]], np.float32)
+  label, weight = np.array([[True, True], [False, True]]), np.array([[1, 1], [1, 0]], np.float32)
+  outputs, batch = {'match_logits': logits}, {'label': label, 'weight': weight}
+  expected = torch.nn.functional.binary_cross_entropy_with_logits(
+    torch.tensor([1.5, -2.0, 0.3]), torch.tensor([1.0, 1.0, 0.0])
+  )
+  found = task.losses(outputs, batch)
+  assert float(sums_lib.loss(found, batch)) == pytest.approx(expected.item(), rel=1e-6)
+  np.testing.assert_array_equal(task.accuracies(outputs, batch)['nlvr_accuracy'], [1, 3])
+
+
+# --- Batches -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('role', ['train', 'test'])
+def test_every_statement_comes_with_its_two_images_in_order(make, dataset, role):
+  batches, seen = make(nlvr2, role), []
+  stated, split = dataset[role].sidecar.statements, dataset[role]
+  for number in range(len(batches)):
+    batch = batches[number]
+    assert len(batch['image']) == len(batch['size']) == 2 * len(batch['statement'])
+    for row, k in zip(*np.nonzero(batch['weight']), strict=True):
+      s = batch['statement'][row, k]
+      seen.append(s)
+      for place, image in enumerate((stated.left[s], stated.right[s])):
+        expected = decode(split.encoded(image))
+        h, w = expected.shape[:2]
+        np.testing.assert_array_equal(batch['image'][2 * row + place, :h, :w], expected)
+      words = [batches.tokenizer.words[i] for i in batch['token_ids'][row, k]]
+      assert ' '.join(words[1 : words.index('[SEP]')]) == stated.text.text(s)
+      assert batch['token_mask'][row, k].tolist() == [word != '[PAD]' for word in words]
+      assert batch['label'][row, k] == stated.label[s]
+  assert len(set(seen)) == len(seen) == (len(stated) if role == 'test' else len(batches) * 8)
+
+
+def test_the_captions_of_scenes_are_true_or_false_by_meaning(make, dataset):
+  batches, truth = make(nlvr, 'test'), Truth(dataset['test'].sidecar)
+  seen, labels = [], []
+  for number in range(len(batches)):
+    batch, shown = batches[number], batches.plan(0).image[number]
+    for row, k in zip(*np.nonzero(batch['weight']), strict=True):
+      caption = batch['statement'][row, k]
+      seen.append(batches.name(caption))
+      labels.append(batch['label'][row, k])
+      assert truth(shown[row : row + 1], np.array([caption])) == batch['label'][row, k]
+  assert sorted(seen) == sorted({f'{i}-{k}-0' for i in range(10) for k in range(8)})
+  assert np.mean(labels) == 0.5
+
+
+@pytest.mark.parametrize('module', [nlvr2, nlvr])
+def test_micro_batches_make_up_the_batch_and_know_its_weight(make, module):
+  whole, parts = make(module, 'train')[2], make(module, 'train', micro_batches=2)
+  halves = [parts[4], parts[5]]
+  for name in ('token_ids', 'label', 'weight', 'statement', 'image', 'size'):
+    np.testing.assert_array_equal(np.concatenate([half[name] for half in halves]), whole[name])
+  for half in halves:
+    np.testing.assert_array_equal(half['nlvr_total'], whole['weight'].sum())
+
+
+def test_a_pair_with_an_unreadable_image_does_not_count(make, monkeypatch):
+  batches = make(nlvr2, 'train')
+  bad = int(batches.plan(0).image[0, 3, 1])
+  shown = batches.plan(0).image[0]
+  encoded = type(batches.split).encoded
+  broken = lambda self, i: b'none' if i == bad else encoded(self, i)  # noqa: E731
+  monkeypatch.setattr(type(batches.split), 'encoded', broken)
+  np.testing.assert_array_equal(batches[0]['weight'][:, 0] == 0, (shown == bad).any(1))
+  evaluated = dataclasses.replace(batches, training=False)
+  with pytest.raises(UserError, match='not a whole image'):
+    [evaluated[number] for number in range(len(evaluated))]
+
+
+def test_statements_about_left_and_right_are_not_mirrored(make):
+  batches = make(nlvr2, 'train', flip=1.0)
+  batch = batches[0]
+  sided = [
+    'left' in batches.text(s) or 'right' in batches.text(s) for s in batch['statement'][:, 0]
+  ]
+  assert 0 < sum(sided) < len(sided)
+  np.testing.assert_array_equal(batch['flip'], ~np.repeat(sided, 2))
+
+
+def test_a_wide_and_a_high_photograph_share_a_square_canvas(tmp_path, capsys, vocabulary):
+  files, lines = corpora.nlvr2({'train': 9, 'dev': 6, 'test1': 6})
+  wide, high = 'images/train/0/train-0-0-img0.png', 'images/train/0/train-0-0-img1.png'
+  files |= {wide: corpora.image(1, 'JPEG', (90, 40)), high: corpora.image(2, 'PNG', (40, 90))}
+  manual = corpora.as_folder(files, tmp_path / 'manual')
+  assert build_lib.command(['nlvr2'], tmp_path / 'built', manual) == 0
+  capsys.readouterr()
+  config = nlvr2.get_config('r50')
+  config.init_from, config.text.vocabulary = 'scratch', str(vocabulary)
+  config.batch_size, config.image.shorter, config.image.longer = 1, 32, 72
+  config.image.canvases = ((64, 64), (64, 96), (96, 64), (96, 96))
+  config = resolve(config)
+  batches = make_batches(config, open_dataset('nlvr2', tmp_path / 'built'))['train']
+  shapes, identifiers = {}, []
+  for number in range(len(batches)):
+    batch = batches[number]
+    (name,) = (batches.name(i) for i in batch['statement'].reshape(-1))
+    identifiers.append(name)
+    shapes[name] = batch['canvas'].shape[1:3]
+    assert model_input(batch, (0.5,) * 3, (0.5,) * 3).shape == (2, *shapes[name], 3)
+  expected = [line['identifier'] for line in lines['train']]
+  assert sorted(identifiers) == sorted(expected)
+  mixed = {shape for name, shape in shapes.items() if name.startswith('train-0-0-')}
+  assert mixed == {(96, 96)}
+  config.image.canvases = ((64, 64), (64, 96), (96, 64))
+  with pytest.raises(UserError, match='hold no image of 72x72: add a canvas'):
+    make_batches(config, open_dataset('nlvr2', tmp_path / 'built'))['train'][0]
+
+
+# --- The model -----------------------------------------------------------------------------
+
+
+def test_the_model_sees_the_text_with_either_image_and_both_in_order(make, few_scenes):
+  config, batches = resolve(make_config(nlvr2, few_scenes)), make(nlvr2, 'test')
+  model, batch = make_model(config, len(batches.tokenizer.words)), batches[0]
+  variables = jax.jit(lambda: init_variables(model, 0, batch))()
+  backbone = model.backbone
+  image = model_input(batch, backbone.mean, backbone.deviation)
+  texts = batch['token_ids'], batch['token_mask']
+  found = jax.jit(lambda v: model.apply(v, image, batch['size'], *texts, False))(variables)
+
+  params = variables['params']
+  inner = {'params': params['backbone'], 'batch_stats': variables['batch_stats']['backbone']}
+  apply = jax.jit(lambda v, *x: backbone.apply(v, *x, False)[0])
+  pooled = [
+    torch.tanh(
+      dense(
+        np.asarray(apply(inner, image[i::2], batch['size'][i::2], *texts))[:, :, 0],
+        params['pooler']['dense'],
+      )
+    )
+    for i in (0, 1)
+  ]
+  for both, same in ((pooled, True), (pooled[::-1], False)):
+    x, head = torch.cat(both, -1), params['nlvr2_transform']
+    x = torch.nn.functional.gelu(dense(x, head['dense']))
+    norm = {name: torch.from_numpy(np.array(p)) for name, p in head['norm']['norm'].items()}
+    x = torch.nn.functional.layer_norm(x, x.shape[-1:], norm['scale'], norm['bias'], 1e-12)
+    expected = dense(x, params['nlvr2'])[..., 0].numpy()
+    assert np.allclose(found['match_logits'], expected, rtol=1e-4, atol=1e-5) == same
+
+
+def dense(x, p):
+  kernel, bias = (torch.from_numpy(np.array(p[name])) for name in ('kernel', 'bias'))
+  x = x if isinstance(x, torch.Tensor) else torch.from_numpy(np.array(x))
+  return x @ kernel + bias
+
+
+# --- Runs ----------------------------------------------------------------------------------
+
+
+def test_a_run_ends_with_predictions_scored_as_officially(finished, dataset, tmp_path, capsys):
+  lines = metrics(finished)
+  splits = [(line['step'], line['split']) for line in lines if line['split'] != 'train']
+  assert splits == [(4, 'val'), (STEPS, 'val'), (STEPS, 'test')]
+  stated = dataset['test'].sidecar.statements
+  labels = dict(zip((i.decode() for i in stated.identifier), stated.label.tolist(), strict=True))
+  said = read_nlvr2(finished / 'predictions/test.csv', labels)
+  right = {name: said[name] == label for name, label in labels.items()}
+  expected = official.summarise(right, labels)
+  for name, value in expected.items():
+    assert lines[-1][f'nlvr_{name}'] == value
+  logits = json.loads((finished / 'predictions/test_logits.json').read_text())
+  assert {name: logit > 0 for name, logit in logits.items()} == said
+  assert lines[-1]['nlvr_accuracy/low'] <= expected['accuracy'] <= lines[-1]['nlvr_accuracy/high']
+  assert lines[-1]['nlvr_accuracy/majority'] == 0.5
+  # And by the command, from annotations in NLVR2's form.
+  path = tmp_path / 'test.json'
+  entries = ({'identifier': i, 'label': str(label), 'sentence': ''} for i, label in labels.items())
+  path.write_text('\n'.join(map(json.dumps, entries)))
+  predicted = finished / 'predictions/test.csv'
+  assert score.main(['nlvr2', f'--predictions={predicted}', f'--annotations={path}', '--json']) == 0
+  assert json.loads(capsys.readouterr().out)['accuracy'] == expected['accuracy']
+
+
+def test_captions_are_judged_too_and_in_nlvrs_form(few_scenes, tmp_path, capsys):
+  assert train(make_config(nlvr, few_scenes), tmp_path / 'run') == DONE
+  assert 'commoner label' in capsys.readouterr().out
+  names = [f'{i}-{k}-0' for i in range(10) for k in range(8)]
+  said = read_nlvr(tmp_path / 'run/predictions/test.csv', names)
+  with (tmp_path / 'run/predictions/test.csv').open() as file:
+    first = next(csv.reader(file))
+  assert first == ['test-0-0-0.png', str(said['0-0-0']).lower()]
+  last = metrics(tmp_path / 'run')[-1]
+  assert last['split'] == 'test'
+  assert 0 < last['nlvr_accuracy'] < 1
+
+
+@pytest.fixture(scope='module')
+def pretrained(few_scenes, dataset, tmp_path_factory):
+  """A checkpoint of pre-training, not trained."""
+  folder = tmp_path_factory.mktemp('pretrained') / 'C'
+  config = resolve(make_config(pretrain, few_scenes))
+  batches = make_batches(config, dataset)['train']
+  model = make_model(config, len(batches.tokenizer.words))
+  variables = jax.device_get(jax.jit(lambda: init_variables(model, 3, batches[0]))())
+  checkpoint.write_model(folder, config.to_dict(), variables, config.text.vocabulary)
+  return folder
+
+
+def test_pre_training_judges_captions_as_it_is_but_not_pairs(
+  pretrained, few_scenes, dataset, tmp_path, capsys
+):
+  data = f'--config.data.data_dir={few_scenes}'
+  command = [data, '--mode=evaluate', f'--checkpoint={pretrained}', f'--workdir={tmp_path}']
+  assert main(['--config=configs/nlvr.py:test', *command]) == 0
+  capsys.readouterr()
+  logits = json.loads((tmp_path / 'predictions/test_logits.json').read_text())
+  loaded = checkpoint.load(pretrained)
+  config = ConfigDict(loaded.config)
+  batch = make_batches(resolve(config), dataset)['test']
+  batch = dataclasses.replace(batch, mask_share=0.0, whole_share=1.0)[0]
+  model = make_model(config, len(loaded.vocabulary.read_text().splitlines()))
+  image = model_input(batch, model.backbone.mean, model.backbone.deviation)
+  texts = (batch[name] for name in model.INPUTS)
+  found = model.apply(loaded.variables, image, batch['size'], *texts, False)['itm_logits']
+  ours = np.sort(np.asarray(found).reshape(-1))
+  assert np.isclose(ours[:, None], np.array(list(logits.values())), atol=1e-5).any(1).all()
+
+  assert main(['--config=configs/nlvr2.py:test', *command]) == 1
+  (line,) = capsys.readouterr().err.splitlines()
+  assert 'is of pretrain and lacks nlvr2, nlvr2_transform' in line
+  assert f'--config.init_from={pretrained}' in line
+  assert main(['--config=configs/vqa.py:test', *command]) == 1
+  assert 'is of pretrain and has no answers to choose from' in capsys.readouterr().err
+
+
+def test_a_split_without_statements_is_told(make):
+  batches = make(nlvr2, 'test')
+  sidecar = dataclasses.replace(batches.split.sidecar, statements=Statements.of([], {}))
+  split = dataclasses.replace(batches.split, sidecar=sidecar)
+  with pytest.raises(UserError, match='the split has no statements about two images'):
+    len(dataclasses.replace(batches, split=split))
