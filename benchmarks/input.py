@@ -27,9 +27,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from benchmarks import record
-from data.build import Split
 from pixelbert_jax.input import image as image_lib
 from pixelbert_jax.input.canvases import Canvases
+from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.order import plan_epoch
 from pixelbert_jax.input.pipeline import read
 from pixelbert_jax.input.rows import Caption, Row

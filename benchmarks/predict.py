@@ -32,7 +32,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import record
-from data.build import open_dataset
+from data.builders import open_dataset
 from data.scenes import record as scenes
 from data.scenes import world
 from pixelbert_jax import predict

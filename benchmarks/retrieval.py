@@ -25,11 +25,11 @@ from tqdm import tqdm
 from benchmarks import record
 from benchmarks.input import photograph
 from configs import retrieval
-from data.build import Split
 from data.scenes import vocabulary
 from pixelbert_jax import sharding
 from pixelbert_jax.experiment import init_variables, make_model, resolve
 from pixelbert_jax.input.canvases import Canvases
+from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.image import model_input
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Sidecar

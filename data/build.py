@@ -20,28 +20,22 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from data.archive import Archive, SourceError
+from data.builders import BUILDERS, Path, TfdsBuilder, find_builder, open_dataset
 from data.corpus import CorpusBuilder
-from data.dataset import (
-  BUILDERS,
-  BuildError,
-  Names,
-  Path,
-  TfdsBuilder,
+from data.entry import MOST_BAD, Request
+from data.report import report
+from pixelbert_jax import commandline
+from pixelbert_jax.input.dataset import (
+  DatasetError,
   damaged,
-  find_builder,
   is_built,
-  open_dataset,
   open_sidecar,
   open_source,
   quiet,
 )
-from data.dataset import Dataset as Dataset  # for those who open what they build
-from data.dataset import Split as Split
-from data.entry import MOST_BAD, Request
-from data.report import report
-from pixelbert_jax import commandline
 from pixelbert_jax.input.sidecar import Sidecar
 
+Names = Sequence[str]
 Tables = Mapping[str, Any] | None
 
 
@@ -66,11 +60,11 @@ def build(
     tables: what 'folder' is made of, see `data/folder`.
 
   Raises:
-    BuildError: nothing that was there before is changed.
+    DatasetError: nothing that was there before is changed.
   """
   builder = find_builder(name, data_dir)
   if tables and name.partition('/')[0] != 'folder':
-    raise BuildError(f'--{next(iter(tables))} is for the dataset `folder`, not for {name}')
+    raise DatasetError(f'--{next(iter(tables))} is for the dataset `folder`, not for {name}')
   try:
     if not is_built(builder):
       with _lock(builder):
@@ -83,7 +77,7 @@ def build(
       builder.request = _request(builder, manual_dir, splits, allow_bad, tables)
       _refuse_other(builder, name)
   except SourceError as error:
-    raise BuildError(str(error)) from error
+    raise DatasetError(str(error)) from error
   except OSError as error:
     raise _unwritable(builder, error) from error
   dataset = open_dataset(name, data_dir)
@@ -102,9 +96,9 @@ def _request(
 
 
 def _refuse_other(builder: CorpusBuilder, name: str) -> None:
-  """BuildError if a dataset was built from other files than it is now asked to."""
+  """DatasetError if a dataset was built from other files than it is now asked to."""
   if builder.info.metadata['fingerprint'] != builder.fingerprint():
-    raise BuildError(
+    raise DatasetError(
       f'{name} in {builder.data_dir} was built from other tables, shares or tar files: delete '
       f'that folder, or give this one a name: {builder.name}/NAME'
     )
@@ -129,8 +123,8 @@ def _prepare(builder: TfdsBuilder) -> None:
       raise _unwritable(builder, error) from error  # array_record's, where the disk is full
 
 
-def _unwritable(builder: TfdsBuilder, error: Exception) -> BuildError:
-  return BuildError(
+def _unwritable(builder: TfdsBuilder, error: Exception) -> DatasetError:
+  return DatasetError(
     f'{builder.name} cannot be built in {builder.data_dir} ({error}): make room there, or name '
     'another folder with --data_dir'
   )
@@ -175,7 +169,7 @@ def command(
 
   def work() -> None:
     if not names:
-      raise BuildError(f'name a dataset to build: {", ".join(sorted(BUILDERS))}')
+      raise DatasetError(f'name a dataset to build: {", ".join(sorted(BUILDERS))}')
     for name in names:
       was_built = is_built(find_builder(name, data_dir))
       start = time.perf_counter()

@@ -11,12 +11,11 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from data.build import Dataset, build, open_dataset
-from data.scenes import vocabulary as scenes_vocabulary
 from pixelbert_jax import UserError, optim
 from pixelbert_jax.catalogue import ROLES, TASKS
 from pixelbert_jax.input import mixture
 from pixelbert_jax.input.canvases import Canvases
+from pixelbert_jax.input.dataset import Dataset
 from pixelbert_jax.input.image import model_canvas
 from pixelbert_jax.input.pipeline import Batches
 from pixelbert_jax.input.selection import select
@@ -124,6 +123,8 @@ def resolve(config: ConfigDict, vocabulary: pathlib.Path | None = None) -> Confi
     config.cnn.batch_norm = 'batch' if scratch else 'frozen'
   if not config.text.vocabulary:
     if vocabulary is None and is_embedded(config.data.name):
+      from data.scenes import vocabulary as scenes_vocabulary
+
       vocabulary = scenes_vocabulary.FILE
     if vocabulary is None:
       raise UserError(
@@ -215,6 +216,9 @@ def prepare_data(config: ConfigDict) -> Dataset:
 
   The embedded one is built first, nothing else ever is.
   """
+  from data.build import build  # TFDS, which takes seconds to import
+  from data.builders import open_dataset
+
   data_dir, datasets = config.data.data_dir or None, []
   for name in config.data.name.split('+'):
     if is_embedded(name):

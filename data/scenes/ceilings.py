@@ -5,7 +5,6 @@ model gets everything right.
 """
 
 import json
-import math
 import pathlib
 from collections import Counter
 from collections.abc import Sequence
@@ -14,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from data.scenes import record, world
+from pixelbert_jax.score.recall import CUTOFFS, expected_image_recall, expected_text_recall
 
 FILE = pathlib.Path(__file__).with_name('ceilings.json')
-CUTOFFS = (1, 5, 10)
 # Retrieval is among the first images of a split, so many of them.
 POOL = 200
 
@@ -31,8 +30,8 @@ def ceilings(examples: Sequence[dict[str, Any]]) -> dict[str, float]:
   own = np.array([len(example['captions']) for example in pool])
   return {
     'vqa_accuracy': vqa_accuracy(examples),
-    **{f'image_recall_at_{k}': image_recall(true, k) for k in CUTOFFS},
-    **{f'text_recall_at_{k}': text_recall(true, own, k) for k in CUTOFFS},
+    **{f'image_recall_at_{k}': expected_image_recall(true, k) for k in CUTOFFS},
+    **{f'text_recall_at_{k}': expected_text_recall(true, own, k) for k in CUTOFFS},
   }
 
 
@@ -49,26 +48,6 @@ def agreement(matches: int, annotators: int = 10) -> float:
   """
   left_out = matches * min(1, (matches - 1) / 3) + (annotators - matches) * min(1, matches / 3)
   return left_out / annotators
-
-
-def image_recall(true: np.ndarray, k: int) -> float:
-  """Expected recall@k of a model that puts the n images a caption is true of first.
-
-  Nothing tells the caption's own image among them: min(1, k / n).
-  """
-  return float(np.minimum(1, k / true.sum(1)).mean())
-
-
-def text_recall(true: np.ndarray, own: np.ndarray, k: int) -> float:
-  """Expected recall@k of a model that puts the n captions true of an image first.
-
-  One of the image's `own` [I] is to be among k of those, drawn at random.
-  """
-  missed = [
-    math.comb(n - o, k) / math.comb(n, k) if n >= k else 0.0
-    for n, o in zip(true.sum(0).tolist(), own.tolist(), strict=True)
-  ]
-  return 1 - float(np.mean(missed))
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from data.build import Dataset, Split
 from pixelbert_jax import UserError
+from pixelbert_jax.input.dataset import Dataset, Split
 from pixelbert_jax.input.order import Shares
 from pixelbert_jax.input.sidecar import Ragged, Sidecar
 from pixelbert_jax.input.truth import Truth
@@ -42,7 +42,7 @@ def mix(datasets: Sequence[Dataset], train: str, evaluation: Sequence[str]) -> D
   dataset that has them.
 
   Raises:
-    BuildError: a dataset has no split `train`.
+    DatasetError: a dataset has no split `train`.
     UserError: one is named twice, or their labels do not go together.
   """
   names = [dataset.name for dataset in datasets]

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import grain
 import numpy as np
 
-from data.build import Split
 from pixelbert_jax.input import image
 from pixelbert_jax.input.canvases import Canvases
+from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.order import FLIPS, Plan
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.input.unreadable import Unreadable

@@ -10,8 +10,8 @@ import re
 
 import numpy as np
 
-from data.dataset import Dataset, Split
 from pixelbert_jax import UserError
+from pixelbert_jax.input.dataset import Dataset, Split
 from pixelbert_jax.input.mixture import Joined, join
 from pixelbert_jax.input.sidecar import Questions, Ragged, Sidecar, Statements
 

@@ -5,6 +5,8 @@ texts is among the first K. Where scores tie, the wrong ones come first: a model
 alike has a recall of 0, not 1.
 """
 
+import math
+
 import numpy as np
 
 from pixelbert_jax import UserError
@@ -107,3 +109,32 @@ def convention(used: int, existing: int) -> str:
   if used == existing:
     return f'all {existing:,}'
   return f'five an image, {used:,} of {existing:,}'
+
+
+def expected_image_recall(true: np.ndarray, k: int) -> float:
+  """Computes the expected recall@k of ranking first the images that a caption is true of.
+
+  Nothing tells the caption's own image among these n, so it is in the top k with min(1, k / n).
+
+  Args:
+    true: [T, I] bool, whether a caption is true of an image.
+    k: cutoff.
+  """
+  return float(np.minimum(1, k / true.sum(1)).mean())
+
+
+def expected_text_recall(true: np.ndarray, own: np.ndarray, k: int) -> float:
+  """Computes the expected recall@k of ranking first the captions that are true of an image.
+
+  A hit is one of the image's own captions among k of these, drawn at random.
+
+  Args:
+    true: [T, I] bool, whether a caption is true of an image.
+    own: [I] int, how many captions each image has.
+    k: cutoff.
+  """
+  missed = [
+    math.comb(n - o, k) / math.comb(n, k) if n >= k else 0.0
+    for n, o in zip(true.sum(0).tolist(), own.tolist(), strict=True)
+  ]
+  return 1 - float(np.mean(missed))

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data.scenes.ceilings import image_recall, text_recall
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.truth import Truth
 from pixelbert_jax.metrics import Metrics, choice
@@ -78,8 +77,8 @@ def report(scores: np.ndarray, gallery: Gallery, sidecar: Sidecar) -> Metrics:
   Of 5,000 images the means of five folds (`..._1k`). From the same scores, what is left of a model
   that does not see the image, each caption having its mean over all images, or that does not read
   the caption; all ties count against these two. What chance gives. And where it is known which
-  captions are true of which images, what can be expected of putting the true ones first (`/truth`,
-  as of `data/scenes/ceilings.py`), and among them the rarer, as the more likely (`/ceiling`).
+  captions are true of which images, what can be expected of putting the true ones first (`/truth`),
+  and among them the rarer, as the more likely (`/ceiling`).
   """
   metrics, shape = dict(recalls(scores, gallery)), scores.shape
   if len(scores) == recall.COCO_IMAGES:
@@ -110,9 +109,9 @@ def _true(gallery: Gallery, sidecar: Sidecar) -> np.ndarray:
 def _expected(true: np.ndarray, gallery: Gallery) -> Metrics:
   """Of a model that puts first whatever is `true`, [T, I], and can tell no more."""
   own = np.bincount(gallery.row)
-  return {f'text_recall_at_{k}': text_recall(true, own, k) for k in recall.CUTOFFS} | {
-    f'image_recall_at_{k}': image_recall(true, k) for k in recall.CUTOFFS
-  }
+  return {
+    f'text_recall_at_{k}': recall.expected_text_recall(true, own, k) for k in recall.CUTOFFS
+  } | {f'image_recall_at_{k}': recall.expected_image_recall(true, k) for k in recall.CUTOFFS}
 
 
 def _rarest_first(true: np.ndarray, gallery: Gallery) -> Metrics:

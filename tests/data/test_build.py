@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data import build as build_lib
+from pixelbert_jax.input.dataset import DatasetError
 from pixelbert_jax.input.rows import Caption, Row
 
 COUNTS = {'train': 12, 'val': 3}
@@ -112,7 +113,7 @@ def test_data_dir_comes_from_the_environment(tmp_path, monkeypatch):
 def test_first_config_is_the_default(tmp_path):
   build_lib.build('toy', tmp_path)
   assert build_lib.open_dataset('toy/plain', tmp_path).path == folder(tmp_path)
-  with pytest.raises(build_lib.BuildError, match='toy/other is not built'):
+  with pytest.raises(DatasetError, match='toy/other is not built'):
     build_lib.open_dataset('toy/other', tmp_path)
 
 
@@ -128,7 +129,7 @@ def test_no_name(tmp_path, capsys):
 
 
 def test_unprepared_names_the_command(tmp_path):
-  with pytest.raises(build_lib.BuildError) as error:
+  with pytest.raises(DatasetError) as error:
     build_lib.open_dataset('toy', tmp_path)
   assert f'`python -m data.build toy --data_dir={tmp_path}`' in str(error.value)
   assert not any(tmp_path.iterdir())
@@ -137,7 +138,7 @@ def test_unprepared_names_the_command(tmp_path):
 def test_unknown_split(tmp_path, capsys):
   assert build_lib.command(['toy'], tmp_path, splits=['train', 'extra']) == 1
   assert f"toy in {folder(tmp_path)} has no split 'extra', only train, val" in error_line(capsys)
-  with pytest.raises(build_lib.BuildError, match="no split 'extra'"):
+  with pytest.raises(DatasetError, match="no split 'extra'"):
     build_lib.open_dataset('toy', tmp_path)['extra']
 
 
@@ -157,7 +158,7 @@ def test_a_harmed_sidecar_is_mended_by_building_again(harm, tmp_path):
   else:  # the sidecar of another split
     shutil.rmtree(sidecar / 'train')
     shutil.copytree(sidecar / 'val', sidecar / 'train')
-  with pytest.raises(build_lib.BuildError, match=r'python -m data\.build toy'):
+  with pytest.raises(DatasetError, match=r'python -m data\.build toy'):
     build_lib.open_dataset('toy', tmp_path)
   build_lib.build('toy', tmp_path)
   assert {p.name: p.read_bytes() for p in (sidecar / 'train').iterdir()} == good
@@ -172,7 +173,7 @@ def test_lost_records_are_found(size, tmp_path):
   else:
     os.truncate(records, size if isinstance(size, int) else int(size * records.stat().st_size))
   for call in (build_lib.open_dataset, build_lib.build):
-    with pytest.raises(build_lib.BuildError, match=f'{folder(tmp_path)} is damaged .*train'):
+    with pytest.raises(DatasetError, match=f'{folder(tmp_path)} is damaged .*train'):
       call('toy', tmp_path)
 
 
@@ -182,16 +183,16 @@ def test_a_count_unlike_the_info_is_found(tmp_path):
   info = json.loads(path.read_text())
   info['splits'][0]['shardLengths'] = ['11']
   path.write_text(json.dumps(info))
-  with pytest.raises(build_lib.BuildError, match=r'python -m data\.build toy'):
+  with pytest.raises(DatasetError, match=r'python -m data\.build toy'):
     build_lib.open_dataset('toy', tmp_path)
-  with pytest.raises(build_lib.BuildError, match='train has 12 records of 11'):
+  with pytest.raises(DatasetError, match='train has 12 records of 11'):
     build_lib.build('toy', tmp_path)
 
 
 def test_lost_info_is_found(tmp_path):
   build_lib.build('toy', tmp_path)
   (folder(tmp_path) / 'dataset_info.json').unlink()
-  with pytest.raises(build_lib.BuildError, match=f'{folder(tmp_path)} is damaged'):
+  with pytest.raises(DatasetError, match=f'{folder(tmp_path)} is damaged'):
     build_lib.build('toy', tmp_path)
 
 
@@ -203,7 +204,7 @@ def test_an_interrupted_build_does_not_pass_as_whole(tmp_path, monkeypatch):
     patch.setattr(Toy, 'sidecar_rows', staticmethod(interrupted))
     with pytest.raises(KeyboardInterrupt):
       build_lib.build('toy', tmp_path)
-  with pytest.raises(build_lib.BuildError, match='is not built'):
+  with pytest.raises(DatasetError, match='is not built'):
     build_lib.open_dataset('toy', tmp_path)
   build_lib.build('toy', tmp_path)
   assert set(build_lib.open_dataset('toy', tmp_path).splits) == set(COUNTS)
@@ -213,7 +214,7 @@ def test_what_a_killed_build_left_is_cleared(tmp_path):
   leftover = folder(tmp_path).with_name('incomplete.ABC123_1.0.0')
   leftover.mkdir(parents=True)
   (leftover / 'toy-train.array_record').write_bytes(b'half')
-  with pytest.raises(build_lib.BuildError, match='is not built'):
+  with pytest.raises(DatasetError, match='is not built'):
     build_lib.open_dataset('toy', tmp_path)
   build_lib.build('toy', tmp_path)
   assert not leftover.exists()

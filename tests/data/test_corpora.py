@@ -19,6 +19,7 @@ import pytest
 from data import build as build_lib
 from data import corpus
 from data.images import check
+from pixelbert_jax.input.dataset import DatasetError
 from tests.support import corpora
 from tests.support.corpora import LAYOUTS, as_folder, as_json, image
 
@@ -40,7 +41,7 @@ def failure(name: str, manual: pathlib.Path, tmp_path: pathlib.Path, capsys, **o
   assert build_lib.command([name], tmp_path / 'built', manual, **options) == 1
   lines = capsys.readouterr().err.replace('\r', '\n').splitlines()
   assert sum(line.startswith(('error', 'Traceback')) for line in lines) == 1
-  with pytest.raises(build_lib.BuildError, match='is not built'):
+  with pytest.raises(DatasetError, match='is not built'):
     build_lib.open_dataset(name, tmp_path / 'built')
   assert not list((tmp_path / 'built').glob('**/*.array_record*'))
   return lines[-1].removeprefix('error: ')
@@ -106,7 +107,7 @@ def test_only_some_splits_need_only_their_files(tmp_path, capsys):
   files = {name: content for name, content in files.items() if not name.startswith('train2014')}
   dataset, _ = built('coco_karpathy', as_folder(files, tmp_path / 'm'), tmp_path, capsys)
   assert list(dataset.splits) == ['val', 'test']
-  with pytest.raises(build_lib.BuildError, match="has no split 'train', only val, test"):
+  with pytest.raises(DatasetError, match="has no split 'train', only val, test"):
     dataset['train']
 
 
@@ -567,7 +568,7 @@ def test_a_killed_build_is_no_dataset_and_the_next_one_is(tmp_path, capsys):
   process.communicate()
   assert process.returncode == -signal.SIGKILL
   assert list(tmp_path.glob('built/*/incomplete*'))
-  with pytest.raises(build_lib.BuildError, match='is not built'):
+  with pytest.raises(DatasetError, match='is not built'):
     build_lib.open_dataset('coco_karpathy', tmp_path / 'built')
   dataset, _ = built('coco_karpathy', tmp_path / 'm', tmp_path, capsys, splits=['val'])
   assert len(dataset['val'].source) == len(images)
@@ -586,7 +587,7 @@ def test_a_full_disk(tmp_path):
   assert 'make room' in lines[-1]
   assert 'Traceback' not in err
   assert not list((tmp_path / 'built').glob('**/*.array_record*'))
-  with pytest.raises(build_lib.BuildError, match='is not built'):
+  with pytest.raises(DatasetError, match='is not built'):
     build_lib.open_dataset('coco_karpathy', tmp_path / 'built')
 
 
@@ -603,7 +604,7 @@ def test_a_disk_that_is_full_when_the_sidecar_comes(tmp_path, capsys, monkeypatc
   line = capsys.readouterr().err.splitlines()[-1]
   assert line.startswith('error: coco_karpathy cannot be built in')
   assert 'No space left on device' in line
-  with pytest.raises(build_lib.BuildError, match='is not built, or not wholly'):
+  with pytest.raises(DatasetError, match='is not built, or not wholly'):
     build_lib.open_dataset('coco_karpathy', tmp_path / 'built')
   dataset, _ = built('coco_karpathy', manual, tmp_path, capsys)
   assert len(dataset['train'].sidecar.image_id) == 11

@@ -30,6 +30,7 @@ from data.scenes import (
 )
 from pixelbert_jax.input import rows as rows_lib
 from pixelbert_jax.input import sidecar
+from pixelbert_jax.score import recall
 
 EASY = world.DIFFICULTIES['easy']
 NUMBERS = {'zero': 0, 'one': 1, 'two': 2, 'three': 3, 'four': 4, 'five': 5}
@@ -502,9 +503,9 @@ def test_agreement_is_the_official_vqa_accuracy():
 def test_recall_ceilings_by_hand():
   # Captions 0, 1 belong to image 0, caption 2 to image 1, of which caption 1 is true as well.
   true = np.array([[1, 0], [1, 1], [0, 1]], bool)
-  assert ceilings.image_recall(true, 1) == pytest.approx((1 + 0.5 + 1) / 3)
-  assert ceilings.text_recall(true, np.array([2, 1]), 1) == pytest.approx((1 + 0.5) / 2)
-  assert ceilings.text_recall(true, np.array([2, 1]), 2) == 1
+  assert recall.expected_image_recall(true, 1) == pytest.approx((1 + 0.5 + 1) / 3)
+  assert recall.expected_text_recall(true, np.array([2, 1]), 1) == pytest.approx((1 + 0.5) / 2)
+  assert recall.expected_text_recall(true, np.array([2, 1]), 2) == 1
 
 
 def test_stated_ceilings_are_those_of_the_data():

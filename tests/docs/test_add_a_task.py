@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 
-from data.build import open_dataset
+from data.builders import open_dataset
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

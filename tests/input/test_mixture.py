@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from configs.pretrain import get_config
-from data.build import BuildError, Dataset, Split, build
+from data.build import build
 from data.scenes import record
 from pixelbert_jax import UserError
 from pixelbert_jax.experiment import make_batches, prepare_data, resolve
 from pixelbert_jax.input.canvases import Canvases
+from pixelbert_jax.input.dataset import Dataset, DatasetError, Split
 from pixelbert_jax.input.mixture import join, mix, shares_of
 from pixelbert_jax.input.order import plan_epoch
 from pixelbert_jax.input.pipeline import read
@@ -142,9 +143,9 @@ def test_evaluation_is_on_the_first_that_has_the_split():
   assert mixture['val'] is first['val']
   assert mixture['test'] is second['test']
   assert len(mixture['train'].source) == 50
-  with pytest.raises(BuildError, match=r"few\+many .*has no split 'dev'"):
+  with pytest.raises(DatasetError, match=r"few\+many .*has no split 'dev'"):
     mix([first, second], 'train', ('dev',))['dev']
-  with pytest.raises(BuildError, match=r"many .*has no split 'restval'"):
+  with pytest.raises(DatasetError, match=r"many .*has no split 'restval'"):
     mix([dataset('few', ('restval',)), second], 'restval', ())
 
 

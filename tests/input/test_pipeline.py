@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.build import Split
 from pixelbert_jax import UserError
 from pixelbert_jax.input.canvases import Canvases
+from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.image import GREY, ImageError
 from pixelbert_jax.input.pipeline import Batch, read
 from pixelbert_jax.input.sidecar import Caption, Row, Sidecar

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from data.build import Dataset, Split
 from pixelbert_jax import UserError
+from pixelbert_jax.input.dataset import Dataset, Split
 from pixelbert_jax.input.rows import Caption, Question, Row, Statement
 from pixelbert_jax.input.selection import select
 from pixelbert_jax.input.sidecar import Sidecar

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.build import open_dataset
+from data.builders import open_dataset
 from data.scenes import vocabulary
 from pixelbert_jax import UserError, predict
 from pixelbert_jax.checkpoints import provenance

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from configs import nlvr, nlvr2, pretrain
 from data import build as build_lib
-from data.build import open_dataset
+from data.builders import open_dataset
 from pixelbert_jax import UserError
 from pixelbert_jax.checkpoints import checkpoint
 from pixelbert_jax.experiment import init_variables, make_batches, make_model, resolve

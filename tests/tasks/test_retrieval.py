@@ -12,11 +12,12 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import pretrain, retrieval, vqa
-from data.build import Split, open_dataset
+from data.builders import open_dataset
 from pixelbert_jax import UserError, sharding
 from pixelbert_jax.checkpoints import checkpoint
 from pixelbert_jax.experiment import init_variables, make_batches, make_model, resolve
 from pixelbert_jax.input.canvases import Canvases
+from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.image import file_size
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Sidecar

@@ -13,7 +13,7 @@ import torch
 from ml_collections import ConfigDict
 
 from configs import pretrain, vqa
-from data.build import open_dataset
+from data.builders import open_dataset
 from pixelbert_jax import UserError, sharding
 from pixelbert_jax.checkpoints import checkpoint
 from pixelbert_jax.experiment import choose_answers, make_batches, make_model, resolve

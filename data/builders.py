@@ -1,0 +1,74 @@
+"""The datasets that can be built, by name, and those that are, opened."""
+
+import os
+import pathlib
+import re
+import shlex
+
+import tensorflow_datasets as tfds
+
+from data.coco_karpathy import coco_karpathy_dataset_builder
+from data.corpus import CorpusBuilder
+from data.flickr30k import flickr30k_dataset_builder
+from data.folder import folder_dataset_builder
+from data.nlvr import nlvr_dataset_builder
+from data.nlvr2 import nlvr2_dataset_builder
+from data.scenes import scenes_dataset_builder
+from data.visual_genome import visual_genome_dataset_builder
+from data.vqa_v2 import vqa_v2_dataset_builder
+from pixelbert_jax.input.dataset import Dataset, DatasetError, is_built, open_built, quiet
+
+BUILDERS = {
+  'coco_karpathy': coco_karpathy_dataset_builder.Builder,
+  'folder': folder_dataset_builder.Builder,
+  'flickr30k': flickr30k_dataset_builder.Builder,
+  'nlvr': nlvr_dataset_builder.Builder,
+  'nlvr2': nlvr2_dataset_builder.Builder,
+  'scenes': scenes_dataset_builder.Builder,
+  'visual_genome': visual_genome_dataset_builder.Builder,
+  'vqa_v2': vqa_v2_dataset_builder.Builder,
+}
+
+Path = str | os.PathLike
+TfdsBuilder = tfds.core.DatasetBuilder
+
+
+def open_dataset(name: str, data_dir: Path | None = None) -> Dataset:
+  """Opens a built dataset by its name.
+
+  Raises:
+    DatasetError: it is not built, or not whole; the message has the command that builds it.
+  """
+  builder = find_builder(name, data_dir)
+  if not is_built(builder):
+    manual = ' --manual_dir=M' if isinstance(builder, CorpusBuilder) else ''
+    root = shlex.quote(str(builder.data_dir_root))
+    raise DatasetError(
+      f'{name} is not built, or not wholly, in {builder.data_dir}: '
+      f'run `python -m data.build {name} --data_dir={root}{manual}`'
+    )
+  return open_built(name, builder)
+
+
+@quiet()
+def find_builder(name: str, data_dir: Path | None) -> TfdsBuilder:
+  """Finds the TFDS builder of a dataset, built or not, by its name.
+
+  Raises:
+    DatasetError: no dataset has that name, or the folder is a bucket.
+  """
+  base, _, config = name.partition('/')
+  if base not in BUILDERS:
+    raise DatasetError(f'no dataset {name!r}: there are {", ".join(sorted(BUILDERS))}')
+  cls = BUILDERS[base]
+  if getattr(cls, 'ANY_CONFIG', False) and re.fullmatch('[A-Za-z0-9_-]+', config):
+    config = tfds.core.BuilderConfig(name=config)
+  elif '/' in name and config not in cls.builder_configs:
+    known = ', '.join(f'{base}/{c}' for c in cls.builder_configs) or base
+    raise DatasetError(f'no dataset {name!r}: there is {known}')
+  root = data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
+  if '://' in os.fspath(root):
+    # ArrayRecord would find no records there, without a word.
+    raise DatasetError(f'{root} is a bucket: mount it (gcsfuse) or copy it to a disk, see DATA.md')
+  root = pathlib.Path(root).expanduser().absolute()
+  return cls(data_dir=root, config=config or None, file_format='array_record')
