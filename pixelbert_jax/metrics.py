@@ -128,15 +128,6 @@ def _short(value: float) -> str:
   return f'{value:,.0f}' if abs(value) >= 100 else f'{value:.3g}'
 
 
-def choice(metrics: Metrics, by: str, noun: str = '') -> str:
-  """The line that says which step a run chose by its metric `by`; '' if it chose none."""
-  if 'chosen_step' not in metrics:
-    return ''
-  score = metrics[f'validation_{by}']
-  step = metrics['chosen_step']
-  return f'\nof step {step:.0f}, chosen by its {noun}{score:.3f} on validation'
-
-
 def table(title: str, columns: list[str], rows: list[tuple[str, list[float]]]) -> str:
   """A table of plain text; a value that is not finite shows as '-'."""
   wide = max(len(name) for name, _ in rows) + 2

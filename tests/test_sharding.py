@@ -15,7 +15,7 @@ from configs.pretrain import get_config
 from data.build import build
 from data.scenes import record
 from pixelbert_jax import UserError, sharding
-from pixelbert_jax.train import init_variables, make_model
+from pixelbert_jax.experiment import init_variables, make_model
 
 GOLDEN = pathlib.Path(__file__).parent / 'support/sharding_golden.txt'
 ROOT = pathlib.Path(__file__).resolve().parents[1]

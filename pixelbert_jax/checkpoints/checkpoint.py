@@ -26,7 +26,7 @@ from jax.sharding import Mesh
 
 from pixelbert_jax import processes, sharding
 from pixelbert_jax.checkpoints.manifest import CheckpointError, DamagedError, Manifest
-from pixelbert_jax.checkpoints.workdir import TRAINED_ON, differences, read_config, to_json
+from pixelbert_jax.checkpoints.workdir import differences, read_config, to_json
 
 Tree = Any
 
@@ -34,14 +34,14 @@ Tree = Any
 class Checkpoints:
   """Saves and restores the training state of a workdir that was claimed."""
 
-  def __init__(self, workdir: pathlib.Path, keep: int = 2):
-    """Keeps the newest steps, so many, and that with the best score."""
+  def __init__(self, workdir: pathlib.Path, files: Iterable[str], keep: int = 2):
+    """Keeps the newest `keep` steps, and the one with the best score.
+
+    `files` are the names of the run's own files, which no step can do without.
+    """
     self._workdir = epath.Path(workdir.absolute())
     self._config = json.loads((workdir / 'config.json').read_text())
-    names = [
-      name for name in ('vocab.txt', 'answers.json', TRAINED_ON) if (workdir / name).exists()
-    ]
-    self._files = _digests(self._workdir, names)
+    self._files = _digests(self._workdir, files)
     self._scores = scores(self._workdir)
     self._manager = _manager(self._workdir, keep, lambda: best(self._scores))
 
@@ -117,7 +117,7 @@ class Loaded:
     config: as of `config.json`: nested dictionaries.
     variables: {'params', 'batch_stats'}; NumPy arrays, or on the mesh they were loaded to.
     vocabulary: a local file.
-    answers: to choose from, of a model that answers questions.
+    files: the run's own files, by name.
     step: 0 for a converted checkpoint.
     folder: where it was.
   """
@@ -125,7 +125,7 @@ class Loaded:
   config: dict[str, Any]
   variables: dict[str, Tree]
   vocabulary: pathlib.Path
-  answers: list[str] | None
+  files: dict[str, bytes]
   step: int
   folder: epath.Path
 
@@ -181,10 +181,14 @@ def load(spec: str | os.PathLike, mesh: Mesh | None = None) -> Loaded:
     _check_files(folder, manifest)
     shapes = {'params': {}, 'batch_stats': {}} | manifest.shapes('model')
     model = _read(folder, manifest, {'model': _placed(shapes, mesh)})['model']
-    answers = folder / 'answers.json'
-    answers = json.loads(answers.read_text()) if answers.name in manifest.files else None
-    vocabulary = _local(folder / 'vocab.txt')
-    return Loaded(manifest.config, model, vocabulary, answers, step, folder)
+    return Loaded(
+      config=manifest.config,
+      variables=model,
+      vocabulary=_local(folder / 'vocab.txt'),
+      files={name: (folder / name).read_bytes() for name in manifest.files},
+      step=step,
+      folder=folder,
+    )
 
   if step is not None:
     return _first_whole(folder, [step], read)[0]

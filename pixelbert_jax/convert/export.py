@@ -76,7 +76,7 @@ def write(loaded: checkpoint.Loaded, folder: pathlib.Path) -> None:
 
 def trained_on(loaded: checkpoint.Loaded) -> dict[str, Any]:
   """What a model learnt from, in short; of a converted one only what it had seen before."""
-  found = {'steps': loaded.step, 'datasets': list(provenance.datasets(loaded))}
+  found = {'steps': loaded.step, 'datasets': list(provenance.datasets(loaded.files, loaded.config))}
   if not loaded.step:
     return found
   config = loaded.config

@@ -14,8 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from pixelbert_jax.checkpoints import checkpoint
-from pixelbert_jax.checkpoints.workdir import TRAINED_ON
+from pixelbert_jax.checkpoints import checkpoint, provenance
 from pixelbert_jax.convert import bert as bert_lib
 from pixelbert_jax.convert import cnn as cnn_lib
 from pixelbert_jax.convert import names
@@ -27,9 +26,8 @@ from pixelbert_jax.convert.tensors import (
   digest_of_tensors,
   read_file,
 )
-from pixelbert_jax.experiment import make_model
+from pixelbert_jax.experiment import init_variables, make_model
 from pixelbert_jax.models.heads import Model
-from pixelbert_jax.train import init_variables
 
 # What a source may lack, each as a whole: Pixel-BERT's own, and the heads of BERT.
 MAY_LACK = ('projection.', 'semantic', 'itm.', 'bert.pooler.', 'cls.predictions.')
@@ -137,7 +135,7 @@ def take_export(bert: str, output: str | os.PathLike) -> str:
   trained_on = export['trained_on'].get('datasets', config['data']['name'].split('+'))
   # Tuned there, on nobody knows what.
   if digest_of_tensors(source.tensors) != export.get('tensors_sha256'):
-    trained_on = list(dict.fromkeys([*trained_on, 'pytorch']))
+    trained_on = [*trained_on, 'pytorch']
   write(output, config, variables, vocabulary, {'export': source}, [], trained_on)
   return f'{output} is a checkpoint of {len(source.tensors)} tensors of {bert}'
 
@@ -214,7 +212,7 @@ def write(
   conversion['at_random'] = sorted(random)
   files = {
     'conversion.json': (json.dumps(conversion, indent=2) + '\n').encode(),
-    TRAINED_ON: (json.dumps(trained_on) + '\n').encode(),
+    provenance.FILE: provenance.encode(trained_on),
   }
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / 'vocab.txt'

@@ -14,9 +14,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from pixelbert_jax import UserError
-from pixelbert_jax.checkpoints import checkpoint
-from pixelbert_jax.checkpoints.provenance import provenance
-from pixelbert_jax.experiment import make_model
+from pixelbert_jax.checkpoints import checkpoint, provenance
+from pixelbert_jax.experiment import make_model, make_task
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.image import ImageError
 from pixelbert_jax.input.text import TextError, Tokenizer, tokens_of
@@ -25,6 +24,7 @@ from pixelbert_jax.predict import photos as photos_lib
 from pixelbert_jax.predict.heatmap import Heatmap
 from pixelbert_jax.predict.photos import Photo
 from pixelbert_jax.predict.runner import Encoded, Runner
+from pixelbert_jax.tasks.vqa import Vqa
 
 Photos = Photo | Sequence[Photo]
 Texts = str | Sequence[str]
@@ -70,13 +70,15 @@ class Model:
 
   def __init__(self, loaded: checkpoint.Loaded, batch_size: int = 16):
     self.config = ConfigDict(loaded.config)
-    self.answers = loaded.answers or []
-    self.trained_on, self.note = provenance(loaded)
+    task = make_task(self.config, files=loaded.files)
+    self.answers = task.answers if isinstance(task, Vqa) else []
+    self.trained_on = provenance.datasets(loaded.files, loaded.config)
+    self.note = provenance.caveat(self.trained_on)
     self._folder = loaded.folder
     self._tokenizer = Tokenizer(loaded.vocabulary, self.config.text.length)
     c = self.config.copy_and_resolve_references()
     c.dtype = 'float32'
-    self.module = make_model(c, len(self._tokenizer.words), len(self.answers))
+    self.module = make_model(c, len(self._tokenizer.words), task)
     self.variables = jax.device_put(loaded.variables)
     self.params = self.variables['params']
     self.heads = [name for name, array in HEADS.items() if array in self.params]

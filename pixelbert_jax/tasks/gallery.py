@@ -145,12 +145,10 @@ class RankingBatches(Batches):
   """The batches of `tasks/retrieval.py`; in evaluation those of the gallery's images alone.
 
   Attributes:
-    hardest: how many of the other captions an image learns from.
     most_images: of an evaluation, evenly spread over the split; 0 is all there are.
     most_captions: of each of these images, its first; 0 is all.
   """
 
-  hardest: int
   most_images: int = 0
   most_captions: int = 0
 
@@ -175,5 +173,4 @@ class RankingBatches(Batches):
       'token_ids': ids,
       'token_mask': mask,
       'weight': plan.weight[number, mine],
-      'hardest': np.full(len(ids), self.hardest, np.int32),
     }

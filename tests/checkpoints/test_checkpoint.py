@@ -37,6 +37,7 @@ from pixelbert_jax.checkpoints.workdir import claim_workdir
 from pixelbert_jax.step import State
 
 ROOT = pathlib.Path(__file__).parents[2]
+FILES = {'vocab.txt': b'[PAD]\ncat\n'}
 CONFIG = {'seed': 0, 'betas': [0.9, 0.999], 'data': {'name': 'scenes'}, 'cnn': {'width': 8}}
 
 
@@ -67,16 +68,14 @@ def bits(state):
 def save(workdir, *steps, keep=2):
   """Saves `make_state` of these steps in a workdir, of which it makes a run's."""
   workdir.mkdir(exist_ok=True)
-  words = workdir.with_name('words.txt')
-  words.write_text('[PAD]\ncat\n')
-  claim_workdir(workdir, CONFIG, str(words))
-  with contextlib.closing(Checkpoints(workdir, keep)) as checkpoints:
+  claim_workdir(workdir, CONFIG, FILES)
+  with contextlib.closing(Checkpoints(workdir, FILES, keep)) as checkpoints:
     for step in steps:
       checkpoints.save(step, make_state(step))
 
 
 def restore(workdir):
-  with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+  with contextlib.closing(Checkpoints(workdir, FILES)) as checkpoints:
     return checkpoints.restore(abstract(make_state(0)))
 
 
@@ -95,14 +94,14 @@ def largest(folder):
 def test_the_step_with_the_best_score_is_kept_and_taken(tmp_path):
   folder = tmp_path / 'run'
   save(folder)
-  with contextlib.closing(Checkpoints(folder, keep=1)) as checkpoints:
+  with contextlib.closing(Checkpoints(folder, FILES, keep=1)) as checkpoints:
     assert checkpoints.chosen is None
     for step, score in {5: 0.5, 10: 0.7, 15: 0.7, 20: 0.6, 25: None}.items():
       checkpoints.save(step, make_state(step), score)
     assert checkpoints.chosen == (10, 0.7)
   assert steps(folder) == [10, 25]
   # Another process finds it too; a run goes on from the newest.
-  with contextlib.closing(Checkpoints(folder, keep=1)) as checkpoints:
+  with contextlib.closing(Checkpoints(folder, FILES, keep=1)) as checkpoints:
     assert checkpoints.chosen == (10, 0.7)
     assert int(checkpoints.restore(abstract(make_state(0))).step) == 25
   assert load(folder).step == 10
@@ -139,7 +138,7 @@ def test_every_bit_comes_back(tmp_path):
 def test_the_newest_is_restored_and_the_last_few_are_kept(tmp_path):
   save(tmp_path, 1, 2, 3, keep=2)
   save(tmp_path, 3, 4, keep=2)  # Saving a step once more is nothing.
-  with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+  with contextlib.closing(Checkpoints(tmp_path, FILES)) as checkpoints:
     assert checkpoints.latest == 4
   assert bits(restore(tmp_path)) == bits(make_state(4))
   assert steps(tmp_path) == [3, 4]
@@ -147,7 +146,7 @@ def test_the_newest_is_restored_and_the_last_few_are_kept(tmp_path):
 
 def test_nothing_is_there_at_first(tmp_path):
   save(tmp_path)
-  with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+  with contextlib.closing(Checkpoints(tmp_path, FILES)) as checkpoints:
     assert checkpoints.latest is None
 
 
@@ -157,12 +156,12 @@ def test_a_step_taken_at_once_does_not_disturb_the_save(tmp_path):
   state = make_state(1)._replace(params={'large': jnp.ones((2000, 1000))})
   like = abstract(state)
   save(tmp_path)
-  with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+  with contextlib.closing(Checkpoints(tmp_path, FILES)) as checkpoints:
     checkpoints.save(1, state)
     for _ in range(10):
       state = step(state)
     jax.block_until_ready(state)
-  with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+  with contextlib.closing(Checkpoints(tmp_path, FILES)) as checkpoints:
     restored = checkpoints.restore(like)
   assert int(state.step) == 7
   assert int(restored.step) == 1
@@ -340,7 +339,7 @@ def test_a_state_of_another_shape_is_an_error_and_not_damage(workdir):
   like = make_state(0)
   like = like._replace(params=like.params | {'b': jnp.zeros(4)}, sums={})
   with (
-    contextlib.closing(Checkpoints(workdir)) as checkpoints,
+    contextlib.closing(Checkpoints(workdir, FILES)) as checkpoints,
     pytest.raises(CheckpointError) as caught,
   ):
     checkpoints.restore(abstract(like))
@@ -370,7 +369,7 @@ def one_by_one(workdir, copy, chance):
 
 
 def resume(folder):
-  claim_workdir(folder, CONFIG, str(folder.with_name('words.txt')))
+  claim_workdir(folder, CONFIG, FILES)
   state = restore(folder)
   return int(state.step), state
 
@@ -421,8 +420,8 @@ def test_a_byte_flipped_anywhere_never_gives_wrong_values(workdir):
 
 SAVE = """
 import itertools, pathlib, sys
-from tests.checkpoints.test_checkpoint import Checkpoints, make_state
-checkpoints = Checkpoints(pathlib.Path(sys.argv[1]))
+from tests.checkpoints.test_checkpoint import FILES, Checkpoints, make_state
+checkpoints = Checkpoints(pathlib.Path(sys.argv[1]), FILES)
 for step in itertools.count((checkpoints.latest or 0) + 1):
   print(step, flush=True)
   checkpoints.save(step, make_state(step))

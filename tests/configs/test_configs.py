@@ -13,9 +13,9 @@ from configs.pretrain import VARIANTS, get_config
 from pixelbert_jax import configuration
 from pixelbert_jax.checkpoints.starting import BACKBONE
 from pixelbert_jax.convert import caffe2
+from pixelbert_jax.experiment import init_variables, make_model
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.image import choose_canvas
-from pixelbert_jax.train import init_variables, make_model
 
 # shared/paper.md: number by number; what it calls open has the default it gives there.
 PAPER = {

@@ -13,7 +13,7 @@ from configs.pretrain import get_config
 from data.build import build
 from data.scenes import record
 from pixelbert_jax import UserError
-from pixelbert_jax.experiment import make_batches, prepare_data, resolve
+from pixelbert_jax.experiment import Experiment, prepare_data, resolve
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Dataset, DatasetError, Split
 from pixelbert_jax.input.mixture import join, mix, shares_of
@@ -286,7 +286,7 @@ def test_a_configuration_of_a_mixture(tmp_path, share, capsys):
   assert 'scenes/easy 40 images with' in said
   assert 'scenes/hard 20 images with' in said
   assert 'val of scenes/easy' in said
-  batches = make_batches(config, data)
+  batches = Experiment.of(config, data).batches
   assert len(batches['train'].split.source) == 60
   assert len(batches['test'].split.source) == 8
   counts = np.bincount((batches['train'].plan(0).image >= 40).ravel(), minlength=2)

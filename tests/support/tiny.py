@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from configs import nlvr2, pretrain, vqa
 from data.scenes import vocabulary
 from pixelbert_jax.checkpoints import checkpoint
-from pixelbert_jax.experiment import init_variables, make_model, resolve
+from pixelbert_jax.experiment import init_variables, make_model, make_task, resolve
 from pixelbert_jax.input.text import Tokenizer
 
 TASKS = {'pretrain': pretrain, 'vqa': vqa, 'nlvr2': nlvr2}
@@ -32,7 +32,11 @@ def config_of(task: str, **fields) -> ConfigDict:
 def write(folder: pathlib.Path, task: str, files: dict | None = None, **fields) -> pathlib.Path:
   """Writes a checkpoint; `fields` of its configuration are given by dotted names."""
   config = config_of(task, **fields)
-  model = make_model(config, len(Tokenizer(vocabulary.FILE, 8).words), len(ANSWERS))
+  files = dict(files or {})
+  if task == 'vqa':
+    files['answers.json'] = json.dumps(ANSWERS).encode()
+  words = Tokenizer(vocabulary.FILE, 8).words
+  model = make_model(config, len(words), make_task(config, files=files))
   texts = {'token_ids': np.int32, 'token_mask': bool, 'mlm_position': np.int32}
   batch = {name: np.zeros((1, 1, 4), dtype) for name, dtype in texts.items()}
   images = 2 if task == 'nlvr2' else 1
@@ -42,8 +46,5 @@ def write(folder: pathlib.Path, task: str, files: dict | None = None, **fields) 
   # Larger than at the start of a run, so that words make a difference.
   params = variables['params']
   params['backbone']['encoder'] = jax.tree.map(lambda x: 3 * x, params['backbone']['encoder'])
-  files = dict(files or {})
-  if task == 'vqa':
-    files['answers.json'] = json.dumps(ANSWERS).encode()
   checkpoint.write_model(folder, config.to_dict(), variables, vocabulary.FILE, files)
   return folder
