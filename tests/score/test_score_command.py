@@ -354,7 +354,7 @@ def test_faults_are_a_line_each(vqa_files, capsys):
     ((*VQA, '--questions=val.json'), 'val.json has no list of "questions"'),
     (('nlvr', '--predictions=a.csv'), 'name the annotations with --annotations=F'),
     (('nlvr2', '--predictions=a', '--annotations=b', '--questions=c'), 'is for vqa only'),
-    ((*VQA, '--prediction=x'), 'there is no flag --prediction: did you mean --predictions?'),
+    ((*VQA, '--prediction=x'), 'unknown flag --prediction: did you mean --predictions?'),
     (
       ('vqa', '--predictions=a.json', '--questions=two.json', '--compare=a.json'),
       '--compare needs --annotations=F',
