@@ -19,11 +19,19 @@ def test_the_example_trains_evaluates_and_takes_the_matching_head(few_scenes, tm
   script = tmp_path / 'yesno.py'
   script.write_text(code)
   (command,) = re.findall(r'^    python yesno.py (.*)$', page, re.MULTILINE)
-  assert command == '--config=yesno.py:test'
+  assert command == '--config=configs/vqa.py:test --config.name=yesno'
+
+  config = f'--config={ROOT}/configs/vqa.py:test', '--config.name=yesno'
 
   def run(*flags):
     done = subprocess.run(
-      [sys.executable, script, f'--config={script}:test', *flags],
+      [
+        sys.executable,
+        script,
+        f'--config={ROOT}/configs/vqa.py:test',
+        '--config.name=yesno',
+        *flags,
+      ],
       env=os.environ | {'TFDS_DATA_DIR': str(few_scenes), 'PYTHONPATH': str(ROOT)},
       cwd=tmp_path,
       capture_output=True,
