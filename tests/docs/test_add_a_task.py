@@ -25,13 +25,7 @@ def test_the_example_trains_evaluates_and_takes_the_matching_head(few_scenes, tm
 
   def run(*flags):
     done = subprocess.run(
-      [
-        sys.executable,
-        script,
-        f'--config={ROOT}/configs/vqa.py:test',
-        '--config.name=yesno',
-        *flags,
-      ],
+      [sys.executable, script, *config, *flags],
       env=os.environ | {'TFDS_DATA_DIR': str(few_scenes), 'PYTHONPATH': str(ROOT)},
       cwd=tmp_path,
       capture_output=True,
