@@ -166,7 +166,7 @@ def test_less_stride_is_less_in_the_last_stages(total_stride, strides):
 
 @pytest.mark.parametrize('total_stride', [4, 24, 128])
 def test_the_total_stride_is_one_of_those_the_stages_can_give(total_stride):
-  with pytest.raises(ValueError, match=rf'{total_stride} .* one of \[8, 16, 32, 64\]'):
+  with pytest.raises(ValueError, match=rf'{total_stride}, .* one of \[8, 16, 32, 64\]'):
     random_variables(ResNet((1, 1, 1, 1), total_stride, 8))
 
 
