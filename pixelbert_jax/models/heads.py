@@ -25,7 +25,7 @@ class Pooler(nn.Module):
 
 
 class Transform(nn.Module):
-  """BERT's transform before an output: dense, GELU, LayerNorm; `width` 0 keeps the input's width."""
+  """BERT's transform before an output: dense, GELU, LayerNorm; `width` 0 keeps the width."""
 
   init_std: float
   dtype: jnp.dtype

@@ -175,7 +175,7 @@ class Stem(nn.Module):
       size, stride = 3, 1
       x, mask = space_to_depth(x, 4), mask[:, ::4, ::4]
     else:
-      raise ValueError(f"stem is '7x7' or 'space_to_depth', not {self.kind!r}")
+      raise ValueError(f"stem is {self.kind!r}, expected '7x7' or 'space_to_depth'")
     x = Conv(self.features, size, stride, dtype=self.dtype, name='conv1')(x)
     mask = mask[:, ::stride, ::stride]
     x = nn.relu(BatchNorm(self.frozen, name='bn1')(x, mask, train)) * mask

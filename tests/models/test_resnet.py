@@ -152,7 +152,7 @@ def test_feature_maps_are_the_size_over_the_stride_rounded_up(stem, stages, tota
 
 
 def test_the_stem_is_one_of_two():
-  with pytest.raises(ValueError, match="'7x7' or 'space_to_depth', not '3x3'"):
+  with pytest.raises(ValueError, match="stem is '3x3', expected '7x7' or 'space_to_depth'"):
     random_variables(ResNet((1, 1), 16, 8, stem='3x3'))
 
 
