@@ -329,7 +329,7 @@ def test_a_killed_evaluation_goes_on_and_ends_with_the_same_scores(
   found, *_ = ranked(ranker, mixed, path)
   np.testing.assert_array_equal(found, expected)
   done = np.concatenate(rows)
-  assert f'going on, {len(done)} of 7 images are done' in capsys.readouterr().out
+  assert f'resuming, {len(done)} of 7 images are done' in capsys.readouterr().out
   assert sorted([*done, *np.concatenate(later)]) == list(range(7))
   assert sorted(p.name for p in path.parent.iterdir()) == ['test.json', 'test.npz']
 
@@ -348,7 +348,8 @@ def test_what_another_model_left_is_discarded(ranker, mixed, tmp_path, monkeypat
   assert '7 of 7 images are done' in capsys.readouterr().out
   np.testing.assert_allclose(again, expected + 1, atol=1e-5)
   found, *_ = ranked(ranker, mixed, path)
-  assert 'discarded, its scores are of other weights, data or settings' in capsys.readouterr().out
+  shown = capsys.readouterr().out
+  assert 'discarded, its scores come from other weights, data or settings' in shown
   np.testing.assert_array_equal(found, expected)
   assert len(list(tmp_path.glob('.*.rows'))) == 1
 
@@ -379,7 +380,7 @@ def test_a_damaged_file_of_rows_is_not_taken(tmp_path, capsys):
   for damaged in (content[:-8], content[:40], b''):
     file.write_bytes(damaged)
     assert not PartialMatrix(path, {}, shape).finished.any()
-    assert 'discarded, it is damaged' in capsys.readouterr().out
+    assert 'discarded, the file is damaged' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('size', [1, 7, 64])
