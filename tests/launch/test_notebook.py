@@ -8,7 +8,6 @@ import os
 import pathlib
 import re
 import subprocess
-import sys
 
 import jupytext
 import nbformat
@@ -16,6 +15,8 @@ import numpy as np
 import pytest
 from nbclient import NotebookClient
 from PIL import Image
+
+from tests.support import fresh
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / 'launch/colab_evaluate.ipynb'
@@ -71,11 +72,7 @@ def published(tmp_path):
 @pytest.fixture
 def kernel(tmp_path, monkeypatch, few_scenes):
   """A fresh environment that has what this one has, but for the package; its kernel's name."""
-  python = tmp_path / 'venv/bin/python'
-  subprocess.run([sys.executable, '-m', 'venv', '--without-pip', tmp_path / 'venv'], check=True)
-  packages = pathlib.Path(pytest.__file__).parents[1]
-  (found,) = tmp_path.glob('venv/lib/python3*/site-packages')
-  (found / 'others.pth').write_text(f'{packages}\n')
+  python = fresh.environment(tmp_path / 'venv')
   spec = {'argv': [str(python), '-m', 'ipykernel_launcher', '-f', '{connection_file}']}
   (tmp_path / 'jupyter/kernels/fresh').mkdir(parents=True)
   (tmp_path / 'jupyter/kernels/fresh/kernel.json').write_text(
