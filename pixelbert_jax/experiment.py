@@ -15,7 +15,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from pixelbert_jax import UserError, optim
+from pixelbert_jax import UserError, optim, require_checkout
 from pixelbert_jax.input import mixture
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Dataset, Split, is_embedded
@@ -217,6 +217,7 @@ def resolve(config: ConfigDict, vocabulary: pathlib.Path | None = None) -> Confi
     config.cnn.batch_norm = 'batch' if scratch else 'frozen'
   if not config.text.vocabulary:
     if vocabulary is None and is_embedded(config.data.name):
+      require_checkout()
       from data.scenes import vocabulary as scenes_vocabulary
 
       vocabulary = scenes_vocabulary.FILE
@@ -258,6 +259,7 @@ def prepare_data(config: ConfigDict) -> Dataset:
 
   The embedded one is built first, nothing else ever is.
   """
+  require_checkout()
   from data.build import build  # TFDS, which takes seconds to import
   from data.builders import open_dataset
 
