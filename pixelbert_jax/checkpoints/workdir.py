@@ -13,6 +13,7 @@ from typing import Any
 
 from etils import epath
 
+from pixelbert_jax import files
 from pixelbert_jax.checkpoints.manifest import CheckpointError, DamagedError
 
 TRAINED_ON = 'trained_on.json'
@@ -85,13 +86,13 @@ def claim_workdir(
       f'{workdir} cannot be made ({error.strerror}): take another --workdir'
     ) from error
   if not (workdir / 'vocab.txt').exists():
-    _write_whole(workdir / 'vocab.txt', pathlib.Path(vocabulary).read_bytes())
+    files.write_bytes(workdir / 'vocab.txt', pathlib.Path(vocabulary).read_bytes())
   if answers is not None and not (workdir / 'answers.json').exists():
     text = json.dumps(list(answers), indent=0, ensure_ascii=False) + '\n'
-    _write_whole(workdir / 'answers.json', text.encode())
+    files.write_text(workdir / 'answers.json', text)
   if trained_on and not (workdir / TRAINED_ON).exists():
-    _write_whole(workdir / TRAINED_ON, (json.dumps(list(trained_on)) + '\n').encode())
-  _write_whole(workdir / 'config.json', to_json(config).encode())
+    files.write_text(workdir / TRAINED_ON, json.dumps(list(trained_on)) + '\n')
+  files.write_text(workdir / 'config.json', to_json(config))
 
 
 def vocabulary_difference(there: pathlib.Path, here: str | os.PathLike) -> str:
@@ -145,9 +146,3 @@ def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
   for key, value in tree.items():
     flat |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
   return flat
-
-
-def _write_whole(path: pathlib.Path, content: bytes) -> None:
-  partial = path.with_suffix('.partial')
-  partial.write_bytes(content)
-  os.replace(partial, path)

@@ -14,7 +14,7 @@ import jax
 import safetensors.numpy
 from tokenizers import BertWordPieceTokenizer
 
-from pixelbert_jax import UserError
+from pixelbert_jax import UserError, files
 from pixelbert_jax.checkpoints import checkpoint, provenance
 from pixelbert_jax.convert import names
 from pixelbert_jax.convert.model_card import model_card
@@ -38,20 +38,14 @@ def export(spec: str | os.PathLike, folder: str | os.PathLike) -> None:
     UserError: there is no such checkpoint, it is of another task, or the folder is not empty.
   """
   check_empty(folder)
-  folder = pathlib.Path(folder).absolute()
   loaded = checkpoint.load(spec)
   if loaded.variables['params'].keys() != {ours.split('/')[0] for ours, *_ in names.TABLE}:
     raise ExportError(
       f'{spec} is of {loaded.config["name"]}: only models of pre-training can be exported yet'
     )
-  partial = folder.with_name(f'.{folder.name}.partial')
-  shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-  partial.mkdir(parents=True)
-  try:
+  with files.atomic(folder) as partial:
+    partial.mkdir()
     write(loaded, partial)
-    os.replace(partial, folder)
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
 
 
 def write(loaded: checkpoint.Loaded, folder: pathlib.Path) -> None:
