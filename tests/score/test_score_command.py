@@ -427,4 +427,4 @@ def test_the_tables_are_part_of_a_built_package():
   patterns = setup['options.package_data']['pixelbert_jax'].split()
   package = ROOT / 'pixelbert_jax'
   packaged = {path for pattern in patterns for path in package.glob(pattern)}
-  assert package / 'scores' / 'vqa_normalisation.json' in packaged
+  assert package / 'score' / 'vqa_normalisation.json' in packaged
