@@ -14,7 +14,7 @@ from typing import Any
 from etils import epath
 
 from pixelbert_jax import files
-from pixelbert_jax.checkpoints.manifest import CheckpointError, DamagedError
+from pixelbert_jax.checkpoints import CheckpointError, DamagedError
 
 TRAINED_ON = 'trained_on.json'
 
