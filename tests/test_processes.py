@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pixelbert_jax import processes
-from pixelbert_jax.checkpoints.manifest import Manifest
+from pixelbert_jax.checkpoints.saved import Manifest
 from tests import test_main
 from tests.support import tiny
 from tests.support.runs import metrics, timeless

@@ -9,9 +9,9 @@ import jax
 from jax.sharding import Mesh
 
 from pixelbert_jax import UserError
-from pixelbert_jax.checkpoints import checkpoint
-from pixelbert_jax.checkpoints.checkpoint import CheckpointError, Loaded
-from pixelbert_jax.checkpoints.manifest import by_name
+from pixelbert_jax.checkpoints import CheckpointError, checkpoint
+from pixelbert_jax.checkpoints.checkpoint import Loaded
+from pixelbert_jax.checkpoints.checksum import by_name
 from pixelbert_jax.checkpoints.workdir import VOCABULARY, difference, differences, to_json
 
 Tree = Any

@@ -6,14 +6,14 @@ A run that starts from another inherits them.
 
 import itertools
 import json
-import os
 import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from etils import epath
 
-from pixelbert_jax.checkpoints.manifest import CheckpointError, DamagedError
+from pixelbert_jax.checkpoints import CheckpointError, DamagedError
+from pixelbert_jax.files import write_bytes, write_text
 
 VOCABULARY = 'vocab.txt'
 
@@ -78,8 +78,8 @@ def claim_workdir(
     ) from error
   for name, content in files.items():
     if not (workdir / name).exists():
-      _write_whole(workdir / name, content)
-  _write_whole(workdir / 'config.json', to_json(config).encode())
+      write_bytes(workdir / name, content)
+  write_text(workdir / 'config.json', to_json(config))
 
 
 def read_files(workdir: pathlib.Path) -> dict[str, bytes]:
@@ -134,9 +134,3 @@ def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
   for key, value in tree.items():
     flat |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
   return flat
-
-
-def _write_whole(path: pathlib.Path, content: bytes) -> None:
-  partial = path.with_suffix('.partial')
-  partial.write_bytes(content)
-  os.replace(partial, path)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from pixelbert_jax import files
 from pixelbert_jax.input.rows import Caption, Question, Row, Statement
 
 
@@ -235,14 +236,12 @@ class Sidecar:
     )
 
   def write(self, folder: pathlib.Path) -> None:
-    """Writes one `.npy` an array; the folder appears whole or not at all."""
-    partial = folder.with_name(folder.name + '.partial')
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, values in arrays(self).items():
-      np.save(partial / f'{name}.npy', values)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    """Writes one `.npy` file per array to `folder`, replacing it; whole or not at all."""
+    with files.atomic(folder) as partial:
+      partial.mkdir()
+      for name, values in arrays(self).items():
+        np.save(partial / f'{name}.npy', values)
+      shutil.rmtree(folder, ignore_errors=True)
 
   @classmethod
   def open(cls, folder: pathlib.Path) -> 'Sidecar':

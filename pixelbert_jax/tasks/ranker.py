@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from pixelbert_jax import processes, sharding
-from pixelbert_jax.checkpoints.manifest import checksums
+from pixelbert_jax.checkpoints.checksum import checksums
 from pixelbert_jax.input import pipeline
 from pixelbert_jax.input.image import model_input
 from pixelbert_jax.metrics import Progress
