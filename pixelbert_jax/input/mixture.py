@@ -13,7 +13,7 @@ import numpy as np
 
 from pixelbert_jax import UserError
 from pixelbert_jax.input.dataset import Dataset, Split
-from pixelbert_jax.input.order import Shares
+from pixelbert_jax.input.groups import Shares
 from pixelbert_jax.input.sidecar import Ragged, Sidecar
 from pixelbert_jax.input.truth import Truth
 

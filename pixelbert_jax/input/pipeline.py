@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import grain
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from pixelbert_jax.input import image
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Split
-from pixelbert_jax.input.order import FLIPS, Plan
+from pixelbert_jax.input.order import FLIPS, Batching, Plan
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.input.unreadable import Unreadable
 
@@ -91,14 +91,15 @@ class Batches(abc.ABC):
     return ids, ids != self.tokenizer.pad_id
 
   @property
-  def _planned(self) -> dict[str, Any]:
-    """What every plan is made by, as plan.py calls it."""
-    return {
-      'seed': self.seed,
-      'images_per_batch': self.images,
-      'texts_per_image': self.texts_per_image,
-      'training': self.training,
-    }
+  def batching(self) -> Batching:
+    """How the texts of the split are put into batches."""
+    return Batching(
+      canvases=self.canvases,
+      seed=self.seed,
+      images_per_batch=self.images,
+      texts_per_image=self.texts_per_image,
+      training=self.training,
+    )
 
   @abc.abstractmethod
   def _texts(self, plan: Plan, number: int, mine: slice, step: int) -> Batch:

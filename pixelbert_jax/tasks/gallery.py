@@ -6,8 +6,8 @@ import functools
 import numpy as np
 
 from pixelbert_jax import UserError
-from pixelbert_jax.input.canvases import Canvases
-from pixelbert_jax.input.order import PLAN, Plan, batch_groups
+from pixelbert_jax.input.groups import Groups
+from pixelbert_jax.input.order import Batching, Plan, batch_groups
 from pixelbert_jax.input.pipeline import Batch, Batches
 from pixelbert_jax.input.sidecar import Ragged, Sidecar
 from pixelbert_jax.input.truth import Truth
@@ -60,24 +60,17 @@ def choose_gallery(sidecar: Sidecar, images: int = 0, captions: int = 0) -> Gall
   return Gallery(chosen, start[row] + place, row, existing)
 
 
-def plan_gallery(
-  sidecar: Sidecar, canvases: Canvases, gallery: Gallery, images_per_batch: int
-) -> Plan:
-  """Every image of a gallery once, each with its first caption; weight 0 where filled up."""
-  canvas = canvases.choose(sidecar.size[gallery.image])
+def plan_gallery(sidecar: Sidecar, gallery: Gallery, batching: Batching) -> Plan:
+  """Plans batches of every image of a gallery, each with its first caption."""
   text = sidecar.captions.start[gallery.image][:, None]
-  matched, weight = np.ones(text.shape, bool), np.ones(text.shape, np.float32)
-  return batch_groups(
-    canvases,
-    canvas,
-    gallery.image,
-    text,
-    matched,
-    weight,
-    images_per_batch,
-    rng=np.random.default_rng(0),  # of which evaluation draws nothing
-    training=False,
+  groups = Groups(
+    canvas=batching.canvases.choose(sidecar.size[gallery.image]),
+    image=gallery.image,
+    text=text,
+    matched=np.ones(text.shape, bool),
+    weight=np.ones(text.shape, np.float32),
   )
+  return batch_groups(groups, batching, batching.generator(0))  # evaluation draws nothing
 
 
 def listed(sidecar: Sidecar) -> Sidecar:
@@ -86,15 +79,8 @@ def listed(sidecar: Sidecar) -> Sidecar:
   return dataclasses.replace(sidecar, claim=none, claims=Ragged(none, sidecar.claims.start * 0))
 
 
-def plan_ranking(
-  sidecar: Sidecar,
-  canvases: Canvases,
-  seed: int,
-  epoch: int,
-  images_per_batch: int,
-  texts_per_image: int,
-) -> Plan:
-  """Plans an epoch: every caption comes once with its image, beside others that are not of it.
+def plan_ranking(sidecar: Sidecar, batching: Batching, epoch: int) -> Plan:
+  """Plans a training epoch: every caption once with its image, beside others that are not of it.
 
   The caption of the image is the first of the `texts_per_image`; the others are drawn at random
   from the whole split (paper section 4.4), anew in each epoch. None reads like one that the image
@@ -112,9 +98,9 @@ def plan_ranking(
     raise UserError(
       'some captions of the split are false of their images: retrieval learns from true ones'
     )
-  rng = np.random.default_rng([seed, PLAN, epoch])
+  rng = batching.generator(epoch)
   image_of, own = sidecar.caption_image, Truth(listed(sidecar))
-  others = rng.integers(captions, size=(captions, texts_per_image - 1))
+  others = rng.integers(captions, size=(captions, batching.texts_per_image - 1))
   i, j = np.indices(others.shape).reshape(2, -1)
   for _ in range(TRIES):
     wrong = own(image_of[i], others[i, j])
@@ -133,11 +119,14 @@ def plan_ranking(
   weight = np.ones(text.shape, np.float32)
   weight[i, j + 1] = 0
   weight[:, 0] = weight[:, 1:].any(axis=1)  # There is nothing to rank where there is no other.
-  matched = np.broadcast_to(np.arange(texts_per_image) == 0, text.shape)
-  canvas = canvases.choose(sidecar.size)[image_of]
-  return batch_groups(
-    canvases, canvas, image_of, text, matched, weight, images_per_batch, rng, True
+  groups = Groups(
+    canvas=batching.canvases.choose(sidecar.size)[image_of],
+    image=image_of,
+    text=text,
+    matched=np.broadcast_to(np.arange(batching.texts_per_image) == 0, text.shape),
+    weight=weight,
   )
+  return batch_groups(groups, batching, rng)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -162,8 +151,8 @@ class RankingBatches(Batches):
   def _plan(self, epoch: int) -> Plan:
     sidecar = self.split.sidecar
     if not self.training:
-      return plan_gallery(sidecar, self.canvases, self.gallery, self.images)
-    return plan_ranking(sidecar, self.canvases, self.seed, epoch, self.images, self.texts_per_image)
+      return plan_gallery(sidecar, self.gallery, self.batching)
+    return plan_ranking(sidecar, self.batching, epoch)
 
   def _totals(self, step: int) -> dict[str, np.float32]:
     epoch, number = divmod(step, len(self))

@@ -62,13 +62,12 @@ class QuestionBatches(Batches):
     if not len(self.questions):
       raise UserError('the split has no questions')
     return plan_texts(
-      np.searchsorted(self.questions.image, np.append(images, len(images))),
-      images,
-      self.canvases,
-      self.canvases.choose(sidecar.size),
-      np.ones(len(self.questions), bool),
-      epoch=epoch,
-      **self._planned,
+      self.batching,
+      epoch,
+      start=np.searchsorted(self.questions.image, np.append(images, len(images))),
+      image=images,
+      canvas=self.canvases.choose(sidecar.size),
+      label=np.ones(len(self.questions), bool),
     )
 
   @property

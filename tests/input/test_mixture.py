@@ -17,7 +17,7 @@ from pixelbert_jax.experiment import make_batches, prepare_data, resolve
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Dataset, DatasetError, Split
 from pixelbert_jax.input.mixture import join, mix, shares_of
-from pixelbert_jax.input.order import plan_epoch
+from pixelbert_jax.input.order import Batching, plan_epoch
 from pixelbert_jax.input.pipeline import read
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Sidecar
@@ -94,7 +94,10 @@ def pairs_of(plan) -> list[tuple[int, int, bool]]:
 
 def epoch(split: Split, number=0, images=1, texts=1, share=()):
   shares = shares_of(split, share)
-  return plan_epoch(split.sidecar, CANVASES, 0, number, images, texts, True, shares)
+  batching = Batching(
+    canvases=CANVASES, seed=0, images_per_batch=images, texts_per_image=texts, training=True
+  )
+  return plan_epoch(split.sidecar, batching, number, shares)
 
 
 # --- Joined ------------------------------------------------------------------------------
