@@ -76,8 +76,15 @@ def take(
   random = at_random(model, config.seed, like, lacking)
   tensors = text.tensors | image.tensors | names.to_torch(random)
   variables = names.from_torch(tensors, like)
-  record = {'bert': text, 'cnn': image}
-  write(output, config.to_dict(), variables, vocabulary, record, list(random), [])
+  write(
+    output,
+    config.to_dict(),
+    variables,
+    vocabulary,
+    sources={'bert': text, 'cnn': image},
+    random=list(random),
+    trained_on=[],
+  )
   t = config.transformer
   return '\n'.join(
     [
@@ -138,7 +145,15 @@ def take_export(bert: str, output: str | os.PathLike) -> str:
   # Tuned there, on nobody knows what.
   if digest_of_tensors(source.tensors) != export.get('tensors_sha256'):
     trained_on = list(dict.fromkeys([*trained_on, 'pytorch']))
-  write(output, config, variables, vocabulary, {'export': source}, [], trained_on)
+  write(
+    output,
+    config,
+    variables,
+    vocabulary,
+    sources={'export': source},
+    random=[],
+    trained_on=trained_on,
+  )
   return f'{output} is a checkpoint of {len(source.tensors)} tensors of {bert}'
 
 
@@ -195,6 +210,7 @@ def write(
   config: dict[str, Any],
   variables: Variables,
   vocabulary: bytes,
+  *,
   sources: dict[str, Source],
   random: list[str],
   trained_on: list[str],

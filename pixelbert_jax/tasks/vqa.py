@@ -77,8 +77,8 @@ class QuestionBatches(Batches):
   def text(self, i: int) -> str:
     return self.questions.text.text(i)
 
-  def said(self, i: int) -> str:
-    """The question and its answers."""
+  def full_text(self, i: int) -> str:
+    """Returns the question and its answers."""
     answers = map(self.questions.strings.text, self.questions.answers[i])
     return ' '.join([self.text(i), *answers])
 

@@ -153,7 +153,7 @@ def test_evaluation_is_on_the_first_that_has_the_split():
 
 
 def test_what_cannot_be_mixed():
-  with pytest.raises(UserError, match=r'few\+few has a dataset twice'):
+  with pytest.raises(UserError, match=r'few\+few names a dataset twice'):
     mixed('few', 'few')
   few, many = (split_of(name, label=False).sidecar for name in ('few', 'many'))
   assert not join({'few': few, 'many': many}).label.any()
