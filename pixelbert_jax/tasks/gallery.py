@@ -1,4 +1,4 @@
-"""The batches of retrieval: images with a caption of theirs each, and others to tell it from."""
+"""The batches of retrieval: each image with one of its captions and with captions of others."""
 
 import dataclasses
 import functools
@@ -12,19 +12,19 @@ from pixelbert_jax.input.pipeline import Batch, Batches
 from pixelbert_jax.input.sidecar import Ragged, Sidecar
 from pixelbert_jax.input.truth import Truth
 
-# How often a caption that turns out to be one of the image is drawn again.
+# How often a caption is drawn again if it is one of the image.
 TRIES = 50
 
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-  """What is ranked: I images, and T captions of them.
+  """The I images and T captions that an evaluation ranks.
 
   Attributes:
-    image: [I] their numbers in the split, ascending.
-    caption: [T] theirs, ascending.
-    row: [T] the row of each caption's image among the I.
-    existing: how many captions the images have, of which the T may be the first few.
+    image: [I] int, image numbers in the split, ascending.
+    caption: [T] int, caption numbers in the split, ascending.
+    row: [T] int, the row of each caption's image among the I.
+    existing: number of captions of these images; the T are the first of each image.
   """
 
   image: np.ndarray
@@ -34,15 +34,15 @@ class Gallery:
 
 
 def choose_gallery(sidecar: Sidecar, images: int = 0, captions: int = 0) -> Gallery:
-  """So many images, evenly spread over a split, with their first captions; 0 is all there are.
+  """Chooses images, evenly spread over a split, and the first captions of each; 0 takes all.
 
   Raises:
-    UserError: there are no images, or one has no caption to be found by.
+    UserError: the split has no captions, or a chosen image has none.
   """
-  there = len(sidecar.image_id)
-  chosen = np.arange(there)
-  if 0 < images < there:
-    chosen = np.linspace(0, there - 1, images).round().astype(int)
+  number = len(sidecar.image_id)
+  chosen = np.arange(number)
+  if 0 < images < number:
+    chosen = np.linspace(0, number - 1, images).round().astype(int)
   start, end = sidecar.captions.start[chosen], sidecar.captions.start[chosen + 1]
   count = end - start
   if not count.sum():
@@ -74,7 +74,7 @@ def plan_gallery(sidecar: Sidecar, gallery: Gallery, batching: Batching) -> Plan
 
 
 def listed(sidecar: Sidecar) -> Sidecar:
-  """A sidecar that knows no claims: of an image is true what is listed with it, word for word."""
+  """Drops the claims of a sidecar: true of an image are then its captions, word for word."""
   none = np.zeros(0, np.int32)
   return dataclasses.replace(sidecar, claim=none, claims=Ragged(none, sidecar.claims.start * 0))
 
@@ -82,14 +82,14 @@ def listed(sidecar: Sidecar) -> Sidecar:
 def plan_ranking(sidecar: Sidecar, batching: Batching, epoch: int) -> Plan:
   """Plans a training epoch: every caption once with its image, beside others that are not of it.
 
-  The caption of the image is the first of the `texts_per_image`; the others are drawn at random
-  from the whole split (paper section 4.4), anew in each epoch. None reads like one that the image
-  has. Some may yet be true of it: recall counts them as wrong, so what is learnt is which of the
-  true captions are likely an image's own. What does not fill a batch is dropped.
+  The image's own caption is the first of the `texts_per_image`; the others are drawn at random
+  from the whole split (paper section 4.4), anew in each epoch. None equals a caption of the image.
+  Some may still be true of it: recall counts them as misses, so the model learns which of the true
+  captions are likely an image's own. Images that do not fill a batch are dropped.
 
   Raises:
-    UserError: the split has no captions, or its corpus says itself which are true, or nearly every
-      image has the same ones, or there are too few for one batch.
+    UserError: the split has no captions, or labelled false ones, or nearly every image has the same
+      captions, or there are too few for one batch.
   """
   captions = len(sidecar.text)
   if not captions:
@@ -118,7 +118,7 @@ def plan_ranking(sidecar: Sidecar, batching: Batching, epoch: int) -> Plan:
   text = np.concatenate([np.arange(captions)[:, None], others], axis=1)
   weight = np.ones(text.shape, np.float32)
   weight[i, j + 1] = 0
-  weight[:, 0] = weight[:, 1:].any(axis=1)  # There is nothing to rank where there is no other.
+  weight[:, 0] = weight[:, 1:].any(axis=1)  # Without other captions there is nothing to rank.
   groups = Groups(
     canvas=batching.canvases.choose(sidecar.size)[image_of],
     image=image_of,
@@ -131,12 +131,12 @@ def plan_ranking(sidecar: Sidecar, batching: Batching, epoch: int) -> Plan:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class RankingBatches(Batches):
-  """The batches of `tasks/retrieval.py`; in evaluation those of the gallery's images alone.
+  """The batches of `tasks/retrieval.py`; in evaluation, of the gallery's images only.
 
   Attributes:
-    hardest: how many of the other captions an image learns from.
-    most_images: of an evaluation, evenly spread over the split; 0 is all there are.
-    most_captions: of each of these images, its first; 0 is all.
+    hardest: number of other captions, the hardest, that an image is trained against.
+    most_images: images in an evaluation, evenly spread over the split; 0 takes all.
+    most_captions: captions of each of these images, its first; 0 takes all.
   """
 
   hardest: int
@@ -145,7 +145,7 @@ class RankingBatches(Batches):
 
   @functools.cached_property
   def gallery(self) -> Gallery:
-    """What an evaluation ranks."""
+    """The images and captions that an evaluation ranks."""
     return choose_gallery(self.split.sidecar, self.most_images, self.most_captions)
 
   def _plan(self, epoch: int) -> Plan:
