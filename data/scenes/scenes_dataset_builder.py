@@ -96,7 +96,11 @@ def _captions(said: dict[str, Sequence]) -> list[rows.Caption]:
   names = ('text', 'id', 'claim', 'kinds', 'rivals')
   return [
     rows.Caption(
-      text, int(number), True, claim, kinds, tuple(map(int, rivals.split(',') if rivals else ()))
+      text,
+      int(number),
+      claim=claim,
+      kinds=kinds,
+      rivals=tuple(map(int, rivals.split(',') if rivals else ())),
     )
     for text, number, claim, kinds, rivals in _columns(said, *names)
   ]
@@ -111,11 +115,10 @@ def _questions(asked: dict[str, Sequence]) -> list[rows.Question]:
 
 
 def _statements(stated: dict[str, Sequence]) -> list[rows.Statement]:
+  names = ('sentence', 'identifier', 'label', 'left', 'right')
   return [
     rows.Statement(text, identifier, label == 'True', left, right)
-    for text, identifier, label, left, right in _columns(
-      stated, 'sentence', 'identifier', 'label', 'left', 'right'
-    )
+    for text, identifier, label, left, right in _columns(stated, *names)
   ]
 
 

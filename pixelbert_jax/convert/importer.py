@@ -74,8 +74,15 @@ def import_weights(
   random = at_random(model, config.seed, like, missing)
   tensors = text.tensors | image.tensors | names.to_torch(random)
   variables = names.from_torch(tensors, like)
-  record = {'bert': text, 'cnn': image}
-  write(output, config.to_dict(), variables, vocabulary, record, list(random), [])
+  write(
+    output,
+    config.to_dict(),
+    variables,
+    vocabulary,
+    sources={'bert': text, 'cnn': image},
+    random=list(random),
+    trained_on=[],
+  )
   t = config.transformer
   return '\n'.join(
     [
@@ -139,7 +146,15 @@ def import_export(bert: str, output: str | os.PathLike) -> str:
   # The tensors were tuned in PyTorch, on unknown data.
   if digest_of_tensors(source.tensors) != export.get('tensors_sha256'):
     trained_on = [*trained_on, 'pytorch']
-  write(output, config, variables, vocabulary, {'export': source}, [], trained_on)
+  write(
+    output,
+    config,
+    variables,
+    vocabulary,
+    sources={'export': source},
+    random=[],
+    trained_on=trained_on,
+  )
   return f'{output} is a checkpoint of {len(source.tensors)} tensors of {bert}'
 
 
@@ -195,6 +210,7 @@ def write(
   config: dict[str, Any],
   variables: Variables,
   vocabulary: bytes,
+  *,
   sources: dict[str, Source],
   random: list[str],
   trained_on: list[str],

@@ -120,7 +120,7 @@ class Model:
     else:
       images, texts = photos_lib.listed(images), _listed(texts)
       image, text = np.indices((len(images), len(texts))).reshape(2, -1)
-      found = np.array(self._rows('match', images, texts, image, text), np.float32)
+      found = np.array(self._rows('match', images, texts, image=image, text=text), np.float32)
       found = found.reshape(len(images), len(texts))
     return found if logits else 0.5 + 0.5 * np.tanh(0.5 * found)
 
@@ -163,7 +163,7 @@ class Model:
       heatmap.cell_places(own, side, cnn.total_stride, cnn.first_centre)
       for own, side in zip(whole.shape[:2], placed.size, strict=True)
     )
-    return Heatmap(words, cells, whole, rows, columns, self.note, text)
+    return Heatmap(words, cells, whole, rows, columns, note=self.note, title=text)
 
   def pixel_features(self, images: np.ndarray) -> np.ndarray:
     """Features [B, h, w, C] of the CNN, before the projection.
@@ -213,13 +213,14 @@ class Model:
     if 1 not in (len(images), len(texts)) and len(images) != len(texts):
       raise TextError(f'{len(images)} images with {len(texts)} texts: give as many, or one')
     image, text = np.broadcast_arrays(np.arange(len(images)), np.arange(len(texts)))
-    return self._rows(head, images, texts, image, text, finish)
+    return self._rows(head, images, texts, image=image, text=text, finish=finish)
 
   def _rows(
     self,
     head: str,
     images: list[Photo],
     texts: list[str],
+    *,
     image: np.ndarray,
     text: np.ndarray,
     finish: Callable = lambda row: row,

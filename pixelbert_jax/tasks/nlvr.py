@@ -65,7 +65,7 @@ class NlvrBatches(StatementBatches):
   """Captions of one image each, true or false: as labelled or, without labels, mismatched."""
 
   def _plan(self, epoch: int) -> Plan:
-    return plan_epoch(self.split.sidecar, self.canvases, epoch=epoch, **self._planned)
+    return plan_epoch(self.split.sidecar, self.batching, epoch)
 
   @functools.cached_property
   def _image(self) -> np.ndarray:
@@ -107,13 +107,12 @@ class Nlvr2Batches(StatementBatches):
     if not len(self.statements):
       raise UserError('the split has no statements about two images')
     return plan_texts(
-      np.append(self._first, len(self.statements)),
-      self._pairs,
-      self.canvases,
-      self.canvases.choose(self._sizes),
-      self.statements.label,
-      epoch=epoch,
-      **self._planned,
+      self.batching,
+      epoch,
+      start=np.append(self._first, len(self.statements)),
+      image=self._pairs,
+      canvas=self.canvases.choose(self._sizes),
+      label=self.statements.label,
     )
 
   @property

@@ -57,9 +57,7 @@ class PairBatches(Batches):
   guess: TextGuess | None = None
 
   def _plan(self, epoch: int) -> Plan:
-    plan = plan_epoch(
-      self.split.sidecar, self.canvases, epoch=epoch, shares=self.shares, **self._planned
-    )
+    plan = plan_epoch(self.split.sidecar, self.batching, epoch, self.shares)
     return swap_images(plan) if self.swapped else plan
 
   @functools.lru_cache(maxsize=8)  # noqa: B019 - two numbers a step
@@ -95,7 +93,12 @@ class PairBatches(Batches):
     }
     if self.guess:
       kind, guessed = visual_words(
-        self.split.sidecar, flat, word, masked, self.tokenizer.mask_id, self.guess
+        self.split.sidecar,
+        flat,
+        word,
+        masked=masked,
+        mask_id=self.tokenizer.mask_id,
+        guess=self.guess,
       )
       batch |= {'mlm_kind': kind, 'mlm_guessed': guessed}
     return {name: x.reshape(b, k, *x.shape[1:]) for name, x in batch.items()}

@@ -75,13 +75,12 @@ class QuestionBatches(Batches):
     if not len(self.questions):
       raise UserError('the split has no questions')
     return plan_texts(
-      np.searchsorted(self.questions.image, np.append(images, len(images))),
-      images,
-      self.canvases,
-      self.canvases.choose(sidecar.size),
-      np.ones(len(self.questions), bool),
-      epoch=epoch,
-      **self._planned,
+      self.batching,
+      epoch,
+      start=np.searchsorted(self.questions.image, np.append(images, len(images))),
+      image=images,
+      canvas=self.canvases.choose(sidecar.size),
+      label=np.ones(len(self.questions), bool),
     )
 
   @property
@@ -91,8 +90,8 @@ class QuestionBatches(Batches):
   def text(self, i: int) -> str:
     return self.questions.text.text(i)
 
-  def said(self, i: int) -> str:
-    """The question and its answers."""
+  def full_text(self, i: int) -> str:
+    """Returns the question and its answers."""
     answers = map(self.questions.strings.text, self.questions.answers[i])
     return ' '.join([self.text(i), *answers])
 

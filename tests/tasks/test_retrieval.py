@@ -20,6 +20,7 @@ from pixelbert_jax.experiment import Experiment, init_variables, make_model, mak
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.image import file_size
+from pixelbert_jax.input.order import Batching
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Tokenizer
@@ -133,12 +134,18 @@ def test_the_true_caption_has_to_score_above_all_that_count():
 # --- Batches -------------------------------------------------------------------------------
 
 
+def batching(images, texts) -> Batching:
+  return Batching(
+    canvases=SQUARE, seed=0, images_per_batch=images, texts_per_image=texts, training=True
+  )
+
+
 def test_every_caption_is_the_true_one_once_beside_others_that_its_image_does_not_have(dataset):
   sidecar = dataset['train'].sidecar
   image_of = sidecar.caption_image
   texts = [sidecar.caption(i) for i in range(len(sidecar.text))]
   own = [{texts[i] for i in np.flatnonzero(image_of == image)} for image in range(200)]
-  plans = [plan_ranking(sidecar, SQUARE, 0, epoch, 8, 21) for epoch in (0, 0, 1)]
+  plans = [plan_ranking(sidecar, batching(8, 21), epoch) for epoch in (0, 0, 1)]
   for plan in plans:
     true = plan.text[..., 0].reshape(-1)
     assert len(true) == len(sidecar.text) // 8 * 8 == len(set(true.tolist()))
@@ -164,17 +171,17 @@ def claiming(held, said):
 
 def test_an_image_that_has_every_caption_has_no_weight():
   said = [[f'{i}'] for i in range(6)] + [[f'{i}' for i in range(6)]]
-  plan = plan_ranking(claiming(said, said), SQUARE, 0, 0, 12, 4)
+  plan = plan_ranking(claiming(said, said), batching(12, 4), epoch=0)
   for image, weight in zip(plan.image[0], plan.weight[0], strict=True):
     assert weight.tolist() == [0.0 if image == 6 else 1.0] * 4
 
 
 def test_captions_that_every_image_has_are_refused():
   with pytest.raises(UserError, match=r"those of the image, for example 'a'"):
-    plan_ranking(claiming([['a']] * 4, [['a']] * 4), SQUARE, 0, 0, 2, 4)
+    plan_ranking(claiming([['a']] * 4, [['a']] * 4), batching(2, 4), epoch=0)
   labelled = Sidecar.of([Row('0', 64, 64, [Caption('a', 0), Caption('b', 1, label=False)])])
   with pytest.raises(UserError, match='some captions of the split are false'):
-    plan_ranking(labelled, SQUARE, 0, 0, 1, 2)
+    plan_ranking(labelled, batching(1, 2), epoch=0)
 
 
 def test_batches_hold_the_plans_captions(make):
@@ -232,7 +239,7 @@ def test_a_split_that_cannot_be_ranked_is_refused_in_a_line():
     with pytest.raises(UserError, match='the split has no captions to rank'):
       choose_gallery(Sidecar.of(rows))
   with pytest.raises(UserError, match='the split has no captions'):
-    plan_ranking(Sidecar.of(bare[1:]), SQUARE, 0, 0, 1, 2)
+    plan_ranking(Sidecar.of(bare[1:]), batching(1, 2), epoch=0)
 
 
 # --- Scores --------------------------------------------------------------------------------
