@@ -14,6 +14,7 @@ from PIL import Image
 
 from data import build as build_lib
 from data.nlvr import nlvr_dataset_builder
+from pixelbert_jax.input.dataset import Split
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 REAL = ROOT.parent / 'shared' / 'data'
@@ -100,7 +101,7 @@ def test_miniature_reads_back(layout, tmp_path, manual):
     assert_same(dataset[name], files, name)
 
 
-def assert_same(split: build_lib.Split, files: dict[str, bytes], name: str) -> None:
+def assert_same(split: Split, files: dict[str, bytes], name: str) -> None:
   """Every image of the files is in the split once, with its bytes and its example's fields."""
   lines = map(json.loads, files[f'nlvr/{name}/{name}.json'].splitlines())
   examples = {example['identifier']: example for example in lines}
