@@ -17,7 +17,8 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
+
 NOTEBOOK = ROOT / 'launch/colab_evaluate.ipynb'
 
 
