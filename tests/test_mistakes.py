@@ -4,9 +4,8 @@ import time
 
 import pytest
 
-from data.build import build
-from data.scenes import record
 from pixelbert_jax.main import main
+from tests.support.scenes import build_scenes
 
 TEST = '--config=configs/pretrain.py:test'
 R50 = ('--config=configs/pretrain.py:r50', '--config.init_from=scratch')
@@ -126,11 +125,7 @@ MISTAKES = {
 
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('scenes')
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(record, 'SPLITS', {'train': 40, 'val': 4, 'test': 4})
-    build('scenes', folder)
-  return folder
+  return build_scenes(tmp_path_factory.mktemp('scenes'), train=40, val=4, test=4)
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 
 from configs.pretrain import get_config
-from data.build import build
-from data.scenes import record
 from pixelbert_jax import UserError, sharding
 from pixelbert_jax.experiment import Experiment, prepare_data, resolve
 from pixelbert_jax.train import init_state
@@ -16,13 +14,10 @@ STEPS = 10
 
 
 @pytest.fixture(scope='module')
-def config(tmp_path_factory):
+def config(few_scenes):
   """A configuration in which nothing is drawn anew for each micro-batch."""
   config = resolve(get_config('test'))
-  config.data.data_dir = str(tmp_path_factory.mktemp('scenes'))
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(record, 'SPLITS', {'train': 100, 'val': 5, 'test': 5})
-    build('scenes', config.data.data_dir)
+  config.data.data_dir = str(few_scenes)
   config.batch_size, config.texts_per_image = 32, 2
   config.dtype = 'float64'
   config.sampled_pixels, config.transformer.dropout = 0, 0.0

@@ -21,10 +21,9 @@ from pixelbert_jax.loop import DONE, PREEMPTED
 from pixelbert_jax.metrics import MetricsLog
 from pixelbert_jax.tasks.pretraining import Pretraining
 from pixelbert_jax.train import init_state, train
-from tests.support.runs import metrics, timeless
+from tests.support.runs import assert_same_run, metrics, timeless
 
 STEPS = 12  # With a save after 5 and 10, and an evaluation after 10.
-ITEMS = ocp.args.Composite(model=ocp.args.StandardRestore(), training=ocp.args.StandardRestore())
 
 
 pytestmark = pytest.mark.usefixtures('compiled_once')
@@ -50,21 +49,6 @@ def finished(few_scenes, tmp_path_factory):
   workdir = tmp_path_factory.getbasetemp() / 'finished'  # test_main.py may have made it.
   assert train(make_config(few_scenes), workdir) == DONE
   return workdir
-
-
-def last_state(workdir):
-  """The newest checkpoint, each array as its path, type, shape and bytes."""
-  with ocp.CheckpointManager(workdir / 'checkpoints') as manager:
-    state = manager.restore(manager.latest_step(), args=ITEMS)
-  return {
-    jax.tree_util.keystr(path): (str(x.dtype), x.shape, np.asarray(x).tobytes())
-    for path, x in jax.tree_util.tree_leaves_with_path(dict(state))
-  }
-
-
-def assert_same_run(workdir, other):
-  assert timeless(metrics(workdir)) == timeless(metrics(other))
-  assert last_state(workdir) == last_state(other)
 
 
 def files(workdir):

@@ -2,28 +2,18 @@
 
 import itertools
 import os
-import pathlib
 import subprocess
 import sys
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pixelbert_jax.checkpoints.checksum import _sums_on_devices, checksums
+from pixelbert_jax.checkpoints.checksum import checksums
+from tests.support.checksums import array, checksum, on_devices
+from tests.support.paths import ROOT
 
-ROOT = pathlib.Path(__file__).parents[2]
 DTYPES = ('float32', 'bfloat16', 'float16', 'float64', 'int32', 'int8', 'uint8', 'bool')
-
-
-def checksum(x):
-  return checksums({'x': x})['x']
-
-
-def array(dtype, shape=(3, 5)):
-  rng = np.random.default_rng(0)
-  return (rng.normal(size=shape) * 50).astype(np.int32).astype(jnp.dtype(dtype))
 
 
 @pytest.mark.parametrize('dtype', DTYPES)
@@ -69,29 +59,12 @@ def test_the_values_of_old_checkpoints_stay():
   assert found == {'a': 'dff8f712276372f1', 'b/c': '6c63d5832beb4291'}
 
 
-def on_devices():
-  """Checksums of an array whole, split either way, and copied, on all devices."""
-  mesh = jax.make_mesh((2, jax.device_count() // 2), ('a', 'b')) if jax.device_count() > 1 else None
-  specs = [(), ('a',), (None, 'b'), ('b', 'a'), (('a', 'b'),)] if mesh else [()]
-  found = set()
-  for dtype in ('float32', 'bfloat16', 'int32'):
-    x = array(dtype, (16, 24, 3))
-    places = [jax.NamedSharding(mesh, jax.P(*spec)) for spec in specs] if mesh else [None]
-    for place in places:
-      placed = jax.device_put(x, place)
-      # As where no host holds it whole.
-      first, second = jax.device_get(_sums_on_devices(placed))
-      found |= {f'{dtype} {checksum(placed)}', f'{dtype} {first:08x}{second:08x}'}
-    found.add(f'{dtype} {checksum(x)}')
-  return sorted(found)
-
-
 def test_it_does_not_depend_on_the_sharding():
   printed = subprocess.run(
     [
       sys.executable,
       '-c',
-      'from tests.checkpoints.test_checksum import on_devices; print(*on_devices(), sep=";")',
+      'from tests.support.checksums import on_devices; print(*on_devices(), sep=";")',
     ],
     env=os.environ | {'JAX_NUM_CPU_DEVICES': '8'},
     cwd=ROOT,

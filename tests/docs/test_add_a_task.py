@@ -2,14 +2,12 @@
 
 import json
 import os
-import pathlib
 import re
 import subprocess
 import sys
 
 from data.builders import open_dataset
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
 
 
 def test_the_example_trains_evaluates_and_takes_the_matching_head(few_scenes, tmp_path):

@@ -5,7 +5,6 @@ import configparser
 import io
 import json
 import os
-import pathlib
 import re
 import subprocess
 
@@ -17,8 +16,8 @@ from nbclient import NotebookClient
 from PIL import Image
 
 from tests.support import fresh
+from tests.support.paths import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / 'launch/colab_evaluate.ipynb'
 
 

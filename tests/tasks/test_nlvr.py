@@ -27,25 +27,12 @@ from pixelbert_jax.score.predictions import read_nlvr, read_nlvr2
 from pixelbert_jax.tasks import sums as sums_lib
 from pixelbert_jax.tasks.nlvr import Nlvr
 from pixelbert_jax.train import train
-from tests.support import corpora
-from tests.support.runs import metrics
+from tests.support import corpora, tiny
+from tests.support.runs import metrics, short_config
 
 STEPS = 8
 
 pytestmark = pytest.mark.usefixtures('compiled_once')
-
-
-def make_config(module, few_scenes, **fields):
-  config = module.get_config('test')
-  config.data.data_dir = str(few_scenes)
-  config.steps, config.eval_every = STEPS, 4
-  config.update(fields)
-  return config
-
-
-@pytest.fixture(scope='module')
-def dataset(few_scenes):
-  return open_dataset('scenes', few_scenes)
 
 
 @pytest.fixture
@@ -53,7 +40,7 @@ def make(few_scenes, dataset):
   """The batches of a split for a task, with any field changed."""
 
   def make(module, role, **fields):
-    config = resolve(make_config(module, few_scenes))
+    config = resolve(short_config(module, few_scenes, STEPS))
     return dataclasses.replace(Experiment.of(config, dataset).batches[role], **fields)
 
   return make
@@ -63,7 +50,7 @@ def make(few_scenes, dataset):
 def finished(few_scenes, tmp_path_factory):
   """The workdir of a run of NLVR2."""
   workdir = tmp_path_factory.mktemp('nlvr2') / 'run'
-  assert train(make_config(nlvr2, few_scenes), workdir) == DONE
+  assert train(short_config(nlvr2, few_scenes, STEPS), workdir) == DONE
   return workdir
 
 
@@ -186,7 +173,7 @@ def test_a_wide_and_a_high_photograph_share_a_square_canvas(tmp_path, capsys, vo
 
 
 def test_the_model_sees_the_text_with_either_image_and_both_in_order(make, few_scenes):
-  config, batches = resolve(make_config(nlvr2, few_scenes)), make(nlvr2, 'test')
+  config, batches = resolve(short_config(nlvr2, few_scenes, STEPS)), make(nlvr2, 'test')
   model, batch = make_model(config, len(batches.tokenizer.words)), batches[0]
   variables = jax.jit(lambda: init_variables(model, 0, batch))()
   backbone = model.backbone
@@ -249,7 +236,7 @@ def test_a_run_ends_with_predictions_scored_as_officially(finished, dataset, tmp
 
 
 def test_captions_are_judged_too_and_in_nlvrs_form(few_scenes, tmp_path, capsys):
-  assert train(make_config(nlvr, few_scenes), tmp_path / 'run') == DONE
+  assert train(short_config(nlvr, few_scenes, STEPS), tmp_path / 'run') == DONE
   assert 'majority class' in capsys.readouterr().out
   names = [f'{i}-{k}-0' for i in range(10) for k in range(8)]
   said = read_nlvr(tmp_path / 'run/predictions/test.csv', names)
@@ -262,15 +249,10 @@ def test_captions_are_judged_too_and_in_nlvrs_form(few_scenes, tmp_path, capsys)
 
 
 @pytest.fixture(scope='module')
-def pretrained(few_scenes, dataset, tmp_path_factory):
-  """A checkpoint of pre-training, not trained."""
-  folder = tmp_path_factory.mktemp('pretrained') / 'C'
-  config = resolve(make_config(pretrain, few_scenes))
-  batches = Experiment.of(config, dataset).batches['train']
-  model = make_model(config, len(batches.tokenizer.words))
-  variables = jax.device_get(jax.jit(lambda: init_variables(model, 3, batches[0]))())
-  checkpoint.write_model(folder, config.to_dict(), variables, config.text.vocabulary)
-  return folder
+def pretrained(few_scenes, tmp_path_factory):
+  """An untrained checkpoint of pre-training."""
+  config = resolve(short_config(pretrain, few_scenes, STEPS))
+  return tiny.write_untrained(tmp_path_factory.mktemp('pretrained') / 'C', config)
 
 
 def test_pre_training_judges_captions_as_it_is_but_not_pairs(

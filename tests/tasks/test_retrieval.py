@@ -13,10 +13,9 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import pretrain, retrieval, vqa
-from data.builders import open_dataset
 from pixelbert_jax import UserError, sharding
 from pixelbert_jax.checkpoints import checkpoint
-from pixelbert_jax.experiment import Experiment, init_variables, make_model, make_task, resolve
+from pixelbert_jax.experiment import Experiment, init_variables, make_model, resolve
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.image import file_size
@@ -40,7 +39,8 @@ from pixelbert_jax.tasks.gallery import (
 )
 from pixelbert_jax.tasks.ranker import Ranker, chunk_captions
 from pixelbert_jax.train import train
-from tests.support.runs import metrics
+from tests.support import tiny
+from tests.support.runs import metrics, short_config
 
 STEPS = 8
 SQUARE = Canvases(64, 64, ((64, 64),))
@@ -50,23 +50,10 @@ TASK = task.Retrieval(hardest=2, captions=5)
 pytestmark = pytest.mark.usefixtures('compiled_once')
 
 
-def make_config(few_scenes, **fields):
-  config = retrieval.get_config('test')
-  config.data.data_dir = str(few_scenes)
-  config.steps, config.eval_every = STEPS, 4
-  config.update(fields)
-  return config
-
-
-@pytest.fixture(scope='module')
-def dataset(few_scenes):
-  return open_dataset('scenes', few_scenes)
-
-
 @pytest.fixture
 def make(few_scenes, dataset):
   """The batches of a split, with any field changed."""
-  made = Experiment.of(resolve(make_config(few_scenes)), dataset).batches
+  made = Experiment.of(resolve(short_config(retrieval, few_scenes, STEPS)), dataset).batches
   return lambda role, **fields: dataclasses.replace(made[role], **fields)
 
 
@@ -74,7 +61,7 @@ def make(few_scenes, dataset):
 def finished(few_scenes, tmp_path_factory):
   """The workdir of a run that went through without interruption."""
   workdir = tmp_path_factory.mktemp('retrieval') / 'run'
-  assert train(make_config(few_scenes), workdir) == DONE
+  assert train(short_config(retrieval, few_scenes, STEPS), workdir) == DONE
   return workdir
 
 
@@ -514,7 +501,7 @@ def test_a_run_ends_with_scores_that_the_command_takes(finished, dataset, tmp_pa
 
 
 def test_the_cnn_stays_as_it_was(few_scenes, finished, pretrained, tmp_path):
-  config = make_config(few_scenes, init_from=str(pretrained), steps=2)
+  config = short_config(retrieval, few_scenes, 2, init_from=str(pretrained))
   assert train(config, tmp_path / 'run') == DONE
   there, here = (checkpoint.load(x).variables for x in (pretrained, tmp_path / 'run'))
   same = jax.tree.map(
@@ -529,21 +516,9 @@ def test_the_cnn_stays_as_it_was(few_scenes, finished, pretrained, tmp_path):
 
 @pytest.fixture(scope='module')
 def pretrained(tmp_path_factory):
-  return written(pretrain.get_config('test'), tmp_path_factory.mktemp('pretrained') / 'C')
-
-
-def written(config, folder):
-  """A checkpoint of a model that is not trained."""
-  config = resolve(config)
-  files = {'answers.json': b'["a", "b", "c"]'} if config.name == 'vqa' else {}
-  words = Tokenizer(config.text.vocabulary, 8).words
-  model = make_model(config, len(words), make_task(config, files=files))
-  texts = {'token_ids': np.int32, 'token_mask': bool, 'mlm_position': np.int32}
-  batch = {name: np.zeros((1, 1, 4), dtype) for name, dtype in texts.items()}
-  batch |= {'image': np.zeros((1, 64, 64, 3), np.uint8), 'size': np.full((1, 2), 64, np.int32)}
-  variables = jax.device_get(jax.jit(lambda: init_variables(model, 3, batch))())
-  checkpoint.write_model(folder, config.to_dict(), variables, config.text.vocabulary, files)
-  return folder
+  """An untrained checkpoint of pre-training."""
+  config = resolve(pretrain.get_config('test'))
+  return tiny.write_untrained(tmp_path_factory.mktemp('pretrained') / 'C', config)
 
 
 def evaluate(few_scenes, spec, workdir):
@@ -578,7 +553,8 @@ def test_pre_training_ranks_without_being_tuned(few_scenes, pretrained, dataset,
 
 
 def test_a_checkpoint_without_the_matching_head_is_refused(few_scenes, tmp_path, capsys):
-  spec = written(vqa.get_config('test'), tmp_path / 'C')
+  config = resolve(vqa.get_config('test'))
+  spec = tiny.write_untrained(tmp_path / 'C', config, ('a', 'b', 'c'))
   assert evaluate(few_scenes, spec, tmp_path / 'run') == 1
   error = capsys.readouterr().err
   assert 'is of vqa and lacks itm: train it for retrieval first' in error

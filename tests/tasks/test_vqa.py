@@ -3,24 +3,20 @@
 import dataclasses
 import functools
 import json
-import pathlib
 import shutil
 import signal
 
-import jax
 import numpy as np
 import pytest
 import torch
 from ml_collections import ConfigDict
 
 from configs import pretrain, vqa
-from data.builders import open_dataset
 from pixelbert_jax import UserError, sharding
 from pixelbert_jax.checkpoints import checkpoint
-from pixelbert_jax.experiment import Experiment, init_variables, make_model, resolve
+from pixelbert_jax.experiment import Experiment, resolve
 from pixelbert_jax.input.rows import Question, Row
 from pixelbert_jax.input.sidecar import Sidecar
-from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.loop import DONE, PREEMPTED
 from pixelbert_jax.main import main
 from pixelbert_jax.metrics import MetricsLog
@@ -30,39 +26,27 @@ from pixelbert_jax.tasks import answers as answers_lib
 from pixelbert_jax.tasks import sums as sums_lib
 from pixelbert_jax.tasks.vqa import Vqa, annotated, best_answer
 from pixelbert_jax.train import train
-from tests.support.runs import metrics, timeless
+from tests.support import tiny
+from tests.support.paths import ROOT
+from tests.support.runs import metrics, short_config, timeless
 
 STEPS = 12
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 pytestmark = pytest.mark.usefixtures('compiled_once')
 
 
-def make_config(few_scenes, **fields):
-  config = vqa.get_config('test')
-  config.data.data_dir = str(few_scenes)
-  config.steps, config.eval_every = STEPS, 4
-  config.update(fields)
-  return config
-
-
 @pytest.fixture
 def config(few_scenes):
-  return make_config(few_scenes)
+  return short_config(vqa, few_scenes, STEPS)
 
 
 @pytest.fixture(scope='module')
 def finished(few_scenes, tmp_path_factory):
   """The workdir of a run that went through without interruption."""
   workdir = tmp_path_factory.mktemp('vqa') / 'run'
-  assert train(make_config(few_scenes), workdir) == DONE
+  assert train(short_config(vqa, few_scenes, STEPS), workdir) == DONE
   return workdir
-
-
-@pytest.fixture
-def dataset(few_scenes):
-  return open_dataset('scenes', few_scenes)
 
 
 @pytest.fixture
@@ -233,7 +217,7 @@ def test_the_step_is_chosen_on_validation_and_kept(finished, few_scenes, capsys)
   assert lines[-1]['validation_vqa_accuracy'] == scores[best]
   assert best in checkpoint.steps(finished)
   assert checkpoint.load(finished).step == best
-  assert train(make_config(few_scenes), finished) == DONE
+  assert train(short_config(vqa, few_scenes, STEPS), finished) == DONE
   out = capsys.readouterr().out
   assert f'step {best}, chosen by vqa_accuracy {scores[best]:.3f} on validation' in out
   assert 'image-blind' in out
@@ -278,18 +262,10 @@ def test_a_stopped_run_goes_on_as_if_it_never_was(config, finished, tmp_path, mo
 
 
 @pytest.fixture
-def pretrained(few_scenes, tmp_path):
-  """A checkpoint of pre-training, not trained, which says that it knows photographs."""
-  config = resolve(pretrain.get_config('test'))
-  vocabulary = config.text.vocabulary
-  model = make_model(config, len(Tokenizer(vocabulary, 8).words))
-  texts = {'token_ids': np.int32, 'token_mask': bool, 'mlm_position': np.int32}
-  batch = {name: np.zeros((1, 1, 4), dtype) for name, dtype in texts.items()}
-  batch |= {'image': np.zeros((1, 64, 64, 3), np.uint8), 'size': np.full((1, 2), 64, np.int32)}
-  variables = jax.device_get(jax.jit(lambda: init_variables(model, 3, batch))())
+def pretrained(tmp_path):
+  """An untrained checkpoint of pre-training that names photographs as its data."""
   seen = {'trained_on.json': b'["coco_karpathy", "visual_genome"]'}
-  checkpoint.write_model(tmp_path / 'C', config.to_dict(), variables, vocabulary, seen)
-  return tmp_path / 'C'
+  return tiny.write_untrained(tmp_path / 'C', resolve(pretrain.get_config('test')), files=seen)
 
 
 def test_it_starts_from_pre_training_with_a_new_head(config, pretrained, tmp_path, capsys):
