@@ -203,8 +203,8 @@ def trained_on(folder):
 
 def test_the_card_says_what_it_was_trained_on(saved, tmp_path):
   loaded = checkpoint.load(saved[0])
-  (tmp_path / 'trained_on.json').write_text('[]')
-  untrained = dataclasses.replace(loaded, step=0, folder=tmp_path)
+  files = loaded.files | {'trained_on.json': b'[]'}
+  untrained = dataclasses.replace(loaded, step=0, files=files)
   (tmp_path / 'x').mkdir()
   export_lib.write(untrained, tmp_path / 'x')
   assert 'Nothing yet' in (tmp_path / 'x/README.md').read_text()
