@@ -204,10 +204,7 @@ class Vqa(Task):
       predictions.write_vqa(path, predicted)
       if questions:
         scores = official.per_question(predicted, questions)
-        files.write(
-          path.with_name(f'{path.stem}_scores.json'),
-          lambda file: file.write(json.dumps(scores).encode()),
-        )
+        files.write_text(path.with_name(f'{path.stem}_scores.json'), json.dumps(scores))
     if not questions:
       return {}
     metrics = finish({'vqa_loss': sums['vqa_loss']}) | _scores(predicted, questions)
