@@ -1,4 +1,4 @@
-"""The batches of retrieval: images with a caption of theirs each, and others to tell it from."""
+"""The batches of retrieval: images with a caption of their own and captions of other images."""
 
 import dataclasses
 import functools
@@ -12,19 +12,19 @@ from pixelbert_jax.input.pipeline import Batch, Batches
 from pixelbert_jax.input.sidecar import Ragged, Sidecar
 from pixelbert_jax.input.truth import Truth
 
-# How often a caption that turns out to be one of the image is drawn again.
+# How often a drawn caption is replaced while it is one of the image's own.
 TRIES = 50
 
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-  """What is ranked: I images, and T captions of them.
+  """The I images and T captions of them that an evaluation ranks.
 
   Attributes:
-    image: [I] their numbers in the split, ascending.
-    caption: [T] theirs, ascending.
-    row: [T] the row of each caption's image among the I.
-    existing: how many captions the images have, of which the T may be the first few.
+    image: [I] the indices of the images in the split, ascending.
+    caption: [T] the indices of the captions in the split, ascending.
+    row: [T] the index in `image` of each caption's image.
+    existing: number of captions that the images have; T is smaller where only the first are ranked.
   """
 
   image: np.ndarray
@@ -34,10 +34,15 @@ class Gallery:
 
 
 def choose_gallery(sidecar: Sidecar, images: int = 0, captions: int = 0) -> Gallery:
-  """So many images, evenly spread over a split, with their first captions; 0 is all there are.
+  """Chooses images, evenly spread over a split, and their first captions.
+
+  Args:
+    sidecar: of the split.
+    images: number of images; 0 takes all.
+    captions: largest number of captions per image; 0 takes all.
 
   Raises:
-    UserError: there are no images, or one has no caption to be found by.
+    UserError: there are no images, or one has no caption.
   """
   there = len(sidecar.image_id)
   chosen = np.arange(there)
@@ -46,11 +51,14 @@ def choose_gallery(sidecar: Sidecar, images: int = 0, captions: int = 0) -> Gall
   start, end = sidecar.captions.start[chosen], sidecar.captions.start[chosen + 1]
   count = end - start
   if not count.sum():
-    raise UserError('the split has no captions to rank: evaluate on another, --config.data.test=')
+    raise UserError(
+      'the split has no captions to rank: name another with --config.data.validation or '
+      '--config.data.test'
+    )
   if not count.all():
     bare = np.flatnonzero(count == 0)
     raise UserError(
-      f'{len(bare):,} of {len(count):,} images have no caption, as '
+      f'{len(bare):,} of {len(count):,} images have no caption, for example '
       f'{sidecar.image_id[chosen[bare[0]]].decode()}: build the dataset again without them'
     )
   existing = int(count.sum())
@@ -63,7 +71,7 @@ def choose_gallery(sidecar: Sidecar, images: int = 0, captions: int = 0) -> Gall
 def plan_gallery(
   sidecar: Sidecar, canvases: Canvases, gallery: Gallery, images_per_batch: int
 ) -> Plan:
-  """Every image of a gallery once, each with its first caption; weight 0 where filled up."""
+  """Plans batches with every image of a gallery once, with its first caption; padding weighs 0."""
   canvas = canvases.choose(sidecar.size[gallery.image])
   text = sidecar.captions.start[gallery.image][:, None]
   matched, weight = np.ones(text.shape, bool), np.ones(text.shape, np.float32)
@@ -75,13 +83,13 @@ def plan_gallery(
     matched,
     weight,
     images_per_batch,
-    rng=np.random.default_rng(0),  # of which evaluation draws nothing
+    rng=np.random.default_rng(0),  # Evaluation draws nothing from it.
     training=False,
   )
 
 
 def listed(sidecar: Sidecar) -> Sidecar:
-  """A sidecar that knows no claims: of an image is true what is listed with it, word for word."""
+  """Returns the sidecar without claims: only an image's own captions, literally, are true of it."""
   none = np.zeros(0, np.int32)
   return dataclasses.replace(sidecar, claim=none, claims=Ragged(none, sidecar.claims.start * 0))
 
@@ -94,23 +102,24 @@ def plan_ranking(
   images_per_batch: int,
   texts_per_image: int,
 ) -> Plan:
-  """Plans an epoch: every caption comes once with its image, beside others that are not of it.
+  """Plans an epoch with every caption once, with its image and captions of other images.
 
-  The caption of the image is the first of the `texts_per_image`; the others are drawn at random
-  from the whole split (paper section 4.4), anew in each epoch. None reads like one that the image
-  has. Some may yet be true of it: recall counts them as wrong, so what is learnt is which of the
-  true captions are likely an image's own. What does not fill a batch is dropped.
+  The image's own caption is the first of the `texts_per_image`; the others are drawn at random
+  from the whole split (paper section 4.4), anew in each epoch. None of them is worded like one of
+  the image's own. Some may still be true of the image: recall counts them as wrong, so the model
+  learns which true captions are likely to be an image's own. Incomplete batches are dropped.
 
   Raises:
-    UserError: the split has no captions, or its corpus says itself which are true, or nearly every
-      image has the same ones, or there are too few for one batch.
+    UserError: the split has no captions, or labels some as false, or most drawn captions are the
+      image's own, or there are too few for one batch.
   """
   captions = len(sidecar.text)
   if not captions:
-    raise UserError('the split has no captions')
+    raise UserError('the split has no captions: name another with --config.data.train')
   if not sidecar.label.all():
     raise UserError(
-      'some captions of the split are false of their images: retrieval learns from true ones'
+      'some captions of the split are false of their images, but retrieval learns from true ones: '
+      'name another dataset with --config.data.name'
     )
   rng = np.random.default_rng([seed, PLAN, epoch])
   image_of, own = sidecar.caption_image, Truth(listed(sidecar))
@@ -127,12 +136,12 @@ def plan_ranking(
   if 2 * len(i) > others.size:
     raise UserError(
       f'{len(i):,} of {others.size:,} captions drawn are those of the image, for example '
-      f'{sidecar.caption(others[i[0], j[0]])!r}: there is nothing to tell images apart by'
+      f'{sidecar.caption(others[i[0], j[0]])!r}: images need captions that tell them apart'
     )
   text = np.concatenate([np.arange(captions)[:, None], others], axis=1)
   weight = np.ones(text.shape, np.float32)
   weight[i, j + 1] = 0
-  weight[:, 0] = weight[:, 1:].any(axis=1)  # There is nothing to rank where there is no other.
+  weight[:, 0] = weight[:, 1:].any(axis=1)  # Without another caption there is nothing to rank.
   matched = np.broadcast_to(np.arange(texts_per_image) == 0, text.shape)
   canvas = canvases.choose(sidecar.size)[image_of]
   return batch_groups(
@@ -142,11 +151,11 @@ def plan_ranking(
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class RankingBatches(Batches):
-  """The batches of `tasks/retrieval.py`; in evaluation those of the gallery's images alone.
+  """The batches of `tasks/retrieval.py`; in evaluation they hold the images of the gallery.
 
   Attributes:
-    most_images: of an evaluation, evenly spread over the split; 0 is all there are.
-    most_captions: of each of these images, its first; 0 is all.
+    most_images: largest number of images in an evaluation, evenly spread over the split; 0 is all.
+    most_captions: largest number of captions of each of these images, the first ones; 0 is all.
   """
 
   most_images: int = 0
@@ -154,7 +163,7 @@ class RankingBatches(Batches):
 
   @functools.cached_property
   def gallery(self) -> Gallery:
-    """What an evaluation ranks."""
+    """The images and captions that an evaluation ranks."""
     return choose_gallery(self.split.sidecar, self.most_images, self.most_captions)
 
   def _plan(self, epoch: int) -> Plan:
