@@ -164,20 +164,20 @@ class Loop:
     """Logs the means since the last call; returns the state with the sums reset."""
     self.check(state, number)
     metrics = finish(jax.device_get(state.sums))
-    shown = {name: metrics[name] for name in self.task.SHOWN if name in metrics}
+    main_metrics = {name: metrics[name] for name in self.task.SHOWN if name in metrics}
     speed = progress.examples_per_second(number, self.config.batch_size)
     for name, rate in self.rates.items():
       # The rate of the step just taken.
       metrics[f'learning_rate_{name}'] = float(rate(number - 1))
     log.write(number, 'train', metrics | {'examples_per_second': speed})
-    progress.show(number, shown | {'examples/s': speed})
+    progress.show(number, main_metrics | {'examples/s': speed})
     return state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
 
   def log_evaluation(self, number: int, split: str, metrics: Metrics, log: MetricsLog) -> None:
     """Logs the metrics of a split and prints the main ones."""
     log.write(number, split, metrics)
-    shown = '  '.join(f'{name} {metrics[name]:.3f}' for name in self.task.SHOWN if name in metrics)
-    print(f'{split} at step {number}: {shown}', flush=True)
+    values = '  '.join(f'{name} {metrics[name]:.3f}' for name in self.task.SHOWN if name in metrics)
+    print(f'{split} at step {number}: {values}', flush=True)
 
 
 def result(task: Task, split: str, metrics: Metrics) -> str:

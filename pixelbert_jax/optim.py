@@ -118,7 +118,7 @@ def optimizer(
 
   cnn = {'sgd': sgd, 'muon': muon, 'none': lambda *_: optax.set_to_zero()}
   if cnn_rule not in cnn:
-    raise ValueError(f"the CNN's optimiser is one of {list(cnn)}, not {cnn_rule!r}")
+    raise ValueError(f'optimizer.cnn_rule has to be one of {list(cnn)}, not {cnn_rule!r}')
   rules = {
     'cnn': cnn[cnn_rule](cnn_rate, cnn_decay),
     'transformer': optax.adamw(

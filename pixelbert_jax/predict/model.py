@@ -36,7 +36,7 @@ FLAGS = {'answer': '--question', 'match': '--text', 'fill': '--fill'}
 
 
 class HeadError(UserError):
-  """A checkpoint lacks the head that a method needs; the message lists what it can do."""
+  """The error that a checkpoint lacks the head for a method; the message lists what it can do."""
 
 
 def load(spec: str | os.PathLike, batch_size: int = 16) -> 'Model':

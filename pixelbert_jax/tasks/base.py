@@ -53,7 +53,7 @@ class Task(abc.ABC):
     return cls()
 
   def files(self) -> dict[str, bytes]:
-    """Returns the files that a run keeps beside its configuration, by name, for `of` to read."""
+    """Returns the files that a run keeps with its configuration, by name, for `of` to read."""
     return {}
 
   @abc.abstractmethod

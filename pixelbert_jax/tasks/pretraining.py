@@ -187,7 +187,7 @@ class Pretraining(Task):
     return self.evaluate(run, batches) | {f'{name}_swapped': x for name, x in shuffled.items()}
 
   def table(self, split: str, metrics: Metrics) -> str:
-    """Formats accuracies beside those with shuffled images and from the text alone."""
+    """Formats the accuracies with own images, with shuffled images, and from the text alone."""
     rows = {'image-text matching': 'itm_accuracy', 'hidden words': 'mlm_accuracy'}
     rows |= {'visual words, determined': 'mlm_visual_accuracy'}
     rows |= {f'  {kind}': f'mlm_{kind}_accuracy' for kind in KINDS}

@@ -193,9 +193,9 @@ def _true(gallery: Gallery, sidecar: Sidecar) -> np.ndarray:
 
 def _expected(true: np.ndarray, gallery: Gallery) -> Metrics:
   """Computes the expected recalls of an order with true pairs, [T, I], first, else random."""
-  own = np.bincount(gallery.row)
+  count = np.bincount(gallery.row)  # of each image's own captions
   return {
-    f'text_recall_at_{k}': recall.expected_text_recall(true, own, k) for k in recall.CUTOFFS
+    f'text_recall_at_{k}': recall.expected_text_recall(true, count, k) for k in recall.CUTOFFS
   } | {f'image_recall_at_{k}': recall.expected_image_recall(true, k) for k in recall.CUTOFFS}
 
 
