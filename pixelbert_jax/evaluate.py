@@ -1,4 +1,4 @@
-"""A checkpoint run on a split: what `--mode=evaluate --checkpoint=C` does."""
+"""Evaluation of a checkpoint on a split, `--mode=evaluate --checkpoint=C`."""
 
 import functools
 import json
@@ -15,13 +15,13 @@ from pixelbert_jax.metrics import measured
 
 
 def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path) -> None:
-  """Runs a checkpoint on all of the split `config.data.test` and prints what it reaches.
+  """Evaluates a checkpoint on the whole split `config.data.test` and prints its metrics.
 
-  To `predictions/` in `workdir` go its metrics and, where the task has any, predictions. Vocabulary
-  and answer list are those of the checkpoint.
+  Writes the metrics and, if the task has any, predictions to `predictions/` in `workdir`.
+  Vocabulary and the task's files are those of the checkpoint.
 
   Raises:
-    UserError: there is no such checkpoint, or it is of another task or model.
+    UserError: the checkpoint does not exist, or belongs to another task or model.
   """
   mesh = sharding.make_mesh(**config.mesh)
   loaded = checkpoint.load(spec, mesh)
@@ -35,8 +35,8 @@ def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path) -> None:
   make = functools.partial(init_variables, experiment.model, config.seed, batches[0])
   variables = starting.fitted(loaded, config.to_dict(), jax.eval_shape(make))
   path = workdir / 'predictions' / f'{split}.json'
-  what = f'{loaded.folder}, step {loaded.step}, on {config.data.name}/{split}'
-  print(f'evaluating {what}; predictions and metrics go to {path.parent}', flush=True)
+  title = f'{loaded.folder}, step {loaded.step}, on {config.data.name}/{split}'
+  print(f'evaluating {title}; predictions and metrics go to {path.parent}', flush=True)
   run = functools.partial(experiment.evaluator(mesh), variables)
   metrics = task.report(run, batches, path)
   if processes.is_first():

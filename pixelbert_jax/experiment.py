@@ -1,6 +1,6 @@
-"""An experiment: what a configuration describes, made of its data: task, batches, model, optimiser.
+"""An experiment: the task, batches, model and optimiser that a configuration describes.
 
-Nothing below this module knows a configuration, but for `Task.of`, which reads its task's fields.
+Modules that this one imports do not read a configuration, except `Task.of` its task's fields.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ from pixelbert_jax.tasks.pretraining import Pretraining
 from pixelbert_jax.tasks.retrieval import Retrieval
 from pixelbert_jax.tasks.vqa import Vqa
 
-ROLES = ('train', 'validation', 'test')  # of a dataset's splits
+ROLES = ('train', 'validation', 'test')  # of the splits that a run uses
 
 # By the `name` of a configuration. To add one: docs/add_a_task.md.
 TASKS: dict[str, type[Task]] = {
@@ -47,11 +47,11 @@ TASKS: dict[str, type[Task]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-  """A resolved configuration, and what it describes.
+  """A resolved configuration with its task, batches and model.
 
   Attributes:
-    config: resolved (`resolve`).
-    task: what is trained for.
+    config: the configuration, resolved (`resolve`).
+    task: the task.
     batches: by role: train, validation, test.
     model: the Flax module.
   """
@@ -73,13 +73,13 @@ class Experiment:
 
     Args:
       config: resolved.
-      dataset: with the splits of these roles.
-      files: of the run that is resumed, evaluated or started from, by name.
-      roles: splits to make batches of. Image-blind baselines are fitted on `train`; without it they
-        are omitted.
+      dataset: has the splits of these roles.
+      files: those of the run that is resumed, evaluated or started from, by name.
+      roles: the roles to make batches for. Image-blind baselines are fitted on `train`; without
+        that split they are omitted.
 
     Raises:
-      UserError: a split does not exist, or data and configuration do not fit.
+      UserError: a split does not exist, or data and configuration do not match.
     """
     splits = {role: select(dataset, config.data[role]) for role in roles}
     task = make_task(config, splits, files or {})
@@ -88,7 +88,7 @@ class Experiment:
     return cls(config, task, batches, make_model(config, vocab_size, task))
 
   def evaluator(self, mesh: Mesh, limit: int = 0) -> Any:
-    """Makes what runs the model over a split, over at most `limit` images (0: all of them)."""
+    """Makes the evaluator of the model over a split, over at most `limit` images (0: all)."""
     return self.task.evaluator(self.model, mesh, self.config.threads, limit)
 
 
@@ -97,12 +97,12 @@ def make_task(
   splits: Mapping[str, Split] | None = None,
   files: Mapping[str, bytes] | None = None,
 ) -> Task:
-  """Makes the task that `config.name` says; arguments and errors as of `Task.of`."""
+  """Makes the task that `config.name` names; arguments and errors are those of `Task.of`."""
   return TASKS[config.name].of(config, splits or {}, files or {})
 
 
 def make_model(config: ConfigDict, vocab_size: int, task: Task | None = None) -> Model:
-  """Makes the model of a resolved configuration, by default of a task without data."""
+  """Makes the model of a resolved configuration; by default for a task made without data."""
   c, t, dtype = config.cnn, config.transformer, jnp.dtype(config.dtype)
   unroll = jax.default_backend() == 'cpu'
   cnn = ResNet(
@@ -148,12 +148,12 @@ def make_model(config: ConfigDict, vocab_size: int, task: Task | None = None) ->
 
 
 def init_variables(model: Model, seed: int, batch: dict[str, np.ndarray]) -> dict:
-  """Random parameters and fresh statistics."""
+  """Initialises parameters and BatchNorm statistics for batches of this shape."""
   keys = jax.random.split(jax.random.key(seed))
   rngs = dict(zip(('params', 'pixels'), keys, strict=True))
-  images = len(batch['size']) // len(batch['token_ids'])  # of a text
+  images = len(batch['size']) // len(batch['token_ids'])  # per text
   image = jnp.zeros((images, *model_canvas(batch), 3))
-  # Of the batch the shapes alone, so that all processes compile the same program.
+  # Only the shapes of the batch are used, so that all processes compile the same program.
   size = np.full((images, 2), model_canvas(batch), batch['size'].dtype)
   texts = (np.ones_like(batch[name][:1]) for name in model.INPUTS)
   return model.init(rngs, image, size, *texts, False)
@@ -162,7 +162,7 @@ def init_variables(model: Model, seed: int, batch: dict[str, np.ndarray]) -> dic
 def make_optimizer(
   config: ConfigDict, params: Any, steps_per_epoch: int
 ) -> tuple[optax.GradientTransformation, dict[str, optax.Schedule]]:
-  """The optimiser of a configuration, and the learning rate of each of its parts by step."""
+  """Makes the optimiser, and the learning rate schedule of each part of the model, by name."""
   c = config.optimizer
   boundaries = [round(epoch * steps_per_epoch) for epoch in c.decay_epochs]
   warmup = round(c.warmup_epochs * steps_per_epoch)
@@ -190,29 +190,33 @@ def make_optimizer(
 
 
 def images_per_batch(config: ConfigDict) -> int:
-  """Images in a batch; UserError if micro-batches and devices cannot share them."""
+  """Returns the number of images in a batch.
+
+  Raises:
+    UserError: micro-batches and devices cannot share them evenly.
+  """
   images, parts = config.batch_size // config.texts_per_image, config.micro_batches
   if images % (parts * jax.device_count()):
     raise UserError(
       f'config.batch_size: {images} images do not divide among {parts} micro_batches on '
-      f'{jax.device_count()} devices'
+      f'{jax.device_count()} devices: use a multiple of {parts * jax.device_count()} images'
     )
   return images
 
 
 def resolve(config: ConfigDict, vocabulary: pathlib.Path | None = None) -> ConfigDict:
-  """A copy in which what was left open is said.
+  """Returns a copy in which the fields left open have values.
 
   Args:
-    config: as of the command line.
-    vocabulary: of the checkpoint that a run starts from or goes on with, if there is any.
+    config: as the command line gives it.
+    vocabulary: that of the run which is resumed, evaluated or started from, if any.
 
   Raises:
-    UserError: no vocabulary is named, and there is none to take.
+    UserError: no vocabulary is configured, and there is none to fall back on.
   """
   config = config.copy_and_resolve_references()
   if not config.cnn.batch_norm:
-    # Without ImageNet's weights there are no statistics that one could freeze.
+    # From scratch there are no statistics to freeze.
     scratch = config.init_from == 'scratch' and config.optimizer.cnn_rule != 'none'
     config.cnn.batch_norm = 'batch' if scratch else 'frozen'
   if not config.text.vocabulary:
@@ -223,8 +227,8 @@ def resolve(config: ConfigDict, vocabulary: pathlib.Path | None = None) -> Confi
       vocabulary = scenes_vocabulary.FILE
     if vocabulary is None:
       raise UserError(
-        "config.text.vocabulary is missing: the path of BERT's vocab.txt, which lies in any copy "
-        'of bert-base-uncased'
+        "config.text.vocabulary is missing: give the path of BERT's vocab.txt, which every copy of "
+        'bert-base-uncased contains'
       )
     config.text.vocabulary = str(vocabulary)
   return config
@@ -255,9 +259,12 @@ def make_batches(config: ConfigDict, task: Task, splits: Mapping[str, Split]) ->
 
 
 def prepare_data(config: ConfigDict) -> Dataset:
-  """Opens the dataset or, of names joined by '+', the mixture of several.
+  """Opens a dataset or, for names joined by '+', the mixture of several.
 
-  The embedded one is built first, nothing else ever is.
+  The embedded dataset is built first if necessary; the others have to exist.
+
+  Raises:
+    UserError: a dataset is not built, or the task does not train on mixtures.
   """
   require_checkout()
   from data.build import build  # TFDS, which takes seconds to import
@@ -271,7 +278,10 @@ def prepare_data(config: ConfigDict) -> Dataset:
   if len(datasets) == 1:
     return datasets[0]
   if not TASKS[config.name].MIXES:
-    raise UserError(f'config.data.name {config.data.name}: mixtures are for pre-training only')
+    raise UserError(
+      f'config.data.name: {config.data.name} is a mixture, which only pre-training takes: '
+      'name one dataset'
+    )
   train = config.data.train
   mixed = mixture.mix(datasets, train, (config.data.validation, config.data.test))
   print(mixture.summary(datasets, mixed, train))

@@ -1,4 +1,4 @@
-"""The training loop: steps, and what happens between them."""
+"""The training loop: steps, logging, evaluation and checkpoints."""
 
 import dataclasses
 import functools
@@ -27,7 +27,17 @@ DONE, PREEMPTED = 0, 75  # exit codes
 
 @dataclasses.dataclass
 class Loop:
-  """Steps, and what happens between them: logging, evaluation, checkpoints, the end."""
+  """The training loop: steps, with logging, evaluation and checkpoints between them.
+
+  Attributes:
+    experiment: what is trained.
+    workdir: the run's folder.
+    mesh: the devices.
+    step: the training step.
+    rates: the learning rates to log, by part of the model.
+    checkpoints: of the run.
+    stop: the number of the last step.
+  """
 
   experiment: Experiment
   workdir: pathlib.Path
@@ -39,16 +49,16 @@ class Loop:
 
   @property
   def config(self) -> ConfigDict:
-    """Returns the configuration."""
+    """The configuration."""
     return self.experiment.config
 
   @property
   def task(self) -> Task:
-    """Returns what is trained for."""
+    """The task that is trained."""
     return self.experiment.task
 
   def __call__(self, state: State, log: MetricsLog) -> int:
-    """Runs from the step of `state` to the end; returns an exit code."""
+    """Trains from the step of `state` to the end; returns an exit code."""
     limit = self.config.eval_batches * images_per_batch(self.config)
     evaluator = self.experiment.evaluator(self.mesh, limit)
     if int(state.step) < self.stop:
@@ -69,7 +79,7 @@ class Loop:
     log: MetricsLog,
     asked_to_stop: Callable[[int], bool],
   ) -> State:
-    """The state after the last step, or after that at which it is asked to stop: it is saved."""
+    """Trains until the last step or a request to stop; saves and returns the state it ends with."""
     config, start = self.config, int(state.step)
     progress = Progress(start, self.stop)
     batches = self.training_batches(start)
@@ -93,7 +103,7 @@ class Loop:
     return state
 
   def report(self, state: State, evaluator: Run, log: MetricsLog) -> None:
-    """Shows what the step chosen on validation, or else the last, does on test."""
+    """Evaluates the step chosen on validation (or the last) on test; logs and prints the result."""
     split, variables, chosen = self.config.data.test, state.variables, {}
     if self.checkpoints.chosen:
       step, best = self.checkpoints.chosen
@@ -105,66 +115,73 @@ class Loop:
     metrics = self.task.report(run, self.experiment.batches['test'], path) | chosen
     log.write(self.stop, split, metrics)
     print(result(self.task, split, metrics), flush=True)
-    print(f'the model is in {self.workdir}; docs/predict.md says how to ask it', flush=True)
+    print(f'the model is in {self.workdir}; docs/predict.md shows how to use it', flush=True)
 
   def save(self, number: int, state: State, score: float | None, log: MetricsLog) -> None:
-    """Begins to save a step; the log up to it is on disk first."""
+    """Starts saving a step, after flushing the log up to it to disk."""
     self.check(state, number)
     log.sync()
     self.checkpoints.save(number, state, score)
 
   def check(self, state: State, number: int) -> None:
-    """UserError if training has diverged: no step like that is saved in the place of a good one."""
+    """Checks that training has not diverged, so that no diverged step replaces a good one.
+
+    Raises:
+      UserError: a loss or the gradient norm is not finite.
+    """
     if not all(np.isfinite(x).all() for x in jax.device_get(state.sums).values()):
       saved = self.checkpoints.latest
       kept = '' if saved is None else f'; {self.workdir} keeps step {saved}'
       raise UserError(
-        f'training has diverged: by step {number} a loss or the gradient is no number. Start again '
-        'in another --workdir with a lower --config.optimizer.transformer_rate or cnn_rate, or a '
-        f'lower clip_norm (0 is none){kept}'
+        f'training has diverged: by step {number} a loss or the gradient norm is not finite. Start '
+        'again in another --workdir with a lower --config.optimizer.transformer_rate or cnn_rate, '
+        f'or a lower clip_norm (0 turns clipping off){kept}'
       )
 
   def is_best(self, score: float | None) -> bool:
-    """Whether a score on validation is higher than that of each step before."""
-    before = self.checkpoints.chosen
-    return score is not None and (before is None or score > before[1])
+    """Tells whether a validation score beats those of all steps before."""
+    best = self.checkpoints.chosen
+    return score is not None and (best is None or score > best[1])
 
   def validate(self, number: int, state: State, evaluator: Run, log: MetricsLog) -> float | None:
-    """Evaluates on validation and logs it; returns what a step is chosen by, if anything is."""
+    """Evaluates on validation and logs the metrics; returns the one by which a step is chosen.
+
+    Returns None where the last step is taken or the metric is missing.
+    """
     run = functools.partial(evaluator, state.variables)
     metrics = self.task.evaluate(run, self.experiment.batches['validation'])
     self.log_evaluation(number, self.config.data.validation, metrics, log)
     return metrics.get(self.task.CHOSEN_BY)
 
   def training_batches(self, start: int) -> Iterator[Batch]:
-    """The (micro-)batches on the devices, from the first of step `start` on."""
+    """Yields the (micro-)batches after step `start`, on the devices."""
     parts = self.config.micro_batches
     numbers = range(start * parts, self.stop * parts)
     for batch in pipeline.read(self.experiment.batches['train'], numbers, self.config.threads):
       yield sharding.global_batch(self.mesh, batch)
 
   def log_training(self, state: State, number: int, log: MetricsLog, progress: Progress) -> State:
-    """Logs the means since the last time; returns the state with fresh sums."""
+    """Logs the means since the last call; returns the state with the sums reset."""
     self.check(state, number)
     metrics = finish(jax.device_get(state.sums))
-    shown = {name: metrics[name] for name in self.task.SHOWN if name in metrics}
+    main_metrics = {name: metrics[name] for name in self.task.SHOWN if name in metrics}
     speed = progress.examples_per_second(number, self.config.batch_size)
     for name, rate in self.rates.items():
       # The rate of the step just taken.
       metrics[f'learning_rate_{name}'] = float(rate(number - 1))
     log.write(number, 'train', metrics | {'examples_per_second': speed})
-    progress.show(number, shown | {'examples/s': speed})
+    progress.show(number, main_metrics | {'examples/s': speed})
     return state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
 
   def log_evaluation(self, number: int, split: str, metrics: Metrics, log: MetricsLog) -> None:
-    """Logs the metrics of a split and shows the main ones."""
+    """Logs the metrics of a split and prints the main ones."""
     log.write(number, split, metrics)
-    shown = '  '.join(f'{name} {metrics[name]:.3f}' for name in self.task.SHOWN if name in metrics)
-    print(f'{split} at step {number}: {shown}', flush=True)
+    values = '  '.join(f'{name} {metrics[name]:.3f}' for name in self.task.SHOWN if name in metrics)
+    print(f'{split} at step {number}: {values}', flush=True)
 
 
 def result(task: Task, split: str, metrics: Metrics) -> str:
-  """Formats the metrics that a run ends with, and which step they are of, if one was chosen."""
+  """Formats the final metrics of a run and, if a step was chosen on validation, that step."""
   if 'chosen_step' not in metrics:
     return task.table(split, metrics)
   score = metrics[f'validation_{task.CHOSEN_BY}']

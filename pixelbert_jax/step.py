@@ -1,4 +1,4 @@
-"""One step of training on global arrays: gradients of a batch, or of its micro-batches, applied."""
+"""A training step on global arrays: gradients over a batch or its micro-batches, and the update."""
 
 import functools
 import time
@@ -20,22 +20,22 @@ Batch = dict[str, jax.Array]
 
 
 class State(NamedTuple):
-  """All that a step changes. Chance and data follow from `step`, so this is the checkpoint."""
+  """All that a step changes; random keys and data follow from `step`, so it is the checkpoint."""
 
   step: jax.Array
   params: Tree
   batch_stats: Tree
   opt_state: Tree
-  sums: dict[str, jax.Array]  # since the last line of the log
+  sums: dict[str, jax.Array]  # [sum, weight] since the last line of the log
 
   @property
   def variables(self) -> dict[str, Tree]:
-    """What Flax applies a model to."""
+    """The variables that Flax applies a model with."""
     return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
 class Gradients(NamedTuple):
-  """What the micro-batches seen so far give: sums, and the last one's running statistics."""
+  """The sums over the micro-batches so far, and the BatchNorm statistics after the last one."""
 
   number: jax.Array
   params: Tree
@@ -44,12 +44,12 @@ class Gradients(NamedTuple):
 
 
 def no_sums(task: Task) -> dict[str, jax.Array]:
-  """What is summed up for the log of a task, before the first step."""
+  """Returns the sums that a task logs, all zero."""
   return {name: jnp.zeros(2) for name in (*task.LOGGED, 'gradient_norm')}
 
 
 def nothing_yet(state: State) -> Gradients:
-  """Before the first micro-batch."""
+  """Returns the `Gradients` before the first micro-batch, all sums zero."""
   zeros = functools.partial(jax.tree.map, jnp.zeros_like)
   sums = {name: x for name, x in state.sums.items() if name != 'gradient_norm'}
   return Gradients(jnp.int32(0), zeros(state.params), zeros(sums), state.batch_stats)
@@ -58,7 +58,7 @@ def nothing_yet(state: State) -> Gradients:
 def add_gradients(
   so_far: Gradients, state: State, batch: Batch, *, task: Task, model: Model, seed: int
 ) -> Gradients:
-  """Adds the gradients of a (micro-)batch's part of the loss."""
+  """Adds the gradients and sums of a (micro-)batch."""
   key = jax.random.fold_in(jax.random.key(seed), state.step)
   key = jax.random.fold_in(key, so_far.number)
   rngs = dict(zip(('dropout', 'pixels'), jax.random.split(key), strict=True))
@@ -83,7 +83,7 @@ def add_gradients(
 
 
 def update(gradients: Gradients, state: State, *, optimizer: optax.GradientTransformation) -> State:
-  """The state after a step along the gradients of the whole batch."""
+  """Returns the state after a step along the gradients of the whole batch."""
   updates, opt_state = optimizer.update(gradients.params, state.opt_state, state.params)
   norm = jnp.stack([optax.tree.norm(gradients.params), jnp.float32(1)])
   return State(
@@ -99,9 +99,9 @@ class Step:
   """A training step, compiled once per batch shape; compiling prints its time and memory.
 
   Attributes:
-    micro_batches: how many a batch comes in. Their gradients add up to those of the whole, but for
-      what is drawn (dropout, sampled pixels) and statistics of BatchNorm that is not frozen: each
-      micro-batch is normalised by its own.
+    micro_batches: number of micro-batches per batch. Their gradients add up to those of the whole
+      batch, except that dropout and sampled pixels are drawn differently, and BatchNorm, unless
+      frozen, normalises each micro-batch by its own statistics.
   """
 
   def __init__(
@@ -114,7 +114,7 @@ class Step:
     micro_batches: int,
     shardings: State,
   ):
-    """Makes the programs; `shardings` are those of the state."""
+    """Defines the programs; `shardings` are those of the state."""
     self.micro_batches = micro_batches
     self._programs: dict[tuple[int, ...], Callable] = {}
     add = functools.partial(add_gradients, task=task, model=model, seed=seed)
@@ -131,7 +131,7 @@ class Step:
     self._apply = jax.jit(apply, donate_argnums=1, out_shardings=shardings)
 
   def __call__(self, state: State, batches: Iterable[Batch]) -> State:
-    """The next state, by the micro-batches of one batch, taken one at a time."""
+    """Returns the next state; takes the micro-batches of one batch from `batches` one at a time."""
     if self.micro_batches == 1:
       (batch,) = batches
       return self.program(state, batch)(state, batch)
@@ -141,7 +141,7 @@ class Step:
     return self._apply(gradients, state)
 
   def program(self, *arguments: Any) -> Callable:
-    """Returns the program for this shape of batch; compiles it at first and prints its memory."""
+    """Returns the program for this batch shape; compiles it on first use and prints its memory."""
     batch = arguments[-1]
     shapes = (len(batch['image']), *model_canvas(batch)), batch['image'].shape
     if shapes not in self._programs:
@@ -152,7 +152,7 @@ class Step:
       total = memory.argument_size_in_bytes + memory.temp_size_in_bytes
       print(
         f'compiled    images {"x".join(map(str, shapes[0]))} in '
-        f'{time.perf_counter() - began:.0f} s; {total / 2**20:,.0f} MiB a device',
+        f'{time.perf_counter() - began:.0f} s; {total / 2**20:,.0f} MiB per device',
         flush=True,
       )
     return self._programs[shapes]

@@ -1,4 +1,4 @@
-"""Training: the loop over steps and what happens around it."""
+"""Training: sets a run up or resumes it, and runs the loop over its steps."""
 
 import contextlib
 import functools
@@ -36,7 +36,7 @@ from pixelbert_jax.step import State, Step, no_sums
 
 
 def init_state(experiment: Experiment, mesh: Mesh) -> tuple[State, Step, dict[str, optax.Schedule]]:
-  """Makes a fresh state on the mesh, the step (the state is donated to it), and learning rates."""
+  """Makes a fresh state on the mesh, the step (which donates the state), and learning rates."""
   config, task, model = experiment.config, experiment.task, experiment.model
   batches = experiment.batches['train']
   make = functools.partial(init_variables, model, config.seed, batches[0])
@@ -63,14 +63,14 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
   """Trains to the end, or resumes the run in `workdir`.
 
   Returns:
-    DONE, or PREEMPTED after a SIGTERM or SIGINT (to one of several processes: SIGTERM):
+    DONE, or PREEMPTED after a SIGTERM or SIGINT (of several processes, one got a SIGTERM):
     everything is saved, run again to resume.
 
   Raises:
-    UserError: something in the configuration, data or workdir has to be mended.
+    UserError: the configuration, data or workdir has a fault that the user has to fix.
   """
   mesh = sharding.make_mesh(**config.mesh)
-  images_per_batch(config)  # Mistakes are reported before data is built.
+  images_per_batch(config)  # Reports a mistake before data is built.
   loaded = starting.starting_point(config.init_from, workdir, mesh)
   inherited = loaded.files if loaded else read_files(workdir)
   vocabulary = loaded.vocabulary if loaded else workdir / VOCABULARY
@@ -113,28 +113,32 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
 def run_files(experiment: Experiment, inherited: Mapping[str, bytes]) -> dict[str, bytes]:
   """Makes the run's own files, by name, given those of the run it resumes or starts from."""
   config = experiment.config
-  seen = json.loads(inherited.get(provenance.FILE, '[]'))
+  trained_on = json.loads(inherited.get(provenance.FILE, '[]'))
   return {
     VOCABULARY: pathlib.Path(config.text.vocabulary).read_bytes(),
     **experiment.task.files(),
-    provenance.FILE: provenance.encode([*seen, *config.data.name.split('+')]),
+    provenance.FILE: provenance.encode([*trained_on, *config.data.name.split('+')]),
   }
 
 
 def check_plans(config: ConfigDict, batches: Mapping[str, Batches]) -> None:
-  """Plans an epoch of each split; UserError if one cannot be used, before hours of work."""
-  for role, of_split in batches.items():
+  """Plans an epoch of each split, so that an unusable split is reported before training.
+
+  Raises:
+    UserError: a split cannot be used.
+  """
+  for role, split_batches in batches.items():
     try:
-      len(of_split)
+      len(split_batches)
     except UserError as error:
       raise UserError(f'{config.data.name}, split {config.data[role]}: {error}') from error
 
 
 def last_result(experiment: Experiment, workdir: pathlib.Path, stop: int) -> str:
-  """Formats the table that a run to step `stop` ended with; '' if it has not ended."""
+  """Formats the final table of a run to step `stop`; returns '' if the run has not ended."""
   data, task = experiment.config.data, experiment.task
   lines = logged(workdir, stop, data.test)
-  # The split may be that of validation too, which comes first.
+  # Where validation uses the same split, its line at this step comes first.
   validated = bool(task.CHOSEN_BY) and data.test == data.validation
   return result(task, data.test, lines[-1]) if len(lines) > validated else ''
 
@@ -142,7 +146,7 @@ def last_result(experiment: Experiment, workdir: pathlib.Path, stop: int) -> str
 def summary(
   experiment: Experiment, workdir: pathlib.Path, mesh: Mesh, state: State, stop: int
 ) -> str:
-  """Describes what is about to run: devices, parameters, data, schedule."""
+  """Describes the run that is about to start: devices, parameters, data, schedule."""
 
   def millions(tree: Any) -> str:
     return f'{sum(x.size for x in jax.tree.leaves(tree)) / 1e6:.2f} M'
@@ -154,14 +158,14 @@ def summary(
     [
       f'workdir     {workdir}',
       f'devices     {mesh.size} x {device.device_kind}, mesh {dict(mesh.shape)}',
-      f'parameters  {millions(state.params)}, of them '
+      f'parameters  {millions(state.params)}, of which '
       f'{millions(state.params["backbone"]["cnn"])} in the CNN; {config.dtype}',
       f'data        {config.data.name}/{config.data.train}: {images:,} images, '
       f'{train.texts:,} texts; evaluated on {config.data.validation}, {config.data.test}',
-      *[f'never shown {missed:,} images: or pairs: fewer than a batch on their canvas']
+      *[f'never shown {missed:,} images or pairs: fewer than a batch on their canvas']
       * bool(missed),
       f'schedule    {stop:,} steps of {config.batch_size} pairs '
-      f'({config.texts_per_image} texts an image), '
+      f'({config.texts_per_image} texts per image), '
       f'{stop / len(train):.3g} epochs',
     ]
   )

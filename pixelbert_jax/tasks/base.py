@@ -1,4 +1,4 @@
-"""What the loop, which is the same for all tasks, asks of a task."""
+"""The task contract: what the training loop, which is the same for all tasks, asks of a task."""
 
 import abc
 import pathlib
@@ -27,10 +27,10 @@ class Task(abc.ABC):
 
   Attributes:
     LOGGED: names of the sums that a step returns, `..._loss` and `..._accuracy`.
-    SHOWN: names on the progress line; those without a value are skipped.
+    SHOWN: names of the metrics on the progress line; those without a value are skipped.
     CHOSEN_BY: the validation metric by which a step is chosen, larger is better; '' chooses the
       last step.
-    MIXES: whether it trains on mixtures of datasets.
+    MIXES: True if it trains on mixtures of datasets.
   """
 
   LOGGED: ClassVar[tuple[str, ...]]
@@ -43,17 +43,17 @@ class Task(abc.ABC):
     """Makes the task of a configuration.
 
     Args:
-      config: resolved; here and nowhere else a task reads its fields.
-      splits: by role (train, validation, test); none where a model is used without its data.
+      config: resolved; only this method reads the task's fields of it.
+      splits: by role (train, validation, test); empty if the model is used without its data.
       files: those of the run that is resumed, evaluated or started from, by name.
 
     Raises:
-      UserError: the task needs something that none of them has.
+      UserError: the task needs something that neither of these contains.
     """
     return cls()
 
   def files(self) -> dict[str, bytes]:
-    """Returns what a run keeps beside its configuration, by file name; `of` takes it back."""
+    """Returns the files that a run keeps with its configuration, by name, for `of` to read."""
     return {}
 
   @abc.abstractmethod
@@ -77,9 +77,9 @@ class Task(abc.ABC):
     return {}
 
   def evaluator(self, model: Model, mesh: Mesh, threads: int, limit: int = 0) -> Any:
-    """Makes what runs the model over a split, over at most `limit` images (0: all of them).
+    """Makes the evaluator of the model over a split, over at most `limit` images (0: all).
 
-    It is called with variables and batches; `evaluate` and `report` get it with the variables.
+    It is called with variables and batches; `evaluate` and `report` get it with variables bound.
     """
     return Evaluator(self, model, mesh, threads, limit)
 

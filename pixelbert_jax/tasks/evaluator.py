@@ -1,4 +1,4 @@
-"""An evaluator: a model over a split, for the sums and items of its task."""
+"""The evaluator: runs a model over a split and collects the sums and items of its task."""
 
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Evaluator:
-  """Runs a model over a split; compiled once for each shape of batch."""
+  """An evaluator of a model over a split, compiled once per batch shape."""
 
   def __init__(self, task: 'Task', model: Model, mesh: Mesh, threads: int, limit: int = 0):
-    """Takes batches of at most `limit` images (0: all), evenly spread over the split."""
+    """Defines the program; `limit` bounds the images it runs over, evenly spread (0: all)."""
     self._mesh, self._threads, self._limit = mesh, threads, limit
 
     @jax.jit
@@ -36,10 +36,10 @@ class Evaluator:
   def __call__(
     self, variables: dict, batches: Batches, whole: bool = False
   ) -> tuple[Sums, dict[str, np.ndarray]]:
-    """Runs over the batches, with `whole` over all there are.
+    """Runs over the batches up to the limit; with `whole` over all of them.
 
     Returns:
-      The task's sums, and its items [N, ...] of all rows, whichever process had them.
+      The task's sums, and its items [N, ...], gathered from all processes.
     """
     total, items = None, []
     limit = 0 if whole else -(-self._limit // batches.images)

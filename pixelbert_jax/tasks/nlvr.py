@@ -1,12 +1,12 @@
-"""NLVR2 (paper section 4.3) and NLVR: is a text true of two images, or of one?
+"""NLVR2 (paper section 4.3) and NLVR: classifiers of texts as true or false of two images, or one.
 
-A batch has B images, or pairs of them, of K texts, of T tokens:
-  image, source_size, size, canvas and perhaps flip as of `tasks/pretraining.py`; of pairs there are
-    2 B, left and right one after the other
+A batch has B images, or pairs of images, with K texts each, of T tokens:
+  image, source_size, size, canvas and optionally flip as in `tasks/pretraining.py`; for pairs they
+    have 2 B rows, where left and right alternate
   token_ids [B, K, T] int32, token_mask [B, K, T] bool
-  label [B, K] bool, whether the text is true
-  weight [B, K] float32, 0 where only filled up
-  statement [B, K] int32, its number in the split
+  label [B, K] bool, True if the text is true
+  weight [B, K] float32, 0 for padding
+  statement [B, K] int32, its index in the split
   with micro-batches nlvr_total [B] float32, the weight of the whole batch in each row
 """
 
@@ -38,7 +38,7 @@ NLVR_IMAGE = re.compile(r'[a-z]+-(\d+-\d+-\d+)')
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class StatementBatches(Batches):
-  """Batches of statements, and what their corpus calls them."""
+  """Batches of statements, with the names that their corpus gives them."""
 
   @abc.abstractmethod
   def name(self, i: int) -> str:
@@ -62,7 +62,7 @@ class StatementBatches(Batches):
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class NlvrBatches(StatementBatches):
-  """Captions of one image each, true or false: as labelled or, without labels, mismatched."""
+  """Batches of captions of one image each: labelled true or false, or else mismatched at random."""
 
   def _plan(self, epoch: int) -> Plan:
     return plan_epoch(self.split.sidecar, self.batching, epoch)
@@ -72,7 +72,7 @@ class NlvrBatches(StatementBatches):
     return self.split.sidecar.caption_image
 
   def name(self, i: int) -> str:
-    """NLVR's '1572-0-3'; of a caption of another corpus, its image, number there and 0."""
+    """Returns NLVR's name, such as '1572-0-3'; for other corpora, image index, caption index, 0."""
     image = int(self._image[i])
     official = NLVR_IMAGE.fullmatch(self.split.sidecar.image_id[image].decode())
     place = i - int(self.split.sidecar.captions.start[image])
@@ -81,22 +81,22 @@ class NlvrBatches(StatementBatches):
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Nlvr2Batches(StatementBatches):
-  """Statements about two images, which come one after the other: 2 B images in a batch."""
+  """Batches of statements about two images; a batch has 2 B images, left and right alternating."""
 
   @property
   def statements(self) -> Statements:
-    """Those of the split."""
+    """The statements of the split."""
     return self.split.sidecar.statements
 
   @functools.cached_property
   def _first(self) -> np.ndarray:
-    """[G] the first of the statements that stand together and are about the same two images."""
+    """The index [G] of the first of each run of statements about the same two images."""
     pair = np.stack([self.statements.left, self.statements.right], axis=1)
     return np.flatnonzero(np.any(np.diff(pair, axis=0, prepend=-1), axis=1))
 
   @functools.cached_property
   def _pairs(self) -> np.ndarray:
-    """[G, 2] their images, left and right."""
+    """The images [G, 2], left and right, of each run of statements."""
     return np.stack([self.statements.left, self.statements.right], axis=1)[self._first]
 
   @property
@@ -105,7 +105,7 @@ class Nlvr2Batches(StatementBatches):
 
   def _plan(self, epoch: int) -> Plan:
     if not len(self.statements):
-      raise UserError('the split has no statements about two images')
+      raise UserError('the split has no statements about two images: name an NLVR2 dataset')
     return plan_texts(
       self.batching,
       epoch,
@@ -127,7 +127,7 @@ class Nlvr2Batches(StatementBatches):
 
 
 class Nlvr(Task):
-  """NLVR: statements about one image."""
+  """NLVR, statements about one image."""
 
   LOGGED = ('nlvr_loss', 'nlvr_accuracy')
   SHOWN = ('loss', 'nlvr_accuracy')
@@ -156,7 +156,7 @@ class Nlvr(Task):
     return {'logit': outputs['match_logits'], **{name: batch[name] for name in names}}
 
   def evaluate(self, run: Run, batches: StatementBatches) -> Metrics:
-    """Computes loss and official scores: accuracy, consistency, of NLVR2 by subset too."""
+    """Computes loss and the official scores: accuracy, consistency, and for NLVR2 subsets."""
     sums, items = run(batches)
     predicted, labels, _ = judged(items, batches)
     return finish({'nlvr_loss': sums['nlvr_loss']}) | self._scores(predicted, labels)
@@ -164,8 +164,8 @@ class Nlvr(Task):
   def report(self, run: Run, batches: StatementBatches, path: pathlib.Path) -> Metrics:
     """Evaluates on all texts; writes `<split>.csv` in the official form, and the logits as JSON.
 
-    Beside the accuracy stand its interval of 95% (a bootstrap over sentences, as the texts of one
-    are not independent), and the accuracy of the majority class.
+    The metrics include the 95% interval of the accuracy, by a bootstrap over sentences because the
+    texts of one sentence are not independent, and the accuracy of the majority class.
     """
     sums, items = run(batches, whole=True)
     predicted, labels, logits = judged(items, batches)
@@ -187,7 +187,7 @@ class Nlvr(Task):
     )
 
   def table(self, split: str, metrics: Metrics) -> str:
-    """Formats the scores, accuracy with its interval and beside the majority class."""
+    """Formats the scores; accuracy with its 95% interval and the majority class."""
     missing = float('nan')
     names = [n for n in metrics if n.startswith('nlvr_') and '/' not in n and n != 'nlvr_loss']
     ends = ('', '/low', '/high', '/majority')
@@ -204,11 +204,11 @@ class Nlvr(Task):
     )
 
   def sentence(self, name: str) -> str:
-    """Returns what the names of all texts share that consistency takes together."""
+    """Returns the sentence in the name of a text; consistency groups the texts by it."""
     return nlvr.sentence(name)
 
   def summarise(self, correct: dict[str, bool], labels: dict[str, bool]) -> dict[str, float]:
-    """Computes the official scores, in 0..1."""
+    """Computes the official scores in 0..1, given which predictions are correct."""
     return nlvr.summarise(correct)
 
   def write(self, path: pathlib.Path, predicted: dict[str, bool], split: str) -> None:
@@ -221,7 +221,7 @@ class Nlvr(Task):
 
 
 class Nlvr2(Nlvr):
-  """NLVR2: statements about two images."""
+  """NLVR2, statements about two images."""
 
   def model(self, backbone: PixelBert) -> Model:
     return Nlvr2Model(backbone)
@@ -242,7 +242,7 @@ class Nlvr2(Nlvr):
 def judged(
   items: dict[str, np.ndarray], batches: StatementBatches
 ) -> tuple[dict[str, bool], dict[str, bool], dict[str, float]]:
-  """Maps the name of each text, in the split's order, to prediction, label and logit."""
+  """Maps the name of each text, in the order of the split, to its prediction, label and logit."""
   counts = items['weight'].reshape(-1) > 0
   number, label, logit = (items[n].reshape(-1)[counts] for n in ('statement', 'label', 'logit'))
   order = np.argsort(number)

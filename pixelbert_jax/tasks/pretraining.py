@@ -1,15 +1,15 @@
 """Pre-training: masked language modelling and image-text matching (paper section 3.3).
 
-A batch has B images of K texts, of T tokens with at most M hidden:
-  image [B, H, W, 3] uint8 as it travels; source_size [B, 2] its height and width there;
-  size [B, 2] those the model is to see (int32) on its canvas, which is that of canvas
-  [B, H', W', 0]; perhaps flip [B] bool (`input/image.py: model_input`)
+A batch has B images with K texts each, of T tokens with at most M hidden:
+  image [B, H, W, 3] uint8, as sent to the device; source_size [B, 2] int32, its height and width
+  size [B, 2] int32, its height and width as the model sees it; canvas [B, H', W', 0] uint8, whose
+    shape is the model's canvas; optionally flip [B] bool (`input/image.py: model_input`)
   token_ids [B, K, T] int32, token_mask [B, K, T] bool
   mlm_position, mlm_target [B, K, M] int32; mlm_weight [B, K, M] float32, 0 in unmatched pairs
-  itm_label [B, K] int32, 1 for a matched pair; weight [B, K] float32, 0 where only filled up
+  itm_label [B, K] int32, 1 for a matched pair; weight [B, K] float32, 0 for padding
   with micro-batches mlm_total and itm_total [B] float32, the weights of the whole batch in each row
-  in evaluation mlm_kind [B, K, M] int32, 1 + the kind of a visual word that the image determines,
-  and mlm_guessed [B, K, M] float32, 1 where the text alone gives the word away
+  in evaluation mlm_kind [B, K, M] int32, 0 or 1 + the kind of a visual word that the image
+    determines; mlm_guessed [B, K, M] float32, 1 where the image-blind baseline is right
 """
 
 import dataclasses
@@ -41,11 +41,12 @@ class PairBatches(Batches):
   """The batches of `tasks/pretraining.py`.
 
   Attributes:
-    mask_share: of the tokens to hide.
-    whole_share: of the texts in which nothing is hidden.
-    shares: of the sources of a mixture.
-    swapped: show the wrong image with every text.
-    guess: guesses visual words from text; with it, batches say which places are visual.
+    mask_share: share of the tokens to hide.
+    whole_share: share of the texts in which nothing is hidden.
+    shares: the shares of the sources of a mixture.
+    swapped: True for shuffled images, where every text has a wrong image.
+    guess: predicts visual words from their text alone; with it, batches have `mlm_kind` and
+      `mlm_guessed`.
   """
 
   WEIGHTS: ClassVar[tuple[str, ...]] = ('weight', 'mlm_weight')
@@ -74,7 +75,7 @@ class PairBatches(Batches):
     b, k = texts.shape
     flat = texts.reshape(-1)
     ids, word = self.tokenizer([self.split.sidecar.caption(i) for i in flat])
-    # Drawn for the whole batch and sliced, so that nothing depends on the number of processes.
+    # Drawn for the whole batch, then sliced, so that the number of processes changes nothing.
     draws = np.random.default_rng([self.seed, WORDS, step]).random(
       (self.images, k, 2 * ids.shape[1] + 2)
     )
@@ -86,7 +87,7 @@ class PairBatches(Batches):
       'token_mask': ids != self.tokenizer.pad_id,
       'mlm_position': masked.position,
       'mlm_target': masked.target,
-      # MLM counts matched pairs only: an untrue text says nothing about the image.
+      # MLM counts matched pairs only: the image does not help to predict an unrelated text.
       'mlm_weight': masked.weight * (matched * weight).reshape(-1, 1),
       'itm_label': matched.astype(np.int32).reshape(-1),
       'weight': weight.reshape(-1),
@@ -111,7 +112,7 @@ class Pretraining(Task):
   Attributes:
     mask_share: share of the tokens to hide.
     whole_share: share of the texts in which nothing is hidden.
-    shares: of the sources of a mixture.
+    shares: the shares of the sources of a mixture.
     guess: predicts visual words from their text alone; None without `train`.
   """
 
@@ -175,21 +176,21 @@ class Pretraining(Task):
     return sums
 
   def evaluate(self, run: Run, batches: PairBatches) -> Metrics:
-    """Computes means over all pairs of a split; one without any pair is NaN.
+    """Computes the metrics over all pairs of a split; a metric without any pair is NaN.
 
-    Every text is seen twice: unmasked for matching, masked for the rest.
+    Every text is used twice: unmasked for matching, masked for the rest.
     """
     unmasked, _ = run(dataclasses.replace(batches, whole_share=1.0))
     masked, _ = run(dataclasses.replace(batches, whole_share=0.0))
     return finish({k: (unmasked if k.startswith('itm') else masked)[k] for k in masked})
 
   def report(self, run: Run, batches: PairBatches, path: pathlib.Path) -> Metrics:
-    """Computes the same, and again with shuffled images (`..._swapped`); writes nothing."""
+    """Computes the metrics with own and with shuffled images (`..._swapped`); writes nothing."""
     shuffled = self.evaluate(run, dataclasses.replace(batches, swapped=True))
     return self.evaluate(run, batches) | {f'{name}_swapped': x for name, x in shuffled.items()}
 
   def table(self, split: str, metrics: Metrics) -> str:
-    """Formats accuracies beside those with shuffled images and from the text alone."""
+    """Formats the accuracies with own images, with shuffled images, and from the text alone."""
     rows = {'image-text matching': 'itm_accuracy', 'hidden words': 'mlm_accuracy'}
     rows |= {'visual words, determined': 'mlm_visual_accuracy'}
     rows |= {f'  {kind}': f'mlm_{kind}_accuracy' for kind in KINDS}

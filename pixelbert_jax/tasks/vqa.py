@@ -1,11 +1,11 @@
 """Visual question answering (paper section 4.2): a classifier over answers, on soft scores.
 
-A batch has B images of K questions, of T tokens; A answers to choose from:
-  image, source_size, size, canvas and perhaps flip as of `tasks/pretraining.py`
+A batch has B images with K questions each, of T tokens; there are A answers to choose from:
+  image, source_size, size, canvas and optionally flip as in `tasks/pretraining.py`
   token_ids [B, K, T] int32, token_mask [B, K, T] bool
-  vqa_target [B, K, A] float32, how right each answer is: 0, .3, .6, .9 or 1
-  weight [B, K] float32, 0 where only filled up, and in training where no answer is right
-  question [B, K] int32, its number in the split
+  vqa_target [B, K, A] float32, the soft score of each answer: 0, .3, .6, .9 or 1
+  weight [B, K] float32, 0 for padding, and in training where no answer of the list scores
+  question [B, K] int32, its index in the split
   with micro-batches vqa_total [B] float32, the weight of the whole batch in each row
 """
 
@@ -49,14 +49,14 @@ class QuestionBatches(Batches):
   """The batches of `tasks/vqa.py`.
 
   Attributes:
-    answers: A, those to choose from.
+    answers: the A answers to choose from.
   """
 
   answers: Sequence[str]
 
   @property
   def questions(self) -> Questions:
-    """Those of the split."""
+    """The questions of the split."""
     return self.split.sidecar.questions
 
   @functools.cached_property
@@ -95,7 +95,7 @@ class QuestionBatches(Batches):
 
   def _weight(self, plan: Plan, number: int) -> np.ndarray:
     weight = plan.weight[number]
-    # There is nothing to learn where no answer of the list is right, but much to get wrong.
+    # A question without a right answer in the list would only teach to score all answers low.
     return weight * self._answerable[plan.text[number]] if self.training else weight
 
   def _totals(self, step: int) -> dict[str, np.float32]:
@@ -120,7 +120,7 @@ class Vqa(Task):
   """Visual question answering.
 
   Attributes:
-    answers: A, those to choose from.
+    answers: the A answers to choose from.
     guess: the image-blind baseline, the best answer to each question type, with '' for types that
       `train` does not have; None without `train`.
   """
@@ -134,7 +134,7 @@ class Vqa(Task):
 
   @classmethod
   def of(cls, config: ConfigDict, splits: Mapping[str, Split], files: Mapping[str, bytes]) -> 'Vqa':
-    """Takes the answers from `data.answers`, from the files, or from the annotated splits.
+    """Makes the task with the answers of `data.answers`, the files, or the annotated splits.
 
     Raises:
       UserError: `data.answers` cannot be read or differs from the files, or no answer is given
@@ -146,7 +146,7 @@ class Vqa(Task):
       if listed and answers != listed:
         raise UserError(
           f'data.answers: {config.data.answers} has {len(answers):,} answers and the checkpoint '
-          f'{len(listed):,} others: leave data.answers empty to take those of the checkpoint'
+          f'{len(listed):,} different ones: leave data.answers empty to use those of the checkpoint'
         )
     else:
       answers = listed or frequent_answers(config, splits)
@@ -169,18 +169,18 @@ class Vqa(Task):
     return {'vqa_loss': total(each.sum(-1), batch['weight'])}
 
   def accuracies(self, outputs: Arrays, batch: Arrays) -> Sums:
-    """Computes the soft scores of the likeliest answers, as a total over questions."""
+    """Computes the soft scores of the most likely answers, as a total over questions."""
     best = outputs['vqa_logits'].argmax(-1, keepdims=True)
     score = jax.numpy.take_along_axis(batch['vqa_target'], best, axis=-1)[..., 0]
     return {'vqa_accuracy': total(score, batch['weight'])}
 
   def items(self, outputs: Arrays, batch: Arrays) -> Arrays:
-    """Selects the likeliest answer to each question [B, K], and which questions count."""
+    """Selects the most likely answer to each question [B, K], and which questions count."""
     answer = outputs['vqa_logits'].argmax(-1)
     return {'question': batch['question'], 'answer': answer, 'weight': batch['weight']}
 
   def evaluate(self, run: Run, batches: QuestionBatches) -> Metrics:
-    """Computes loss and official accuracy; nothing where no answers are public."""
+    """Computes loss and official accuracy; returns no metrics for a split without answers."""
     sums, items = run(batches)
     answers = answers_by_question(items)
     questions = annotated(batches.questions, answers)
@@ -192,9 +192,9 @@ class Vqa(Task):
   def report(self, run: Run, batches: QuestionBatches, path: pathlib.Path) -> Metrics:
     """Evaluates on all questions; writes the answers in the form of VQA's evaluation server.
 
-    The scores of each question are written beside them (`..._scores.json`). The metrics have
-    accuracies by type, those of the image-blind baseline (`/guess`), and of the best answers in the
-    list (`/ceiling`).
+    The score of each question goes to a file beside them (`..._scores.json`). The metrics have
+    accuracies by type, those of the image-blind baseline (`/guess`), and those of the best answers
+    in the list (`/ceiling`). A split without answers has no metrics.
     """
     sums, items = run(batches, whole=True)
     answers = answers_by_question(items)
@@ -216,9 +216,9 @@ class Vqa(Task):
     return metrics | {f'{name}/ceiling': x for name, x in _scores(best, questions).items()}
 
   def table(self, split: str, metrics: Metrics) -> str:
-    """Formats accuracy by type, beside the image-blind baseline and the ceiling."""
+    """Formats accuracy by type, with the image-blind baseline and the ceiling."""
     if 'vqa_accuracy' not in metrics:
-      return f'{split} has no public answers: its predictions are for the evaluation server'
+      return f'{split} has no public answers: send its predictions to the evaluation server'
     missing = float('nan')
     names = [n for n in metrics if n.startswith('vqa_accuracy')]
     return table(
@@ -235,12 +235,12 @@ class Vqa(Task):
     )
 
   def _texts(self, questions: Questions, answers: Mapping[int, int]) -> dict[int, str]:
-    """Maps numbers of questions and answers to question ids and words."""
+    """Maps indices of questions and answers to question ids and the words of the answers."""
     return {int(questions.id[q]): self.answers[a] for q, a in answers.items()}
 
 
 def answers_by_question(items: Mapping[str, np.ndarray]) -> dict[int, int]:
-  """Maps the number of each question, ascending, to the number of its answer."""
+  """Maps the index of each question, ascending, to the index of its answer."""
   counts = items['weight'].reshape(-1) > 0
   question, answer = (items[n].reshape(-1)[counts] for n in ('question', 'answer'))
   order = np.argsort(question)
@@ -248,7 +248,7 @@ def answers_by_question(items: Mapping[str, np.ndarray]) -> dict[int, int]:
 
 
 def annotated(questions: Questions, numbers: Iterable[int]) -> list[official.Question]:
-  """Converts the questions of these numbers that have answers to those of the official scores."""
+  """Converts those questions at the given indices that have answers, for the official scores."""
   string = [questions.strings.text(i) for i in range(len(questions.strings))]
   return [
     official.Question(
@@ -264,7 +264,7 @@ def annotated(questions: Questions, numbers: Iterable[int]) -> list[official.Que
 
 
 def best_answer(question: official.Question, known: set[str]) -> str:
-  """Returns the answer of the list that scores best; '' where none scores."""
+  """Returns the answer of the list `known` that scores best; '' if none scores."""
   given = dict.fromkeys(map(official.normalise, question.answers))
   scores = {a: official.accuracy(a, question.answers) for a in given if a in known}
   return max(scores, key=scores.get, default='')
@@ -276,6 +276,6 @@ def _scores(predicted: Mapping[int, str], questions: Sequence[official.Question]
   metrics = {'vqa_accuracy': summary['accuracy']}
   for kind in ('answer_type', 'question_type'):
     for name, value in summary[f'per_{kind}'].items():
-      if name:  # one's own questions need not have types
+      if name:  # A user's own questions may lack types.
         metrics[f'vqa_accuracy/{kind}/{name}'] = value
   return metrics

@@ -220,7 +220,7 @@ def test_a_gallery_is_spread_over_the_split_and_has_the_first_captions():
 
 def test_a_split_that_cannot_be_ranked_is_refused_in_a_line():
   bare = [Row('kept', 64, 64, [Caption('a', 0)]), Row('lost', 64, 64)]
-  with pytest.raises(UserError, match='1 of 2 images have no caption, as lost'):
+  with pytest.raises(UserError, match='1 of 2 images have no caption, for example lost'):
     choose_gallery(Sidecar.of(bare))
   for rows in (bare[1:], []):
     with pytest.raises(UserError, match='the split has no captions to rank'):
