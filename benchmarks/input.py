@@ -30,7 +30,7 @@ from benchmarks import record
 from pixelbert_jax.input import image as image_lib
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Split
-from pixelbert_jax.input.order import plan_epoch
+from pixelbert_jax.input.order import Batching, plan_epoch
 from pixelbert_jax.input.pipeline import read
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Questions, Ragged, Sidecar, Statements
@@ -271,11 +271,14 @@ def planning() -> dict[str, float]:
     while not done.wait(0.02):
       most[0] = max(most[0], process.memory_info().rss)
 
+  batching = Batching(
+    canvases=CANVASES['800/1333'], seed=0, images_per_batch=4096, texts_per_image=1, training=True
+  )
   before = process.memory_info().rss
   watcher = threading.Thread(target=watch)
   watcher.start()
   began = time.perf_counter()
-  plan = plan_epoch(sidecar, CANVASES['800/1333'], 0, 0, 4096, 1, True)
+  plan = plan_epoch(sidecar, batching, epoch=0)
   seconds = time.perf_counter() - began
   done.set()
   watcher.join()

@@ -37,10 +37,10 @@ from data.scenes import record as scenes
 from data.scenes import world
 from pixelbert_jax import predict
 from pixelbert_jax.input.text import tokens_of
+from pixelbert_jax.models.forward import forward
 from pixelbert_jax.predict.photos import batch_of
 from pixelbert_jax.score import predictions
 from pixelbert_jax.score import vqa as official
-from pixelbert_jax.step import forward
 from pixelbert_jax.tasks.vqa import annotated
 
 REPETITIONS = 50

@@ -34,9 +34,8 @@ from pixelbert_jax.input.image import model_input
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Tokenizer
+from pixelbert_jax.models.forward import forward
 from pixelbert_jax.models.heads import MatchingModel
-from pixelbert_jax.score.partial import Matrix
-from pixelbert_jax.step import forward
 from pixelbert_jax.tasks.gallery import RankingBatches
 from pixelbert_jax.tasks.ranker import Ranker
 
@@ -68,7 +67,6 @@ def batches_of(config: ConfigDict, images: int, captions: int, coco: bool) -> Ra
     images=images,
     texts_per_image=2,
     training=False,
-    hardest=1,
   )
 
 
@@ -105,8 +103,7 @@ def cases(
   ranker = Ranker(model, sharding.make_mesh(), 2, max(1, pairs // full.images))
 
   def fast(batches: RankingBatches) -> np.ndarray:
-    matrix = Matrix((len(batches.gallery.image), len(batches.gallery.caption)))
-    ranker.fill(matrix, variables, batches)
+    matrix, _ = ranker(variables, batches)
     return matrix.scores
 
   return {

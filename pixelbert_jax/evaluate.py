@@ -8,16 +8,8 @@ import jax
 from ml_collections import ConfigDict
 
 from pixelbert_jax import files, processes, sharding
-from pixelbert_jax.catalogue import TASKS
 from pixelbert_jax.checkpoints import checkpoint, starting
-from pixelbert_jax.experiment import (
-  init_variables,
-  make_batches,
-  make_evaluator,
-  make_model,
-  prepare_data,
-  resolve,
-)
+from pixelbert_jax.experiment import Experiment, init_variables, prepare_data, resolve
 from pixelbert_jax.input.selection import splits
 from pixelbert_jax.metrics import measured
 
@@ -35,27 +27,20 @@ def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path) -> None:
   loaded = checkpoint.load(spec, mesh)
   config = resolve(config, loaded.vocabulary)
   config.text.vocabulary = str(loaded.vocabulary)
-  if config.name == 'vqa' and loaded.answers is None:
-    raise checkpoint.CheckpointError(
-      f'--checkpoint={spec} is of {loaded.config["name"]} and has no answers to choose from: '
-      'give one that configs/vqa.py has made'
-    )
   dataset = prepare_data(config)
-  trained = set(splits(config.data.train)) <= dataset.splits.keys()  # else there is no guess
-  roles = ('train', 'test') if trained else ('test',)
-  batches = make_batches(config, dataset, loaded.answers, roles)['test']
-  model = make_model(config, len(batches.tokenizer.words), len(loaded.answers or ()))
-  shapes = jax.eval_shape(functools.partial(init_variables, model, config.seed, batches[0]))
-  variables = starting.fitted(loaded, config.to_dict(), shapes)
-  task, split = TASKS[config.name].module, config.data.test
+  has_train = set(splits(config.data.train)) <= dataset.splits.keys()
+  roles = ('train', 'test') if has_train else ('test',)
+  experiment = Experiment.of(config, dataset, loaded.files, roles)
+  task, batches, split = experiment.task, experiment.batches['test'], config.data.test
+  make = functools.partial(init_variables, experiment.model, config.seed, batches[0])
+  variables = starting.fitted(loaded, config.to_dict(), jax.eval_shape(make))
   path = workdir / 'predictions' / f'{split}.json'
   what = f'{loaded.folder}, step {loaded.step}, on {config.data.name}/{split}'
-  print(f'evaluating {what}; what comes of it goes to {path.parent}', flush=True)
-  metrics = make_evaluator(config, model, mesh).result(variables, batches, path)
+  print(f'evaluating {what}; predictions and metrics go to {path.parent}', flush=True)
+  run = functools.partial(experiment.evaluator(mesh), variables)
+  metrics = task.report(run, batches, path)
   if processes.is_first():
-    found = {'checkpoint': spec, 'step': loaded.step, 'split': split}
-    found |= measured(metrics)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(found, indent=1) + '\n'
+    about = {'checkpoint': spec, 'step': loaded.step, 'split': split}
+    text = json.dumps(about | measured(metrics), indent=1) + '\n'
     files.write(path.with_name(f'{split}_metrics.json'), lambda file: file.write(text.encode()))
   print(task.table(split, metrics), flush=True)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 import tensorboardX
 
+from pixelbert_jax import files
+
 Metrics = Mapping[str, float]
 DAY = 24 * 60 * 60  # seconds
 
@@ -29,9 +31,7 @@ class MetricsLog:
       kept = [
         line for line in _whole_lines(self._path) if json.loads(line)['step'] <= restored_step
       ]
-      partial = self._path.with_suffix('.partial')
-      partial.write_text(''.join(kept))
-      partial.replace(self._path)
+      files.write_text(self._path, ''.join(kept))
     self._file = self._path.open('a', encoding='utf-8')
     self._board = tensorboardX.SummaryWriter(
       str(workdir / 'tensorboard'), purge_step=restored_step + 1
@@ -126,15 +126,6 @@ class Progress:
 
 def _short(value: float) -> str:
   return f'{value:,.0f}' if abs(value) >= 100 else f'{value:.3g}'
-
-
-def choice(metrics: Metrics, by: str, noun: str = '') -> str:
-  """The line that says which step a run chose by its metric `by`; '' if it chose none."""
-  if 'chosen_step' not in metrics:
-    return ''
-  score = metrics[f'validation_{by}']
-  step = metrics['chosen_step']
-  return f'\nof step {step:.0f}, chosen by its {noun}{score:.3f} on validation'
 
 
 def table(title: str, columns: list[str], rows: list[tuple[str, list[float]]]) -> str:

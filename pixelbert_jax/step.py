@@ -3,16 +3,17 @@
 import functools
 import time
 from collections.abc import Callable, Iterable
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from pixelbert_jax.input.image import model_canvas, model_input
+from pixelbert_jax.input.image import model_canvas
+from pixelbert_jax.models.forward import forward
 from pixelbert_jax.models.heads import Model
 from pixelbert_jax.tasks import sums as sums_lib
+from pixelbert_jax.tasks.base import Task
 
 Tree = Any
 Batch = dict[str, jax.Array]
@@ -42,21 +43,9 @@ class Gradients(NamedTuple):
   batch_stats: Tree
 
 
-def no_sums(task: ModuleType) -> dict[str, jax.Array]:
+def no_sums(task: Task) -> dict[str, jax.Array]:
   """What is summed up for the log of a task, before the first step."""
   return {name: jnp.zeros(2) for name in (*task.LOGGED, 'gradient_norm')}
-
-
-def forward(model: Model, variables: dict, batch: Batch, train: bool, **options: Any) -> Any:
-  """Runs a model on a batch; `options` are those of Flax's `apply` (rngs, mutable)."""
-  return model.apply(
-    variables,
-    model_input(batch, model.backbone.mean, model.backbone.deviation),
-    batch['size'],
-    *(batch[name] for name in model.INPUTS),
-    train,
-    **options,
-  )
 
 
 def nothing_yet(state: State) -> Gradients:
@@ -67,7 +56,7 @@ def nothing_yet(state: State) -> Gradients:
 
 
 def add_gradients(
-  so_far: Gradients, state: State, batch: Batch, *, task: ModuleType, model: Model, seed: int
+  so_far: Gradients, state: State, batch: Batch, *, task: Task, model: Model, seed: int
 ) -> Gradients:
   """Adds the gradients of a (micro-)batch's part of the loss."""
   key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -107,7 +96,7 @@ def update(gradients: Gradients, state: State, *, optimizer: optax.GradientTrans
 
 
 class Step:
-  """A step, compiled for each shape of batch when it is first met, which is then said.
+  """A training step, compiled once per batch shape; compiling prints its time and memory.
 
   Attributes:
     micro_batches: how many a batch comes in. Their gradients add up to those of the whole, but for
@@ -117,14 +106,15 @@ class Step:
 
   def __init__(
     self,
-    task: ModuleType,
+    *,
+    task: Task,
     model: Model,
     optimizer: optax.GradientTransformation,
     seed: int,
     micro_batches: int,
-    places: State,
+    shardings: State,
   ):
-    """`places` are the shardings of the state."""
+    """Makes the programs; `shardings` are those of the state."""
     self.micro_batches = micro_batches
     self._programs: dict[tuple[int, ...], Callable] = {}
     add = functools.partial(add_gradients, task=task, model=model, seed=seed)
@@ -133,12 +123,12 @@ class Step:
     def whole(state: State, batch: Batch) -> State:
       return apply(add(nothing_yet(state), state, batch), state)
 
-    sums = {name: place for name, place in places.sums.items() if name != 'gradient_norm'}
-    held = Gradients(places.step, places.params, sums, places.batch_stats)
-    self._whole = jax.jit(whole, donate_argnums=0, out_shardings=places)
+    sums = {name: x for name, x in shardings.sums.items() if name != 'gradient_norm'}
+    held = Gradients(shardings.step, shardings.params, sums, shardings.batch_stats)
+    self._whole = jax.jit(whole, donate_argnums=0, out_shardings=shardings)
     self._nothing = jax.jit(nothing_yet, out_shardings=held)
     self._add = jax.jit(add, donate_argnums=0, out_shardings=held)
-    self._apply = jax.jit(apply, donate_argnums=1, out_shardings=places)
+    self._apply = jax.jit(apply, donate_argnums=1, out_shardings=shardings)
 
   def __call__(self, state: State, batches: Iterable[Batch]) -> State:
     """The next state, by the micro-batches of one batch, taken one at a time."""
@@ -151,7 +141,7 @@ class Step:
     return self._apply(gradients, state)
 
   def program(self, *arguments: Any) -> Callable:
-    """What runs on this shape of batch, compiled ahead; says what it took and will take."""
+    """Returns the program for this shape of batch; compiles it at first and prints its memory."""
     batch = arguments[-1]
     shapes = (len(batch['image']), *model_canvas(batch)), batch['image'].shape
     if shapes not in self._programs:

@@ -1,11 +1,17 @@
-"""What several test files share."""
+"""Fixtures that several test files share."""
+
+import os
+import subprocess
 
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from data.build import build
-from data.scenes import record
+from data.builders import open_dataset
+from tests.support.paths import ROOT
+from tests.support.processes import STEPS, free_port
+from tests.support.runs import COMMAND
+from tests.support.scenes import build_scenes
 
 VOCABULARY = (
   '[PAD] [unused0] [UNK] [CLS] [SEP] [MASK] '
@@ -23,7 +29,7 @@ def vocabulary(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def quick_compiles():
-  """Compiling takes longer than all else here, and optimised code is no other in meaning."""
+  """Compiles without most optimisations: compiling takes longer than all else in these tests."""
   jax.config.update('jax_disable_most_optimizations', True)
   yield
   jax.config.update('jax_disable_most_optimizations', False)
@@ -31,7 +37,7 @@ def quick_compiles():
 
 @pytest.fixture(scope='module')
 def compiled_once(tmp_path_factory):
-  """Runs of one shape share a program, compiled quickly, which takes longer than all else here."""
+  """Compiles quickly, and each program once: runs of the same shapes share it."""
   for folder in (str(tmp_path_factory.getbasetemp() / 'compiled'), None):
     jax.config.update('jax_compilation_cache_dir', folder)
     jax.config.update('jax_disable_most_optimizations', bool(folder))
@@ -42,9 +48,60 @@ def compiled_once(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def few_scenes(tmp_path_factory):
-  """A folder with the scenes dataset, but small."""
-  folder = tmp_path_factory.getbasetemp() / 'few_scenes'
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(record, 'SPLITS', {'train': 200, 'val': 10, 'test': 10})
-    build('scenes', folder)
-  return folder
+  """The folder of a small scenes dataset."""
+  return build_scenes(tmp_path_factory.getbasetemp() / 'few_scenes', train=200, val=10, test=10)
+
+
+@pytest.fixture(scope='session')
+def dataset(few_scenes):
+  """The small scenes dataset, opened."""
+  return open_dataset('scenes', few_scenes)
+
+
+@pytest.fixture(scope='session')
+def environment(few_scenes, tmp_path_factory):
+  """The environment of commands: the small scenes dataset, and programs compiled once, quickly."""
+  return os.environ | {
+    'TFDS_DATA_DIR': str(few_scenes),
+    'JAX_COMPILATION_CACHE_DIR': str(tmp_path_factory.getbasetemp() / 'compiled'),
+    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+  }
+
+
+@pytest.fixture
+def spawn(environment):
+  """Starts commands in the checkout with pipes, and kills at the end those that still run."""
+  started = []
+
+  def spawn(command, **variables):
+    process = subprocess.Popen(
+      command,
+      cwd=ROOT,
+      env=environment | variables,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    started.append(process)
+    return process
+
+  yield spawn
+  for process in started:
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture
+def start_pair(spawn):
+  """Starts two processes on a workdir, one device each."""
+
+  def start(workdir, *arguments, command=(), **more):
+    address = f'localhost:{free_port()}'
+    train = [*COMMAND, '--distributed', f'--workdir={workdir}', f'--config.epochs={STEPS / 100}']
+    if not any(word.startswith('--config=') for word in arguments):
+      train.append('--config=configs/pretrain.py:test')
+    own = {'JAX_COORDINATOR_ADDRESS': address, 'JAX_NUM_PROCESSES': '2'}
+    own |= {'PIXELBERT_HEARTBEAT_SECONDS': '10'} | more
+    return [spawn(command or [*train, *arguments], **own, JAX_PROCESS_ID=str(i)) for i in range(2)]
+
+  return start

@@ -1,69 +1,32 @@
 """The command itself, in processes of its own: exit codes, messages, kills."""
 
 import os
-import pathlib
 import random
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
-from data.build import build
-from data.scenes import record
-from tests.support.runs import metrics, timeless
+from tests.support.paths import ROOT
+from tests.support.runs import COMMAND, assert_same_run, metrics, timeless
 
-ROOT = pathlib.Path(__file__).parents[1]
-COMMAND = [sys.executable, '-m', 'pixelbert_jax.main']
 STEPS = 12
-ITEMS = ocp.args.Composite(model=ocp.args.StandardRestore(), training=ocp.args.StandardRestore())
 RESULTS = {'itm_accuracy', 'mlm_accuracy', 'mlm_visual_accuracy'}
 RESULTS |= {'itm_accuracy_swapped', 'mlm_visual_accuracy_swapped'}
 
 
-@pytest.fixture(scope='session')
-def environment(tmp_path_factory):
-  """Of the commands: all share programs, compiled quickly, and a small scenes dataset."""
-  base = tmp_path_factory.getbasetemp()
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(record, 'SPLITS', {'train': 200, 'val': 10, 'test': 10})
-    build('scenes', base / 'few_scenes')
-  return os.environ | {
-    'TFDS_DATA_DIR': str(base / 'few_scenes'),
-    'JAX_COMPILATION_CACHE_DIR': str(base / 'compiled'),
-    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
-  }
-
-
 @pytest.fixture
-def start(environment):
-  """Starts `configs/pretrain.py:test`, a few steps of it; kills what is left at the end."""
-  processes = []
+def start(spawn):
+  """Starts a few steps of a variant of `configs/pretrain.py`."""
 
   def start(workdir, *arguments, variant='test', **more_environment):
     command = [*COMMAND, f'--config=configs/pretrain.py:{variant}', f'--workdir={workdir}']
-    command += [f'--config.epochs={STEPS / 100}', *arguments]
-    process = subprocess.Popen(
-      command,
-      cwd=ROOT,
-      env=environment | more_environment,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
-    processes.append(process)
-    return process
+    return spawn([*command, f'--config.epochs={STEPS / 100}', *arguments], **more_environment)
 
-  yield start
-  for process in processes:
-    process.kill()
-    process.communicate()
+  return start
 
 
 @pytest.fixture
@@ -86,22 +49,6 @@ def finished(environment, tmp_path_factory):
   command += [f'--config.epochs={STEPS / 100}']
   subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=300)
   return workdir
-
-
-def last_state(workdir):
-  """The newest checkpoint, each array as its path, type, shape and bytes."""
-  with ocp.CheckpointManager(workdir / 'checkpoints') as manager:
-    assert manager.latest_step() == STEPS
-    state = manager.restore(STEPS, args=ITEMS)
-  return {
-    jax.tree_util.keystr(path): (str(x.dtype), x.shape, np.asarray(x).tobytes())
-    for path, x in jax.tree_util.tree_leaves_with_path(dict(state))
-  }
-
-
-def assert_same_run(workdir, other):
-  assert timeless(metrics(workdir)) == timeless(metrics(other))
-  assert last_state(workdir) == last_state(other)
 
 
 def interrupt(process, number, lines, delay=0.0):

@@ -4,9 +4,8 @@ import time
 
 import pytest
 
-from data.build import build
-from data.scenes import record
 from pixelbert_jax.main import main
+from tests.support.scenes import build_scenes
 
 TEST = '--config=configs/pretrain.py:test'
 R50 = ('--config=configs/pretrain.py:r50', '--config.init_from=scratch')
@@ -23,21 +22,24 @@ MISTAKES = {
     ('--config=configs/pretrian.py',),
     ['configs/pretrian.py', 'configs/pretrain.py'],
   ),
-  'a folder': (('--config=configs',), ['there is no file configs']),
+  'a folder': (('--config=configs',), ['file configs does not exist']),
   'not Python': (('--config=README.md',), ['--config=README.md', 'line']),
   'no get_config': (('--config=pixelbert_jax/__init__.py',), ['no function get_config']),
   'no such variant': (('--config=configs/pretrain.py:r51',), ['r51', 'r50', 'x152']),
-  'unknown flag': ((TEST, '--wokdir=x'), ['there is no flag --wokdir: did you mean --workdir?']),
-  'a stray word': ((TEST, 'now'), ['now']),
+  'unknown flag': ((TEST, '--wokdir=x'), ['unknown flag --wokdir: did you mean --workdir?']),
+  'a stray word': ((TEST, 'now'), ['unknown argument now']),
   'flag without value': ((TEST, '--workdir'), ['--workdir']),
   'value after a blank': ((TEST, '--config.seed', '1'), ['"="', '--config.seed=1']),
   'override without value': (override('seed'), ['config.seed', 'a value is missing']),
-  'mistyped field': (override('sed=1'), ['config.sed', 'did you mean seed']),
+  'mistyped field': (override('sed=1'), ['unknown field config.sed: did you mean seed?']),
   'mistyped inner field': (override('transformer.layer=3'), ['transformer.layers']),
   'field of another part': (override('cnn.layers=3'), ['cnn.layers', 'transformer.layers']),
   'a part for a field': (override('cnn=3'), ['config.cnn holds fields', '--config.cnn.']),
   'unknown part': (override('vision.width=3'), ['config.vision.width', 'width']),
-  'text for a number': (override('seed=one'), ['config.seed', 'whole number', "'one'"]),
+  'text for a number': (
+    override('seed=one'),
+    ["config.seed: expected a whole number such as 0, got 'one'"],
+  ),
   'fraction for a whole number': (override('batch_size=1.5'), ['config.batch_size', "'1.5'"]),
   'text for a fraction': (override('mask_share=some'), ['config.mask_share', 'a number']),
   'text for a switch': (override('cnn.remat=maybe'), ['config.cnn.remat', 'true or false']),
@@ -55,6 +57,7 @@ MISTAKES = {
   'another BatchNorm': (override('cnn.batch_norm=group'), ['config.cnn.batch_norm', 'frozen']),
   'another optimiser': (override('optimizer.cnn_rule=adam'), ['optimizer.cnn_rule', 'muon']),
   'fractional blocks': (override('cnn.stages=(1, 1.5)'), ['config.cnn.stages', 'whole number']),
+  'word for a tuple': (override('cnn.stages=abc'), ['config.cnn.stages', 'a tuple', "'abc'"]),
   'no stages': (override('cnn.stages=()'), ['config.cnn.stages', 'one or more']),
   'one beta': (override('optimizer.betas=(0.9,)'), ['optimizer.betas', '2 numbers']),
   'beta of 1': (override('optimizer.betas=(0.9, 1.0)'), ['optimizer.betas', 'below 1']),
@@ -122,11 +125,7 @@ MISTAKES = {
 
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('scenes')
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(record, 'SPLITS', {'train': 40, 'val': 4, 'test': 4})
-    build('scenes', folder)
-  return folder
+  return build_scenes(tmp_path_factory.mktemp('scenes'), train=40, val=4, test=4)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 
@@ -11,59 +10,10 @@ import numpy as np
 import pytest
 
 from pixelbert_jax import processes
-from pixelbert_jax.checkpoints.manifest import Manifest
-from tests import test_main
 from tests.support import tiny
-from tests.support.runs import metrics, timeless
-from tests.test_main import COMMAND, ROOT
-
-environment = test_main.environment  # the fixture
-STEPS = 30
-
-
-def free_port():
-  with socket.socket() as found:
-    found.bind(('localhost', 0))
-    return found.getsockname()[1]
-
-
-@pytest.fixture
-def start(environment):
-  """Starts two processes on a workdir, one device each; kills what is left at the end."""
-  started = []
-
-  def start(workdir, *arguments, command=(), **more):
-    address = f'localhost:{free_port()}'
-    train = [*COMMAND, '--distributed', f'--workdir={workdir}', f'--config.epochs={STEPS / 100}']
-    if not any(word.startswith('--config=') for word in arguments):
-      train.append('--config=configs/pretrain.py:test')
-    train += arguments
-    pair = []
-    for number in range(2):
-      own = {'JAX_COORDINATOR_ADDRESS': address, 'JAX_NUM_PROCESSES': '2'}
-      own |= {'JAX_PROCESS_ID': str(number), 'PIXELBERT_HEARTBEAT_SECONDS': '10'}
-      process = subprocess.Popen(
-        command or train,
-        cwd=ROOT,
-        env=environment | own | more,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-      )
-      pair.append(process)
-      started.append(process)
-    return pair
-
-  yield start
-  for process in started:
-    process.kill()
-    process.communicate()
-
-
-def ends(pair):
-  """Exit codes, and what each printed to stdout and stderr."""
-  outputs = [process.communicate(timeout=300) for process in pair]
-  return [process.returncode for process in pair], outputs
+from tests.support.paths import ROOT
+from tests.support.processes import STEPS, assert_ends_as, ends
+from tests.support.runs import COMMAND, metrics, timeless
 
 
 def wait_for_step(process, number):
@@ -73,19 +23,8 @@ def wait_for_step(process, number):
   raise AssertionError(process.stderr.read())
 
 
-def assert_ends_as(workdir, other):
-  """Metrics of all steps and every bit of the last one's state."""
-  assert timeless(metrics(workdir)) == timeless(metrics(other))
-  ended = [Manifest.read(folder / f'checkpoints/{STEPS}').arrays for folder in (workdir, other)]
-  assert ended[0] == ended[1]
-
-
 @pytest.mark.slow
-def test_two_processes_are_one_run_stopped_lost_and_resumed(
-  start,
-  environment,
-  tmp_path,
-):
+def test_two_processes_are_one_run_stopped_lost_and_resumed(start_pair, environment, tmp_path):
   alone = tmp_path / 'alone'
   command = [*COMMAND, '--config=configs/pretrain.py:test', f'--workdir={alone}']
   command += [f'--config.epochs={STEPS / 100}']
@@ -93,7 +32,7 @@ def test_two_processes_are_one_run_stopped_lost_and_resumed(
   subprocess.run(command, cwd=ROOT, env=devices, check=True, timeout=300)
 
   # The second alone is told to stop: both do, after the same step.
-  pair = start(tmp_path / 'run')
+  pair = start_pair(tmp_path / 'run')
   wait_for_step(pair[0], 3)
   pair[1].send_signal(signal.SIGTERM)
   codes, outputs = ends(pair)
@@ -106,14 +45,14 @@ def test_two_processes_are_one_run_stopped_lost_and_resumed(
   shutil.copytree(tmp_path / 'run', tmp_path / 'lost')
 
   # Resumed, the second is killed: the first does not wait for it, and says what happened.
-  pair = start(tmp_path / 'lost')
+  pair = start_pair(tmp_path / 'lost')
   wait_for_step(pair[0], stopped_at + 1)
   pair[1].kill()
   codes, outputs = ends(pair)
   assert codes[0] in (134, -signal.SIGABRT), outputs
 
   for name in ('run', 'lost'):
-    codes, outputs = ends(start(tmp_path / name))
+    codes, outputs = ends(start_pair(tmp_path / name))
     assert codes == [0, 0], outputs
     assert 'resuming' in outputs[0][0]
     assert outputs[1][0] == ''
@@ -126,12 +65,12 @@ def test_two_processes_are_one_run_stopped_lost_and_resumed(
 
 
 @pytest.mark.slow
-def test_two_processes_evaluate_as_one(start, environment, tmp_path):
+def test_two_processes_evaluate_as_one(start_pair, environment, tmp_path):
   checkpoint = tiny.write(tmp_path / 'checkpoint', 'pretrain')
   arguments = '--config=configs/retrieval.py:test', '--mode=evaluate', f'--checkpoint={checkpoint}'
   command = [*COMMAND, *arguments, f'--workdir={tmp_path / "alone"}']
   subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=300)
-  codes, outputs = ends(start(tmp_path / 'two', *arguments))
+  codes, outputs = ends(start_pair(tmp_path / 'two', *arguments))
   assert codes == [0, 0], outputs
   assert '10 images with 50 captions' in outputs[0][0]
   assert outputs[1][0] == ''
@@ -157,8 +96,10 @@ print([device.process_index for device in mesh.devices.flat], rows.tolist(), fil
 
 
 @pytest.mark.slow
-def test_rows_come_back_in_their_order_from_a_mesh_that_is_not_process_by_process(start, tmp_path):
-  pair = start(tmp_path, command=[sys.executable, '-c', WOVEN], JAX_NUM_CPU_DEVICES='2')
+def test_rows_come_back_in_their_order_from_a_mesh_that_is_not_process_by_process(
+  start_pair, tmp_path
+):
+  pair = start_pair(tmp_path, command=[sys.executable, '-c', WOVEN], JAX_NUM_CPU_DEVICES='2')
   codes, outputs = ends(pair)
   assert codes == [0, 0], outputs
   for _, said in outputs:
@@ -194,10 +135,10 @@ def test_without_a_word_who_the_others_are_it_is_an_error(environment, tmp_path)
 
 
 @pytest.mark.slow
-def test_an_error_of_one_ends_all(start, tmp_path):
+def test_an_error_of_one_ends_all(start_pair, tmp_path):
   # Only the first process meets it, the others wait for it.
   (tmp_path / 'file').write_text('')
-  pair = start(tmp_path / 'file' / 'run')
+  pair = start_pair(tmp_path / 'file' / 'run')
   codes, outputs = ends(pair)
   assert codes[0] == 1, outputs
   assert codes[1] != 0, outputs

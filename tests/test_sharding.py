@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 
 from configs.pretrain import get_config
-from data.build import build
-from data.scenes import record
 from pixelbert_jax import UserError, sharding
-from pixelbert_jax.train import init_variables, make_model
+from pixelbert_jax.experiment import init_variables, make_model
+from tests.support.paths import ROOT
+from tests.support.scenes import build_scenes
 
 GOLDEN = pathlib.Path(__file__).parent / 'support/sharding_golden.txt'
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 MESHES = ('1x8', '8x1', '2x4')
 
 
@@ -80,15 +79,11 @@ def test_every_parameter_lies_where_it_lay():
 
 @pytest.fixture(scope='module')
 def scenes(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('scenes')
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(record, 'SPLITS', {'train': 200, 'val': 21, 'test': 10})
-    build('scenes', folder)
-  return folder
+  return build_scenes(tmp_path_factory.mktemp('scenes'), train=200, val=21, test=10)
 
 
 def run(scenes, dtype, devices, *meshes):
-  """What tests/mesh_run.py prints, in a process with so many devices."""
+  """Runs tests/support/mesh_run.py in a process with so many devices: what it prints."""
   done = subprocess.run(
     [sys.executable, '-m', 'tests.support.mesh_run', scenes, dtype, *meshes],
     env=os.environ | {'JAX_NUM_CPU_DEVICES': str(devices)},
@@ -117,5 +112,5 @@ def test_every_mesh_gives_the_numbers_of_one_device(scenes, dtype, tolerance):
         assert found['metrics'][name] == pytest.approx(value, rel=10 * tolerance), (mesh, name)
 
 
-if __name__ == '__main__':  # python -m tests.test_sharding > tests/sharding_golden.txt
+if __name__ == '__main__':  # python -m tests.test_sharding > tests/support/sharding_golden.txt
   print('\n'.join(golden()))

@@ -51,6 +51,7 @@ def _ask(
   text: str,
   question_type: str,
   answer_type: str,
+  *,
   truth: str,
   choices: Sequence[str],
 ) -> Question:
@@ -94,7 +95,7 @@ def _colour(
   alone = _alone(scene.things, lambda thing: thing.shape)
   for mention, thing in _pick(rng, _mentions(scene) + [(f'the {t.shape}', t) for t in alone]):
     text = f'what colour is {mention}'
-    yield _ask(rng, text, 'what colour is', 'other', thing.colour, difficulty.colours)
+    yield _ask(rng, text, 'what colour is', 'other', truth=thing.colour, choices=difficulty.colours)
 
 
 def _shape(
@@ -104,13 +105,13 @@ def _shape(
   mentions = _mentions(scene) + [(f'the {t.colour} object', t) for t in alone]
   for mention, thing in _pick(rng, mentions):
     text = f'what shape is {mention}'
-    yield _ask(rng, text, 'what shape is', 'other', thing.shape, difficulty.shapes)
+    yield _ask(rng, text, 'what shape is', 'other', truth=thing.shape, choices=difficulty.shapes)
 
 
 def _size(rng: np.random.Generator, scene: world.Scene) -> Iterator[Question]:
   for thing in _pick(rng, _alone(scene.things, claims.description)):
     text = f'what size is the {claims.description(thing)}'
-    yield _ask(rng, text, 'what size is', 'other', thing.size, world.SIZES)
+    yield _ask(rng, text, 'what size is', 'other', truth=thing.size, choices=world.SIZES)
 
 
 def _place(rng: np.random.Generator, scene: world.Scene) -> Iterator[Question]:
@@ -120,7 +121,7 @@ def _place(rng: np.random.Generator, scene: world.Scene) -> Iterator[Question]:
     sides = rng.permutation([place, world.OPPOSITE[place]]).tolist()
     where = ' or '.join(sentences.WHERE[side] for side in sides)
     text = f'is the {claims.description(thing)} {where}'
-    yield _ask(rng, text, 'is the', 'other', place, sides)
+    yield _ask(rng, text, 'is the', 'other', truth=place, choices=sides)
 
 
 def _count(
@@ -130,7 +131,7 @@ def _count(
     named = {'all': 'objects', 'colour': f'{subject} objects'}.get(subjects)
     text = f'how many {named or sentences.PLURAL[subject]} are there'
     choices = [str(n) for n in range(difficulty.most + 1)]
-    yield _ask(rng, text, 'how many', 'number', str(number), choices)
+    yield _ask(rng, text, 'how many', 'number', truth=str(number), choices=choices)
 
 
 def _existence(
@@ -151,7 +152,7 @@ def _existence(
     while truth == 'no' and claim in true:
       claim = _altered(rng, claim, difficulty)
     text = f'is there {sentences.phrase(claim.removeprefix("exists "))}'
-    yield _ask(rng, text, 'is there a', 'yes/no', truth, ('yes', 'no'))
+    yield _ask(rng, text, 'is there a', 'yes/no', truth=truth, choices=('yes', 'no'))
 
 
 def _altered(rng: np.random.Generator, claim: str, difficulty: world.Difficulty) -> str:
@@ -173,4 +174,4 @@ def _relation(rng: np.random.Generator, scene: world.Scene, true: set[str]) -> I
     stated = claim if truth == 'yes' else claims.opposite(claim)
     # The first two wordings are 'A is left of B' and 'B is right of A'.
     thing, rest = sentences.wordings(stated)[rng.integers(2)].split(' is ')
-    yield _ask(rng, f'is {thing} {rest}', 'is a', 'yes/no', truth, ('yes', 'no'))
+    yield _ask(rng, f'is {thing} {rest}', 'is a', 'yes/no', truth=truth, choices=('yes', 'no'))

@@ -96,7 +96,11 @@ def _captions(columns: dict[str, Sequence]) -> list[rows.Caption]:
   names = ('text', 'id', 'claim', 'kinds', 'rivals')
   return [
     rows.Caption(
-      text, int(number), True, claim, kinds, tuple(map(int, rivals.split(',') if rivals else ()))
+      text,
+      int(number),
+      claim=claim,
+      kinds=kinds,
+      rivals=tuple(map(int, rivals.split(',') if rivals else ())),
     )
     for text, number, claim, kinds, rivals in _columns(columns, *names)
   ]
@@ -111,11 +115,10 @@ def _questions(columns: dict[str, Sequence]) -> list[rows.Question]:
 
 
 def _statements(columns: dict[str, Sequence]) -> list[rows.Statement]:
+  names = ('sentence', 'identifier', 'label', 'left', 'right')
   return [
     rows.Statement(text, identifier, label == 'True', left, right)
-    for text, identifier, label, left, right in _columns(
-      columns, 'sentence', 'identifier', 'label', 'left', 'right'
-    )
+    for text, identifier, label, left, right in _columns(columns, *names)
   ]
 
 

@@ -14,7 +14,7 @@ import jax
 import safetensors.numpy
 from tokenizers import BertWordPieceTokenizer
 
-from pixelbert_jax import UserError
+from pixelbert_jax import UserError, files
 from pixelbert_jax.checkpoints import checkpoint, provenance
 from pixelbert_jax.convert import names
 from pixelbert_jax.convert.model_card import model_card
@@ -38,20 +38,14 @@ def export(spec: str | os.PathLike, folder: str | os.PathLike) -> None:
     UserError: the checkpoint does not exist or is not of pre-training, or the folder is not empty.
   """
   check_empty(folder)
-  folder = pathlib.Path(folder).absolute()
   loaded = checkpoint.load(spec)
   if loaded.variables['params'].keys() != {module.split('/')[0] for module, *_ in names.TABLE}:
     raise ExportError(
       f'{spec} is a model of {loaded.config["name"]}: only pre-training models can be exported'
     )
-  partial = folder.with_name(f'.{folder.name}.partial')
-  shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
-  partial.mkdir(parents=True)
-  try:
+  with files.atomic(folder) as partial:
+    partial.mkdir()
     write(loaded, partial)
-    os.replace(partial, folder)
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
 
 
 def write(loaded: checkpoint.Loaded, folder: pathlib.Path) -> None:
@@ -76,7 +70,10 @@ def write(loaded: checkpoint.Loaded, folder: pathlib.Path) -> None:
 
 def trained_on(loaded: checkpoint.Loaded) -> dict[str, Any]:
   """Summarises what a model was trained on; before step 0 only the datasets of its weights."""
-  summary = {'steps': loaded.step, 'datasets': list(provenance.datasets(loaded))}
+  summary = {
+    'steps': loaded.step,
+    'datasets': list(provenance.datasets(loaded.files, loaded.config)),
+  }
   if not loaded.step:
     return summary
   config = loaded.config

@@ -14,8 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from pixelbert_jax.checkpoints import checkpoint
-from pixelbert_jax.checkpoints.workdir import TRAINED_ON
+from pixelbert_jax.checkpoints import checkpoint, provenance
 from pixelbert_jax.convert import bert as bert_lib
 from pixelbert_jax.convert import cnn as cnn_lib
 from pixelbert_jax.convert import names
@@ -27,9 +26,8 @@ from pixelbert_jax.convert.tensors import (
   digest_of_tensors,
   read_file,
 )
-from pixelbert_jax.experiment import make_model
+from pixelbert_jax.experiment import init_variables, make_model
 from pixelbert_jax.models.heads import Model
-from pixelbert_jax.train import init_variables
 
 # Modules that a source may lack, if it lacks all of their tensors: those that only Pixel-BERT
 # has, and the heads of BERT.
@@ -76,8 +74,15 @@ def import_weights(
   random = at_random(model, config.seed, like, missing)
   tensors = text.tensors | image.tensors | names.to_torch(random)
   variables = names.from_torch(tensors, like)
-  record = {'bert': text, 'cnn': image}
-  write(output, config.to_dict(), variables, vocabulary, record, list(random), [])
+  write(
+    output,
+    config.to_dict(),
+    variables,
+    vocabulary,
+    sources={'bert': text, 'cnn': image},
+    random=list(random),
+    trained_on=[],
+  )
   t = config.transformer
   return '\n'.join(
     [
@@ -140,8 +145,16 @@ def import_export(bert: str, output: str | os.PathLike) -> str:
   trained_on = export['trained_on'].get('datasets', config['data']['name'].split('+'))
   # The tensors were tuned in PyTorch, on unknown data.
   if digest_of_tensors(source.tensors) != export.get('tensors_sha256'):
-    trained_on = list(dict.fromkeys([*trained_on, 'pytorch']))
-  write(output, config, variables, vocabulary, {'export': source}, [], trained_on)
+    trained_on = [*trained_on, 'pytorch']
+  write(
+    output,
+    config,
+    variables,
+    vocabulary,
+    sources={'export': source},
+    random=[],
+    trained_on=trained_on,
+  )
   return f'{output} is a checkpoint of {len(source.tensors)} tensors of {bert}'
 
 
@@ -197,6 +210,7 @@ def write(
   config: dict[str, Any],
   variables: Variables,
   vocabulary: bytes,
+  *,
   sources: dict[str, Source],
   random: list[str],
   trained_on: list[str],
@@ -216,7 +230,7 @@ def write(
   conversion['at_random'] = sorted(random)
   files = {
     'conversion.json': (json.dumps(conversion, indent=2) + '\n').encode(),
-    TRAINED_ON: (json.dumps(trained_on) + '\n').encode(),
+    provenance.FILE: provenance.encode(trained_on),
   }
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / 'vocab.txt'

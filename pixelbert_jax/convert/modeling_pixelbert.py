@@ -147,7 +147,10 @@ class ResNet(nn.Module):
       stride *= 1 + strided
       stage = nn.ModuleList()
       for j in range(blocks):
-        stage.append(Bottleneck(inputs, width, outputs, 1 + (strided and j == 0), c.groups, frozen))
+        step = 2 if strided and j == 0 else 1
+        stage.append(
+          Bottleneck(inputs, width, outputs, stride=step, groups=c.groups, frozen=frozen)
+        )
         inputs = outputs
       self.add_module(f'layer{i + 1}', stage)
     self.depth, self.features = len(c.stages), inputs

@@ -109,7 +109,8 @@ class Bottleneck(nn.Module):
 
     out_mask = mask[:, :: self.stride, :: self.stride]
     y = nn.relu(conv_bn(x, mask, 1, self.width)) * mask
-    y = nn.relu(conv_bn(y, out_mask, 2, self.width, 3, self.stride, self.groups)) * out_mask
+    y = conv_bn(y, out_mask, 2, self.width, size=3, stride=self.stride, groups=self.groups)
+    y = nn.relu(y) * out_mask
     y = conv_bn(y, out_mask, 3, self.features)
     if self.stride > 1 or x.shape[-1] != self.features:
       x = conv_bn(x, out_mask, '_downsample', self.features, stride=self.stride)
@@ -139,7 +140,13 @@ class Stage(nn.Module):
 
     def make(name: str, stride: int) -> Bottleneck:
       return block(
-        self.width, self.features, self.frozen, stride, self.groups, self.dtype, name=name
+        width=self.width,
+        features=self.features,
+        frozen=self.frozen,
+        stride=stride,
+        groups=self.groups,
+        dtype=self.dtype,
+        name=name,
       )
 
     x, mask = make('first', self.stride)(x, mask, train)

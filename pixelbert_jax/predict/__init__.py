@@ -6,7 +6,7 @@
 docs/predict.md shows both.
 """
 
-from pixelbert_jax.checkpoints.manifest import CheckpointError
+from pixelbert_jax.checkpoints import CheckpointError
 from pixelbert_jax.input.image import ImageError
 from pixelbert_jax.input.text import TextError
 from pixelbert_jax.predict.heatmap import Heatmap

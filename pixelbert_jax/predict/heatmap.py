@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pixelbert_jax import UserError
+from pixelbert_jax import UserError, files
 
 # Dark to bright in even steps, from blue to yellow: also for those who do not tell red from green.
 COLOURS = np.array([(0, 28, 84), (66, 78, 108), (124, 123, 120), (188, 175, 108), (255, 234, 70)])
@@ -58,18 +58,16 @@ class Heatmap:
     )
 
   def save(self, path: str | os.PathLike) -> None:
-    """Draws the image and a panel a word; the format is that of the name.
+    """Draws the image and one panel per word; the extension of `path` gives the format.
 
     Raises:
-      UserError: it is none that holds pictures, or the file cannot be written.
+      UserError: the extension is not that of a picture, or the file cannot be written.
     """
     path = check_path(path)
-    partial = path.with_name(f'.{path.stem}.partial{path.suffix}')
+    kind = Image.registered_extensions()[path.suffix.lower()]
     try:
-      self.picture().save(partial)
-      os.replace(partial, path)
+      files.write(path, lambda file: self.picture().save(file, kind))
     except OSError as error:
-      partial.unlink(missing_ok=True)
       raise UserError(f'{path}: cannot be written ({error.strerror or error})') from error
 
   def picture(self) -> Image.Image:

@@ -14,9 +14,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from pixelbert_jax import UserError
-from pixelbert_jax.checkpoints import checkpoint
-from pixelbert_jax.checkpoints.provenance import provenance
-from pixelbert_jax.experiment import make_model
+from pixelbert_jax.checkpoints import checkpoint, provenance
+from pixelbert_jax.experiment import make_model, make_task
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.image import ImageError
 from pixelbert_jax.input.text import TextError, Tokenizer, tokens_of
@@ -25,6 +24,7 @@ from pixelbert_jax.predict import photos as photos_lib
 from pixelbert_jax.predict.heatmap import Heatmap
 from pixelbert_jax.predict.photos import Photo
 from pixelbert_jax.predict.runner import Encoded, Runner
+from pixelbert_jax.tasks.vqa import Vqa
 
 Photos = Photo | Sequence[Photo]
 Texts = str | Sequence[str]
@@ -70,13 +70,15 @@ class Model:
 
   def __init__(self, loaded: checkpoint.Loaded, batch_size: int = 16):
     self.config = ConfigDict(loaded.config)
-    self.answers = loaded.answers or []
-    self.trained_on, self.note = provenance(loaded)
+    task = make_task(self.config, files=loaded.files)
+    self.answers = task.answers if isinstance(task, Vqa) else []
+    self.trained_on = provenance.datasets(loaded.files, loaded.config)
+    self.note = provenance.caveat(self.trained_on)
     self._folder = loaded.folder
     self._tokenizer = Tokenizer(loaded.vocabulary, self.config.text.length)
     c = self.config.copy_and_resolve_references()
     c.dtype = 'float32'
-    self.module = make_model(c, len(self._tokenizer.words), len(self.answers))
+    self.module = make_model(c, len(self._tokenizer.words), task)
     self.variables = jax.device_put(loaded.variables)
     self.params = self.variables['params']
     self.heads = [name for name, array in HEADS.items() if array in self.params]
@@ -118,7 +120,7 @@ class Model:
     else:
       images, texts = photos_lib.listed(images), _listed(texts)
       image, text = np.indices((len(images), len(texts))).reshape(2, -1)
-      found = np.array(self._rows('match', images, texts, image, text), np.float32)
+      found = np.array(self._rows('match', images, texts, image=image, text=text), np.float32)
       found = found.reshape(len(images), len(texts))
     return found if logits else 0.5 + 0.5 * np.tanh(0.5 * found)
 
@@ -161,7 +163,7 @@ class Model:
       heatmap.cell_places(own, side, cnn.total_stride, cnn.first_centre)
       for own, side in zip(whole.shape[:2], placed.size, strict=True)
     )
-    return Heatmap(words, cells, whole, rows, columns, self.note, text)
+    return Heatmap(words, cells, whole, rows, columns, note=self.note, title=text)
 
   def pixel_features(self, images: np.ndarray) -> np.ndarray:
     """Features [B, h, w, C] of the CNN, before the projection.
@@ -211,13 +213,14 @@ class Model:
     if 1 not in (len(images), len(texts)) and len(images) != len(texts):
       raise TextError(f'{len(images)} images with {len(texts)} texts: give as many, or one')
     image, text = np.broadcast_arrays(np.arange(len(images)), np.arange(len(texts)))
-    return self._rows(head, images, texts, image, text, finish)
+    return self._rows(head, images, texts, image=image, text=text, finish=finish)
 
   def _rows(
     self,
     head: str,
     images: list[Photo],
     texts: list[str],
+    *,
     image: np.ndarray,
     text: np.ndarray,
     finish: Callable = lambda row: row,

@@ -111,7 +111,7 @@ class Runner:
         ours = [order[start[one.number] : start[one.number + 1]] for one in group]
         row = np.repeat(np.arange(len(group), dtype=np.int32), [len(own) for own in ours])
         numbers = np.concatenate(ours)
-        for some, out in self._join(head, pixels, mask, tokens, row, text[numbers]):
+        for some, out in self._join(head, pixels, mask, tokens, row=row, text=text[numbers]):
           yield numbers[some], out
           progress.update(len(numbers[some]))
 
@@ -120,7 +120,7 @@ class Runner:
     width = self._variables['params']['backbone']['semantic'].shape[0]
     nothing = np.zeros((1, 0, width), np.float32), np.zeros((1, 0), bool)
     number = np.arange(len(tokens.ids))
-    for _, out in self._join('encode', *nothing, tokens, np.zeros_like(number), number):
+    for _, out in self._join('encode', *nothing, tokens, row=np.zeros_like(number), text=number):
       yield out
 
   def attention(self, photo: Photo, tokens: Tokens) -> tuple[np.ndarray, np.ndarray, Placed]:
@@ -148,7 +148,14 @@ class Runner:
     return self._embed(self._variables, self._resize(batch), batch['size'])
 
   def _join(
-    self, head: str, pixels: Array, mask: Array, tokens: Tokens, row: np.ndarray, text: np.ndarray
+    self,
+    head: str,
+    pixels: Array,
+    mask: Array,
+    tokens: Tokens,
+    *,
+    row: np.ndarray,
+    text: np.ndarray,
   ) -> Iterator[tuple[slice, Any]]:
     """The head's rows for pairs of a row of pixels and a number of tokens, both [n]."""
     size = 1 if len(row) == 1 else self._size

@@ -78,7 +78,9 @@ def _map_scores(path: pathlib.Path) -> np.ndarray | None:
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     if dtype.hasobject or 0 in shape:
       return None
-    return np.memmap(path, dtype, 'r', file.tell(), shape, 'F' if fortran else 'C')
+    return np.memmap(
+      path, dtype, mode='r', offset=file.tell(), shape=shape, order='F' if fortran else 'C'
+    )
 
 
 def match(

@@ -6,7 +6,6 @@ Missing scores are NaN, so an unfinished row is recognised.
 import glob
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -80,11 +79,10 @@ class PartialMatrix(Matrix):
     return np.load(self._path, mmap_mode='r+')
 
   def _create(self, shape: tuple[int, int]) -> np.ndarray:
-    new = self._path.with_suffix('.new')
-    scores = np.lib.format.open_memmap(new, 'w+', np.float32, shape)
-    scores[:] = np.nan
-    scores.flush()
-    os.replace(new, self._path)
+    with files.atomic(self._path) as partial:
+      scores = np.lib.format.open_memmap(partial, 'w+', np.float32, shape)
+      scores[:] = np.nan
+      scores.flush()
     return scores
 
   def write(self, rows: np.ndarray, scores: np.ndarray) -> None:

@@ -95,7 +95,7 @@ def read_vqa(path: files.Path, question_ids: Collection[int]) -> dict[int, str]:
 def write_vqa(path: files.Path, answers: Mapping[int, str]) -> None:
   """Writes the format of the evaluation server, in the order given."""
   entries = [{'question_id': int(q), 'answer': str(answer)} for q, answer in answers.items()]
-  files.write(path, lambda file: file.write(json.dumps(entries).encode()))
+  files.write_text(path, json.dumps(entries))
 
 
 def read_nlvr2(path: files.Path, identifiers: Collection[str]) -> dict[str, bool]:
@@ -151,7 +151,7 @@ def _read_lines(
 
 
 def _write_lines(path: files.Path, lines: Iterable[str]) -> None:
-  files.write(path, lambda file: file.writelines(f'{line}\n'.encode() for line in lines))
+  files.write_text(path, ''.join(f'{line}\n' for line in lines))
 
 
 def _short(value: object) -> str:

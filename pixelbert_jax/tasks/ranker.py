@@ -8,7 +8,6 @@ so that little of them is padding, and as many pairs at a time as fill the devic
 import dataclasses
 import functools
 import hashlib
-import json
 import pathlib
 import time
 from typing import Any
@@ -20,16 +19,14 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from pixelbert_jax import files, processes, sharding
-from pixelbert_jax.checkpoints.manifest import checksums
+from pixelbert_jax import processes, sharding
+from pixelbert_jax.checkpoints.checksum import checksums
 from pixelbert_jax.input import pipeline
 from pixelbert_jax.input.image import model_input
-from pixelbert_jax.metrics import Metrics, Progress
+from pixelbert_jax.metrics import Progress
 from pixelbert_jax.models.heads import MatchingModel
-from pixelbert_jax.score import matrix as matrix_file
 from pixelbert_jax.score.partial import Matrix, PartialMatrix
-from pixelbert_jax.tasks import retrieval as task
-from pixelbert_jax.tasks.gallery import RankingBatches
+from pixelbert_jax.tasks.gallery import Gallery, RankingBatches
 
 BLOCK = 16  # images a device has at a time; more would only be more to fill up
 # Captions are padded to one of these quantiles of their lengths: each is a program more.
@@ -40,13 +37,13 @@ REPORT_SECONDS = 10
 class Ranker:
   """Scores images with captions; compiled once for each canvas and length."""
 
-  def __init__(self, model: MatchingModel, mesh: Mesh, threads: int, captions: int, most: int = 0):
-    """Takes a block of images with so many captions at a time.
+  def __init__(self, model: MatchingModel, mesh: Mesh, threads: int, captions: int, limit: int = 0):
+    """Scores a block of images with `captions` captions at a time.
 
-    While training it takes at most `most` images (0: all there are).
+    Takes at most `limit` images (0: all), evenly spread, where no file is given.
     """
     self._model, self._mesh, self._threads = model, mesh, threads
-    self._captions, self._most = captions, most
+    self._captions, self._limit = captions, limit
 
     @jax.jit
     def embed(variables, batch):
@@ -57,37 +54,27 @@ class Ranker:
     self._score = jax.jit(functools.partial(model.apply, method=model.score))
     self._join = jax.jit(functools.partial(jnp.concatenate, axis=1))
 
-  def __call__(self, variables: dict, batches: RankingBatches) -> Metrics:
-    """The recalls of a split, over no more of its images than an evaluation in training takes."""
-    fewest = min(filter(None, (batches.most_images, self._most)), default=0)
-    batches = dataclasses.replace(batches, most_images=fewest)
-    matrix = Matrix((len(batches.gallery.image), len(batches.gallery.caption)))
-    self.fill(matrix, variables, batches)
-    return task.recalls(matrix.scores, batches.gallery)
+  def __call__(
+    self, variables: dict, batches: RankingBatches, path: pathlib.Path | None = None
+  ) -> tuple[Matrix, Gallery]:
+    """Scores the images of a gallery with its captions.
 
-  def result(self, variables: dict, batches: RankingBatches, path: pathlib.Path) -> Metrics:
-    """Those of the end, with all that they are judged by.
-
-    Writes the scores to `<split>.npz` beside `path`, as `python -m pixelbert_jax.score retrieval`
-    takes them, and to `path` the best of each image and caption. Killed and called again, it goes
-    on with the block of images it was at, and comes to the same scores bit by bit.
+    With `path`, the file that the scores are to become, the whole gallery is scored, and finished
+    rows are kept beside it: killed and called again, it goes on with the block of images it was at,
+    and comes to the same scores bit by bit.
     """
-    gallery, sidecar = batches.gallery, batches.split.sidecar
-    shape, whole = (len(gallery.image), len(gallery.caption)), path.with_suffix('.npz')
-    identity = self.identity(variables, batches)
-    first = processes.is_first()
-    matrix = PartialMatrix(whole, identity, shape) if first else Matrix(shape)
+    if path is None:
+      fewest = min(filter(None, (batches.most_images, self._limit)), default=0)
+      batches = dataclasses.replace(batches, most_images=fewest)
+    gallery = batches.gallery
+    shape = len(gallery.image), len(gallery.caption)
+    if path is None:
+      matrix = Matrix(shape)
+    else:
+      identity = self.identity(variables, batches)  # computed by all processes
+      matrix = PartialMatrix(path, identity, shape) if processes.is_first() else Matrix(shape)
     self.fill(matrix, variables, batches)
-    metrics = task.report(matrix.scores, gallery, sidecar)
-    if first:
-      image_ids = [sidecar.image_id[i].decode() for i in gallery.image]
-      text_ids = sidecar.captions.values[gallery.caption].tolist()
-      texts = [batches.text(i) for i in gallery.caption]
-      matrix_file.write(whole, matrix.scores, image_ids, text_ids)
-      lists = json.dumps(task.top_lists(matrix.scores, image_ids, text_ids, texts), indent=1)
-      files.write(path, lambda file: file.write(lists.encode()))
-    matrix.remove()
-    return metrics
+    return matrix, gallery
 
   def fill(self, matrix: Matrix, variables: dict, batches: RankingBatches) -> None:
     """Scores the gallery's images that are not in `matrix` yet."""

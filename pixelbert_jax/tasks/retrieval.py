@@ -4,32 +4,36 @@ A batch has B images of K captions, the first of them the image's own, of T toke
   image, source_size, size, canvas and perhaps flip as of `tasks/pretraining.py`
   token_ids [B, K, T] int32, token_mask [B, K, T] bool
   weight [B, K] float32: of the first, whether the image counts; of the others, 0 where also its own
-  hardest [B] int32, how many of the others an image learns from, the same in each row
   with micro-batches retrieval_total [B] float32, the images that count in the whole batch
 
-It is evaluated not by such batches but by `tasks/ranker.py`, which scores every image with
-every caption; so here are, instead of `items`, `evaluate` and `result`, the metrics of such scores.
+It is not evaluated by such batches: `ranker.py` scores every image of a gallery with every caption.
 """
 
+import dataclasses
+import json
+import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
+from pixelbert_jax import files, processes
+from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.truth import Truth
-from pixelbert_jax.metrics import Metrics, choice
-from pixelbert_jax.metrics import table as text_table
+from pixelbert_jax.metrics import Metrics, table
+from pixelbert_jax.models.heads import MatchingModel, Model
+from pixelbert_jax.models.pixelbert import PixelBert
+from pixelbert_jax.score import matrix as matrix_file
 from pixelbert_jax.score import recall
-from pixelbert_jax.tasks.gallery import Gallery
+from pixelbert_jax.tasks.base import Arrays, Run, Task
+from pixelbert_jax.tasks.gallery import Gallery, RankingBatches
+from pixelbert_jax.tasks.ranker import BLOCK, Ranker
 from pixelbert_jax.tasks.sums import Sums, total
-
-Array = jax.Array
-
-LOGGED = ('retrieval_loss', 'retrieval_accuracy')
-SHOWN = ('loss', 'retrieval_accuracy', 'recall_mean', 'text_recall_at_1', 'image_recall_at_1')
-CHOSEN_BY = 'recall_mean'
 
 TOP = 10  # captions listed for an image, and images for a caption
 RECALLS = tuple(f'{name}_recall_at_{k}' for name in ('text', 'image') for k in recall.CUTOFFS)
@@ -45,24 +49,97 @@ BESIDE = {
 DRAWS = 10  # of the order of what ties, for the ceiling
 
 
-def _others(outputs: dict[str, Array], batch: dict[str, Array]) -> Array:
+def _others(outputs: Arrays, batch: Arrays) -> jax.Array:
   """[B, K - 1] logits of the other captions, minus infinity for those that do not count."""
   return jnp.where(batch['weight'][:, 1:] > 0, outputs['match_logits'][:, 1:], -jnp.inf)
 
 
-def losses(outputs: dict[str, Array], batch: dict[str, Array]) -> Sums:
-  """Softmax cross-entropy of the own caption among itself and the hardest others, in nats."""
-  own, others = outputs['match_logits'][:, :1], -jnp.sort(-_others(outputs, batch))
-  kept = jnp.arange(others.shape[1]) < batch['hardest'][:, None]
-  candidates = jnp.concatenate([own, jnp.where(kept, others, -jnp.inf)], axis=1)
-  each = jax.nn.logsumexp(candidates, axis=1) - own[:, 0]
-  return {'retrieval_loss': total(each, batch['weight'][:, 0])}
+@dataclasses.dataclass(frozen=True)
+class Retrieval(Task):
+  """Image and text retrieval.
 
+  Attributes:
+    hardest: how many of the other captions an image learns from.
+    captions: how many captions an evaluation scores with an image at a time.
+    gallery: fields of `RankingBatches`, which images and captions an evaluation ranks.
+  """
 
-def accuracies(outputs: dict[str, Array], batch: dict[str, Array]) -> Sums:
-  """How many images put their own caption above all others; a tie is none."""
-  first = outputs['match_logits'][:, 0] > _others(outputs, batch).max(axis=1)
-  return {'retrieval_accuracy': total(first, batch['weight'][:, 0])}
+  LOGGED = ('retrieval_loss', 'retrieval_accuracy')
+  SHOWN = ('loss', 'retrieval_accuracy', 'recall_mean', 'text_recall_at_1', 'image_recall_at_1')
+  CHOSEN_BY = 'recall_mean'
+
+  hardest: int
+  captions: int
+  gallery: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+  @classmethod
+  def of(
+    cls, config: ConfigDict, splits: Mapping[str, Split], files: Mapping[str, bytes]
+  ) -> 'Retrieval':
+    gallery = {'most_images': config.eval_images, 'most_captions': config.eval_captions}
+    return cls(config.hardest, config.texts_per_image, gallery)
+
+  def model(self, backbone: PixelBert) -> MatchingModel:
+    return MatchingModel(backbone)
+
+  def batches(self, role: str, **fields: Any) -> RankingBatches:
+    if role != 'train':
+      fields['images'] = min(fields['images'], BLOCK * jax.device_count())
+    return RankingBatches(**self.gallery, **fields)
+
+  def losses(self, outputs: Arrays, batch: Arrays) -> Sums:
+    """Computes the softmax cross-entropy of the own caption and the hardest others, in nats."""
+    own, others = outputs['match_logits'][:, :1], -jnp.sort(-_others(outputs, batch))
+    candidates = jnp.concatenate([own, others[:, : self.hardest]], axis=1)
+    each = jax.nn.logsumexp(candidates, axis=1) - own[:, 0]
+    return {'retrieval_loss': total(each, batch['weight'][:, 0])}
+
+  def accuracies(self, outputs: Arrays, batch: Arrays) -> Sums:
+    """Counts the images whose own caption scores above all others; ties count as misses."""
+    first = outputs['match_logits'][:, 0] > _others(outputs, batch).max(axis=1)
+    return {'retrieval_accuracy': total(first, batch['weight'][:, 0])}
+
+  def evaluator(self, model: Model, mesh: Mesh, threads: int, limit: int = 0) -> Ranker:
+    return Ranker(model, mesh, threads, self.captions, limit)
+
+  def evaluate(self, run: Run, batches: RankingBatches) -> Metrics:
+    """Computes the recalls over no more images than an evaluation in training takes."""
+    matrix, gallery = run(batches)
+    return recalls(matrix.scores, gallery)
+
+  def report(self, run: Run, batches: RankingBatches, path: pathlib.Path) -> Metrics:
+    """Computes the recalls over all images, and all that they are judged by.
+
+    Writes the scores to `<split>.npz`, as `python -m pixelbert_jax.score retrieval` reads them, and
+    to `path` the best captions of each image and the best images of each caption.
+    """
+    sidecar = batches.split.sidecar
+    matrix, gallery = run(batches, path=path.with_suffix('.npz'))
+    metrics = report(matrix.scores, gallery, sidecar)
+    if processes.is_first():
+      image_ids = [sidecar.image_id[i].decode() for i in gallery.image]
+      text_ids = sidecar.captions.values[gallery.caption].tolist()
+      texts = [batches.text(i) for i in gallery.caption]
+      matrix_file.write(path.with_suffix('.npz'), matrix.scores, image_ids, text_ids)
+      lists = json.dumps(top_lists(matrix.scores, image_ids, text_ids, texts), indent=1)
+      files.write(path, lambda file: file.write(lists.encode()))
+    matrix.remove()
+    return metrics
+
+  def table(self, split: str, metrics: Metrics) -> str:
+    """Formats the recalls of the model beside those of baselines, and what they are over."""
+    missing = float('nan')
+    rows = {'': 'model'} | {
+      end: name for end, name in BESIDE.items() if any(f'{r}{end}' in metrics for r in RECALLS)
+    }
+    images, texts, existing = (round(metrics[n]) for n in ('images', 'texts', 'texts_existing'))
+    recalls_table = table(
+      f'recall on {split}',
+      [name.replace('_recall_at_', ' R@') for name in RECALLS],
+      [(name, [metrics.get(f'{r}{end}', missing) for r in RECALLS]) for end, name in rows.items()],
+    )
+    convention = recall.convention(texts, existing)
+    return f'{recalls_table}\nof {images:,} images with {texts:,} captions: {convention}'
 
 
 def recalls(scores: np.ndarray, gallery: Gallery) -> Metrics:
@@ -150,19 +227,3 @@ def _best(scores: np.ndarray) -> np.ndarray:
   """The numbers of the TOP highest, the highest first."""
   few = np.argpartition(-scores, TOP)[:TOP] if len(scores) > TOP else np.arange(len(scores))
   return few[np.argsort(-scores[few], kind='stable')]
-
-
-def table(split: str, metrics: Mapping[str, float]) -> str:
-  """Recalls of the model beside those of none, and what they are over."""
-  missing = float('nan')
-  rows = {'': 'model'} | {
-    end: name for end, name in BESIDE.items() if any(f'{r}{end}' in metrics for r in RECALLS)
-  }
-  images, texts, existing = (round(metrics[n]) for n in ('images', 'texts', 'texts_existing'))
-  shown = text_table(
-    f'recall on {split}',
-    [name.replace('_recall_at_', ' R@') for name in RECALLS],
-    [(name, [metrics.get(f'{r}{end}', missing) for r in RECALLS]) for end, name in rows.items()],
-  )
-  shown += f'\nof {images:,} images with {texts:,} captions: {recall.convention(texts, existing)}'
-  return shown + choice(metrics, CHOSEN_BY, 'mean recall of ')

@@ -1,15 +1,10 @@
 """Losses and metrics as [sum, weight] over a batch, divided once."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 Array = jax.Array
 Sums = dict[str, Array]
-# Runs a model over batches, and gives their sums and the task's items of all rows (evaluator.py).
-Run = Callable[..., tuple[Sums, dict[str, np.ndarray]]]
 
 
 def total(value: Array, weight: Array) -> Array:

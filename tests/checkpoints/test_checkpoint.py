@@ -1,14 +1,10 @@
 """Checkpoints give back every bit, or say that they cannot."""
 
-import collections
 import contextlib
 import dataclasses
-import io
-import itertools
 import json
 import pathlib
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +15,6 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import orbax.checkpoint as ocp
 import pytest
 
@@ -33,51 +28,8 @@ from pixelbert_jax.checkpoints.checkpoint import (
   steps,
   write_model,
 )
-from pixelbert_jax.checkpoints.workdir import claim_workdir
-from pixelbert_jax.step import State
-
-ROOT = pathlib.Path(__file__).parents[2]
-CONFIG = {'seed': 0, 'betas': [0.9, 0.999], 'data': {'name': 'scenes'}, 'cnn': {'width': 8}}
-
-
-def make_state(seed):
-  """A state with every kind of leaf, odd values among them, placed as a run does."""
-  rng = np.random.default_rng(seed)
-  params = {
-    'a': {'kernel': rng.normal(size=(3, 4)).astype(np.float32)},
-    'b': np.array([np.nan, np.inf, -0.0, 1e-45, seed], np.float32),
-    'wide': rng.normal(size=(40, 50)).astype(np.float32),  # in a file of its own
-    'half': jnp.arange(seed, seed + 3, dtype=jnp.bfloat16),
-  }
-  moments = optax.adamw(1e-3).init(jax.tree.map(jnp.asarray, params))
-  state = State(
-    step=jnp.int32(seed),
-    params=params,
-    batch_stats={'mean': rng.normal(size=4).astype(np.float32)},
-    opt_state=jax.tree.map(lambda x: (x + rng.normal(size=x.shape)).astype(x.dtype), moments),
-    sums={'loss': jnp.full(2, 0.1)},
-  )
-  return jax.device_put(state, sharding.state_sharding(sharding.make_mesh(), state))
-
-
-def bits(state):
-  return [(x.dtype, x.shape, x.tobytes()) for x in map(np.asarray, jax.tree.leaves(state))]
-
-
-def save(workdir, *steps, keep=2):
-  """Saves `make_state` of these steps in a workdir, of which it makes a run's."""
-  workdir.mkdir(exist_ok=True)
-  words = workdir.with_name('words.txt')
-  words.write_text('[PAD]\ncat\n')
-  claim_workdir(workdir, CONFIG, str(words))
-  with contextlib.closing(Checkpoints(workdir, keep)) as checkpoints:
-    for step in steps:
-      checkpoints.save(step, make_state(step))
-
-
-def restore(workdir):
-  with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-    return checkpoints.restore(abstract(make_state(0)))
+from tests.support.paths import ROOT
+from tests.support.states import CONFIG, FILES, bits, make_state, restore, save
 
 
 def flip(path, position=None):
@@ -95,14 +47,14 @@ def largest(folder):
 def test_the_step_with_the_best_score_is_kept_and_taken(tmp_path):
   folder = tmp_path / 'run'
   save(folder)
-  with contextlib.closing(Checkpoints(folder, keep=1)) as checkpoints:
+  with contextlib.closing(Checkpoints(folder, FILES, keep=1)) as checkpoints:
     assert checkpoints.chosen is None
     for step, score in {5: 0.5, 10: 0.7, 15: 0.7, 20: 0.6, 25: None}.items():
       checkpoints.save(step, make_state(step), score)
     assert checkpoints.chosen == (10, 0.7)
   assert steps(folder) == [10, 25]
   # Another process finds it too; a run goes on from the newest.
-  with contextlib.closing(Checkpoints(folder, keep=1)) as checkpoints:
+  with contextlib.closing(Checkpoints(folder, FILES, keep=1)) as checkpoints:
     assert checkpoints.chosen == (10, 0.7)
     assert int(checkpoints.restore(abstract(make_state(0))).step) == 25
   assert load(folder).step == 10
@@ -139,7 +91,7 @@ def test_every_bit_comes_back(tmp_path):
 def test_the_newest_is_restored_and_the_last_few_are_kept(tmp_path):
   save(tmp_path, 1, 2, 3, keep=2)
   save(tmp_path, 3, 4, keep=2)  # Saving a step once more is nothing.
-  with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+  with contextlib.closing(Checkpoints(tmp_path, FILES)) as checkpoints:
     assert checkpoints.latest == 4
   assert bits(restore(tmp_path)) == bits(make_state(4))
   assert steps(tmp_path) == [3, 4]
@@ -147,7 +99,7 @@ def test_the_newest_is_restored_and_the_last_few_are_kept(tmp_path):
 
 def test_nothing_is_there_at_first(tmp_path):
   save(tmp_path)
-  with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+  with contextlib.closing(Checkpoints(tmp_path, FILES)) as checkpoints:
     assert checkpoints.latest is None
 
 
@@ -157,12 +109,12 @@ def test_a_step_taken_at_once_does_not_disturb_the_save(tmp_path):
   state = make_state(1)._replace(params={'large': jnp.ones((2000, 1000))})
   like = abstract(state)
   save(tmp_path)
-  with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+  with contextlib.closing(Checkpoints(tmp_path, FILES)) as checkpoints:
     checkpoints.save(1, state)
     for _ in range(10):
       state = step(state)
     jax.block_until_ready(state)
-  with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+  with contextlib.closing(Checkpoints(tmp_path, FILES)) as checkpoints:
     restored = checkpoints.restore(like)
   assert int(state.step) == 7
   assert int(restored.step) == 1
@@ -340,77 +292,23 @@ def test_a_state_of_another_shape_is_an_error_and_not_damage(workdir):
   like = make_state(0)
   like = like._replace(params=like.params | {'b': jnp.zeros(4)}, sums={})
   with (
-    contextlib.closing(Checkpoints(workdir)) as checkpoints,
+    contextlib.closing(Checkpoints(workdir, FILES)) as checkpoints,
     pytest.raises(CheckpointError) as caught,
   ):
     checkpoints.restore(abstract(like))
   assert type(caught.value) is CheckpointError  # and not DamagedError
-  assert 'model/params/b is float32 [5] there and float32 [4] here' in str(caught.value)
-  assert 'training/sums/loss is float32 [2] there and absent here' in str(caught.value)
+  message = str(caught.value)
+  assert 'model/params/b is float32 [5] in the checkpoint and float32 [4] in this run' in message
+  assert 'training/sums/loss is float32 [2] in the checkpoint and absent in this run' in message
   assert steps(workdir) == [5, 10]
 
 
-def one_by_one(workdir, copy, chance):
-  """Copies of a workdir, in each of which one byte at random is another; and where.
-
-  The first time it is one of the vocabulary, which no step can do without: how many files there are
-  beside it, and so whether chance would come to it, depends on Orbax, which names them at random.
-  """
-  files = sorted(path.relative_to(workdir) for path in workdir.rglob('*') if path.is_file())
-  for path in itertools.chain(
-    [pathlib.Path('vocab.txt')], iter(lambda: chance.choice(files), None)
-  ):
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(workdir, copy)
-    content = bytearray((workdir / path).read_bytes())
-    position = chance.randrange(len(content))
-    content[position] ^= chance.randrange(1, 256)
-    (copy / path).write_bytes(content)
-    yield path, position
-
-
-def resume(folder):
-  claim_workdir(folder, CONFIG, str(folder.with_name('words.txt')))
-  state = restore(folder)
-  return int(state.step), state
-
-
-def read(folder):
-  found = load(folder)
-  assert found.vocabulary.read_text() == '[PAD]\ncat\n'
-  assert found.config == CONFIG
-  return found.step, found.variables
-
-
-def flip_everywhere(folder):
-  """Flips a byte of `folder/run` at 100 random places, loads and resumes; counts what came."""
-  outcomes, copy = collections.Counter(), folder / 'copy'
-  attempts = {read: lambda state: state.variables, resume: lambda state: state}
-  for where in itertools.islice(one_by_one(folder / 'run', copy, random.Random(0)), 100):
-    for attempt, part in attempts.items():  # To resume may move a step: it comes last.
-      said = io.StringIO()
-      try:
-        with contextlib.redirect_stderr(said):
-          step, found = attempt(copy)
-      except CheckpointError as error:
-        one_line = re.fullmatch(f'.*{copy}.*', str(error))
-        outcomes[f'{attempt.__name__} error' if one_line else str(error)] += 1
-        continue
-      assert bits(found) == bits(part(make_state(step))), where
-      assert (f'{copy}/checkpoints/10 is damaged' in said.getvalue()) == (step == 5), where
-      outcomes[f'{attempt.__name__} {step}'] += 1
-  return outcomes
-
-
 def test_a_byte_flipped_anywhere_never_gives_wrong_values(workdir):
-  # In a process of its own: where one read of several fails, Orbax abandons the others, of which
-  # Python complains at any time later.
-  program = (
-    'import json, pathlib, sys\nfrom tests.checkpoints.test_checkpoint import flip_everywhere\n'
-  )
-  program += 'print(json.dumps(flip_everywhere(pathlib.Path(sys.argv[1]))))'
   done = subprocess.run(
-    [sys.executable, '-c', program, workdir.parent], cwd=ROOT, capture_output=True, text=True
+    [sys.executable, '-m', 'tests.support.damage', workdir.parent],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
   )
   assert done.returncode == 0, done.stderr[-3000:]
   outcomes = json.loads(done.stdout.splitlines()[-1])
@@ -421,8 +319,9 @@ def test_a_byte_flipped_anywhere_never_gives_wrong_values(workdir):
 
 SAVE = """
 import itertools, pathlib, sys
-from tests.checkpoints.test_checkpoint import Checkpoints, make_state
-checkpoints = Checkpoints(pathlib.Path(sys.argv[1]))
+from pixelbert_jax.checkpoints.checkpoint import Checkpoints
+from tests.support.states import FILES, make_state
+checkpoints = Checkpoints(pathlib.Path(sys.argv[1]), FILES)
 for step in itertools.count((checkpoints.latest or 0) + 1):
   print(step, flush=True)
   checkpoints.save(step, make_state(step))

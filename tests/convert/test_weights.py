@@ -6,7 +6,7 @@ import pytest
 
 from configs.pretrain import get_config
 from pixelbert_jax.convert import names
-from pixelbert_jax.train import init_variables, make_model
+from pixelbert_jax.experiment import init_variables, make_model
 
 
 def shapes(variant='test', words=30, **fields):

@@ -21,36 +21,11 @@ from data import corpus
 from data.images import check
 from pixelbert_jax.input.dataset import DatasetError
 from tests.support import corpora
+from tests.support.builds import built, captions, failure, strings
 from tests.support.corpora import LAYOUTS, as_folder, as_json, image
+from tests.support.paths import ROOT, shared
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-SHARED = ROOT.parent / 'shared' / 'data'
 COCO = {'train': 7, 'restval': 4, 'val': 3, 'test': 4}
-
-
-def built(name: str, manual: pathlib.Path, tmp_path: pathlib.Path, capsys, **options):
-  """Builds a dataset by the command, and returns it with what was printed."""
-  code = build_lib.command([name], tmp_path / 'built', manual, **options)
-  out, err = capsys.readouterr()
-  assert code == 0, err
-  return build_lib.open_dataset(name, tmp_path / 'built'), out
-
-
-def failure(name: str, manual: pathlib.Path, tmp_path: pathlib.Path, capsys, **options) -> str:
-  """The one line of an error, after which nothing passes as built."""
-  assert build_lib.command([name], tmp_path / 'built', manual, **options) == 1
-  lines = capsys.readouterr().err.replace('\r', '\n').splitlines()
-  assert sum(line.startswith(('error', 'Traceback')) for line in lines) == 1
-  with pytest.raises(DatasetError, match='is not built'):
-    build_lib.open_dataset(name, tmp_path / 'built')
-  assert not list((tmp_path / 'built').glob('**/*.array_record*'))
-  return lines[-1].removeprefix('error: ')
-
-
-def captions(sidecar, i: int) -> list[tuple[int, str]]:
-  """The ids and texts of image i."""
-  numbers = range(sidecar.captions.start[i], sidecar.captions.start[i + 1])
-  return list(zip(sidecar.captions[i].tolist(), map(sidecar.caption, numbers), strict=True))
 
 
 def table(out: str) -> dict[str, list[str]]:
@@ -317,10 +292,6 @@ def test_what_is_predicted_from_can_be_trained_on(form):
 def asked():
   _, coco = corpora.karpathy('coco', COCO)
   return coco, *corpora.vqa(coco)
-
-
-def strings(table, numbers) -> list[str]:
-  return [table.strings.text(n) for n in numbers]
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
@@ -620,10 +591,7 @@ IMAGES = [[image(side, form, (8 + side, 6)) for side in (0, 1)] for form in ('PN
 @pytest.mark.slow
 def test_real_annotations_of_nlvr2_with_generated_images(tmp_path, capsys):
   for split in ('dev', 'test1'):
-    path = SHARED / f'nlvr2_{split}.json.gz'
-    if not path.exists():
-      pytest.skip(f'{path.name} is not in {SHARED}')
-    text = gzip.decompress(path.read_bytes())
+    text = gzip.decompress(shared(f'nlvr2_{split}.json.gz').read_bytes())
     as_folder({f'nlvr-master/nlvr2/data/{split}.json': text}, tmp_path / 'm')
     pairs = sorted(
       {json.loads(line)['identifier'].rpartition('-')[0] for line in text.splitlines()}

@@ -11,10 +11,10 @@ import pytest
 
 from data import build as build_lib
 from pixelbert_jax.score import nlvr2
-from tests.data.test_corpora import built, captions, failure, strings
+from tests.support.builds import built, captions, failure, strings
 from tests.support.corpora import as_folder, image
+from tests.support.paths import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 PHOTOS = {f'photos/{i:02d}.jpg': image(i) for i in range(20)}
 
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from data import build as build_lib
 from data.nlvr import nlvr_dataset_builder
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-REAL = ROOT.parent / 'shared' / 'data'
+from pixelbert_jax.input.dataset import Split
+from tests.support.corpora import as_folder, as_zip
+from tests.support.paths import ROOT, shared
 
 
 def png(seed: int) -> bytes:
@@ -45,20 +45,6 @@ def corpus_files(split: str, examples: int) -> dict[str, bytes]:
       files[path] = png(10 * i + k)
   files[f'nlvr/{split}/{split}.json'] = '\n'.join([*lines, '']).encode()
   return files
-
-
-def as_folder(files: dict[str, bytes], root: pathlib.Path) -> None:
-  for name, content in files.items():
-    path = root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-
-
-def as_zip(files: dict[str, bytes], path: pathlib.Path, below: str = '') -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with zipfile.ZipFile(path, 'w') as archive:
-    for name, content in files.items():
-      archive.writestr(below + name, content)
 
 
 def failure(capsys, *args, **kwargs) -> str:
@@ -100,7 +86,7 @@ def test_miniature_reads_back(layout, tmp_path, manual):
     assert_same(dataset[name], files, name)
 
 
-def assert_same(split: build_lib.Split, files: dict[str, bytes], name: str) -> None:
+def assert_same(split: Split, files: dict[str, bytes], name: str) -> None:
   """Every image of the files is in the split once, with its bytes and its example's fields."""
   lines = map(json.loads, files[f'nlvr/{name}/{name}.json'].splitlines())
   examples = {example['identifier']: example for example in lines}
@@ -285,9 +271,8 @@ def test_command_fails_with_one_line(tmp_path):
 
 @pytest.mark.slow
 def test_real_archives(tmp_path):
-  if not (REAL / 'nlvr_dev.zip').exists() or not (REAL / 'nlvr_test.zip').exists():
-    pytest.skip(f'nlvr_dev.zip and nlvr_test.zip are not in {REAL}')
-  build_lib.build('nlvr', tmp_path, REAL, ['dev', 'test'])
+  archives = {split: shared(f'nlvr_{split}.zip') for split in ('dev', 'test')}
+  build_lib.build('nlvr', tmp_path, archives['dev'].parent, list(archives))
   dataset = build_lib.open_dataset('nlvr', tmp_path)
   true = {'dev': 6 * 547, 'test': 6 * 556}
   for name, count in (('dev', 5934), ('test', 5940)):
@@ -296,7 +281,7 @@ def test_real_archives(tmp_path):
     assert split.sidecar.label.sum() == true[name]
     assert (split.sidecar.size == (100, 400)).all()
     assert len(np.unique(split.sidecar.captions.values)) == count
-  with zipfile.ZipFile(REAL / 'nlvr_dev.zip') as archive:
+  with zipfile.ZipFile(archives['dev']) as archive:
     for i in range(0, 5934, 600):
       record = dataset['dev'].source[i]
       image_id, directory = record['image_id'].decode(), record['captions']['subset'][0].decode()

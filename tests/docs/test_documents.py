@@ -15,12 +15,10 @@ import pytest
 import torch
 
 from data.scenes import record, vocabulary
-from tests import test_main
-from tests.convert import test_convert
-from tests.test_processes import free_port
+from tests.support.paths import ROOT
+from tests.support.processes import free_port
+from tests.support.published import as_torch, bert_tensors, cnn_tensors, write_bert
 
-environment = test_main.environment  # the fixture
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = ['README.md', *sorted(f'docs/{path.name}' for path in (ROOT / 'docs').glob('*.md'))]
 
 # They run as they stand in tests of their own, which count them.
@@ -104,8 +102,8 @@ def desk(tmp_path, monkeypatch, few_scenes):
   for name in ('photo.jpg', 'bus.jpg'):
     shutil.copyfile('PHOTOS/0.jpg', name)
   pathlib.Path('small.py').write_text(SMALL)
-  test_convert.write_bert(tmp_path / 'bert-base-uncased', test_convert.bert_tensors())
-  torch.save(test_convert.as_torch(test_convert.cnn_tensors()), 'resnet50.pth')
+  write_bert(tmp_path / 'bert-base-uncased', bert_tensors())
+  torch.save(as_torch(cnn_tensors()), 'resnet50.pth')
   return tmp_path
 
 

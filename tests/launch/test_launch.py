@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import shutil
 import signal
 import subprocess
@@ -10,10 +9,10 @@ import subprocess
 import pytest
 import yaml
 
-from tests import test_main, test_processes
 from tests.support import fake_tools
+from tests.support.paths import ROOT
+from tests.support.processes import STEPS, assert_ends_as, ends
 
-ROOT = pathlib.Path(__file__).parents[2]
 SCRIPTS = sorted([*ROOT.glob('launch/**/*.sh'), *ROOT.glob('launch/**/*.sbatch')])
 RUN = ['launch/tpu/run.sh', 'slice', '--bucket=gs://b', '--run=r', '--poll=0']
 TRAIN = ['--', '--config=configs/pretrain.py:test']
@@ -23,8 +22,6 @@ STOPPING = 'This TPU has state "STOPPING", so it cannot be currently connected t
 NO_NETWORK = "gcloud crashed (ConnectionError): Failed to resolve 'tpu.googleapis.com'"
 LOST = '[/usr/bin/ssh] exited with return code [255].'
 NO_LOGIN = 'There was a problem refreshing your current auth tokens: Reauthentication failed.'
-
-environment, start = test_main.environment, test_processes.start  # fixtures
 
 
 @pytest.fixture
@@ -364,10 +361,10 @@ def wait_for(process, word):
 
 @pytest.mark.slow
 def test_a_run_through_a_preemption_and_a_lost_worker_is_an_undisturbed_one(
-  cloud, start, environment, tmp_path
+  cloud, start_pair, environment, tmp_path
 ):
-  arguments = [f'--config.epochs={test_processes.STEPS / 100}']
-  codes, outputs = test_processes.ends(start(tmp_path / 'through'))
+  arguments = [f'--config.epochs={STEPS / 100}']
+  codes, outputs = ends(start_pair(tmp_path / 'through'))
   assert codes == [0, 0], outputs
 
   data = environment['TFDS_DATA_DIR']
@@ -401,4 +398,4 @@ def test_a_run_through_a_preemption_and_a_lost_worker_is_an_undisturbed_one(
   assert shell('launch/tpu/delete.sh', 'slice').returncode == 0
   assert not (cloud / 'resource.json').exists()
 
-  test_processes.assert_ends_as(cloud / 'buckets/b/runs/r', tmp_path / 'through')
+  assert_ends_as(cloud / 'buckets/b/runs/r', tmp_path / 'through')

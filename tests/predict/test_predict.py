@@ -375,7 +375,7 @@ def test_an_empty_text(load, text):
       call(photo(64, 64), text)
   with pytest.raises(TextError, match='is empty'):
     load('vqa').answer(photo(64, 64), ['what is it', text])
-  with pytest.raises(TextError, match='None is no text'):
+  with pytest.raises(TextError, match='expected a text, got NoneType None'):
     model.match(photo(64, 64), [None])
 
 

@@ -2,29 +2,22 @@
 
 import io
 import json
-import pathlib
 import random
 import zipfile
 
 import pytest
 
 from pixelbert_jax.score import annotations, nlvr, nlvr2
-
-SHARED = pathlib.Path(__file__).resolve().parents[3] / 'shared' / 'data'
+from tests.support.paths import shared
 
 
 def real_nlvr2(split):
-  path = SHARED / f'nlvr2_{split}.json.gz'
-  if not path.exists():
-    pytest.skip(f'{path} is absent')
-  return annotations.read_nlvr2(path)
+  return annotations.read_nlvr2(shared(f'nlvr2_{split}.json.gz'))
 
 
 @pytest.fixture
 def real_nlvr(tmp_path):
-  path = SHARED / 'nlvr_dev.zip'
-  if not path.exists():
-    pytest.skip(f'{path} is absent')
+  path = shared('nlvr_dev.zip')
   unpacked = tmp_path / 'dev.json'
   with zipfile.ZipFile(path) as archive:
     unpacked.write_bytes(archive.read('nlvr/dev/dev.json'))

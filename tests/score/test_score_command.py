@@ -12,9 +12,7 @@ import pytest
 
 from pixelbert_jax.score import __main__ as score
 from pixelbert_jax.score import matrix, predictions
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-SHARED = ROOT.parent / 'shared' / 'data'
+from tests.support.paths import ROOT, shared
 
 
 @pytest.fixture
@@ -172,9 +170,7 @@ def test_nlvr2(nlvr2_files, capsys):
 
 
 def test_nlvr2_on_the_published_annotations(folder, capsys):
-  path = SHARED / 'nlvr2_test1.json.gz'
-  if not path.exists():
-    pytest.skip(f'{path} is absent')
+  path = shared('nlvr2_test1.json.gz')
   with gzip.open(path, 'rt') as file:
     examples = [json.loads(line) for line in file]
   pathlib.Path('a.csv').write_text(''.join(f'{e["identifier"]},True\n' for e in examples))
@@ -354,7 +350,7 @@ def test_faults_are_a_line_each(vqa_files, capsys):
     ((*VQA, '--questions=val.json'), 'val.json has no list of "questions"'),
     (('nlvr', '--predictions=a.csv'), 'name the annotations with --annotations=F'),
     (('nlvr2', '--predictions=a', '--annotations=b', '--questions=c'), 'is for vqa only'),
-    ((*VQA, '--prediction=x'), 'there is no flag --prediction: did you mean --predictions?'),
+    ((*VQA, '--prediction=x'), 'unknown flag --prediction: did you mean --predictions?'),
     (
       ('vqa', '--predictions=a.json', '--questions=two.json', '--compare=a.json'),
       '--compare needs --annotations=F',

@@ -9,8 +9,8 @@ import random
 import pytest
 
 from pixelbert_jax.score import vqa
+from tests.support.paths import shared
 
-SHARED = pathlib.Path(__file__).resolve().parents[3] / 'shared' / 'data'
 TABLES = json.loads(
   pathlib.Path(vqa.__file__).with_name('vqa_normalisation.json').read_text(encoding='utf-8')
 )
@@ -330,9 +330,7 @@ def test_10_000_random_questions_against_a_literal_implementation():
 
 
 def test_the_published_answer_list_is_left_as_it_is():
-  path = SHARED / 'vqa_v2_answers_3129.json'
-  if not path.exists():
-    pytest.skip(f'{path} is absent')
+  path = shared('vqa_v2_answers_3129.json')
   answers = json.loads(path.read_text(encoding='utf-8'))
   assert len(answers) == 3129
   assert '' in answers
@@ -340,9 +338,7 @@ def test_the_published_answer_list_is_left_as_it_is():
 
 
 def test_the_tables_are_the_official_ones():
-  path = SHARED / 'vqa_v2_normalisation.json'
-  if not path.exists():
-    pytest.skip(f'{path} is absent')
+  path = shared('vqa_v2_normalisation.json')
   assert json.loads(path.read_text(encoding='utf-8')) == TABLES
 
 

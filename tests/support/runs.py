@@ -1,14 +1,49 @@
-"""What a run leaves in its workdir, read back."""
+"""Short runs of training: their configuration, their command and what they leave."""
 
 import json
 import pathlib
+import sys
+from types import ModuleType
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+
+COMMAND = [sys.executable, '-m', 'pixelbert_jax.main']
+ITEMS = ocp.args.Composite(model=ocp.args.StandardRestore(), training=ocp.args.StandardRestore())
+
+
+def short_config(module: ModuleType, data_dir: pathlib.Path, steps: int, **fields) -> ConfigDict:
+  """Returns the `test` variant of a module of configs/, evaluated every 4 steps."""
+  config = module.get_config('test')
+  config.data.data_dir = str(data_dir)
+  config.steps, config.eval_every = steps, 4
+  config.update(fields)
+  return config
 
 
 def metrics(workdir: pathlib.Path) -> list[dict]:
-  """The lines of its log."""
+  """Reads the lines of a run's log."""
   return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
 
 
 def timeless(lines: list[dict]) -> list[dict]:
-  """Lines without what depends on the clock."""
+  """Drops from lines of a log what depends on the clock."""
   return [{k: x for k, x in line.items() if 'second' not in k} for line in lines]
+
+
+def last_state(workdir: pathlib.Path) -> dict[str, tuple]:
+  """Reads the newest checkpoint: by path, each array's type, shape and bytes."""
+  with ocp.CheckpointManager(workdir / 'checkpoints') as manager:
+    state = manager.restore(manager.latest_step(), args=ITEMS)
+  return {
+    jax.tree_util.keystr(path): (str(x.dtype), x.shape, np.asarray(x).tobytes())
+    for path, x in jax.tree_util.tree_leaves_with_path(dict(state))
+  }
+
+
+def assert_same_run(workdir: pathlib.Path, other: pathlib.Path) -> None:
+  """Asserts that two runs logged the same and ended with the same state, to the bit."""
+  assert timeless(metrics(workdir)) == timeless(metrics(other))
+  assert last_state(workdir) == last_state(other)

@@ -1,7 +1,6 @@
 """The answers of VQA: the published list, soft targets."""
 
 import json
-import pathlib
 
 import numpy as np
 import pytest
@@ -11,19 +10,11 @@ from pixelbert_jax.input.rows import Question, Row
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.score.vqa import accuracy, normalise
 from pixelbert_jax.tasks import answers
-
-SHARED = pathlib.Path(__file__).resolve().parents[3] / 'shared' / 'data'
-
-
-def shared(name: str):
-  path = SHARED / name
-  if not path.exists():
-    pytest.skip(f'{name} is not in {SHARED}')
-  return json.loads(path.read_text())
+from tests.support.paths import shared
 
 
 def test_published_answers_are_normalised():
-  golden = shared('vqa_v2_answers_3129.json')
+  golden = json.loads(shared('vqa_v2_answers_3129.json').read_text())
   assert len(golden) == 3129
   assert [answer for answer in golden if normalise(answer) != answer] == []
   assert is_published(list(golden)[::-1])
