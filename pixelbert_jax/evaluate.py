@@ -42,5 +42,5 @@ def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path) -> None:
   if processes.is_first():
     about = {'checkpoint': spec, 'step': loaded.step, 'split': split}
     text = json.dumps(about | measured(metrics), indent=1) + '\n'
-    files.write(path.with_name(f'{split}_metrics.json'), lambda file: file.write(text.encode()))
+    files.write_text(path.with_name(f'{split}_metrics.json'), text)
   print(task.table(split, metrics), flush=True)

@@ -83,7 +83,8 @@ def atomic(path: Path) -> Iterator[pathlib.Path]:
     yield partial
     for file in partial.rglob('*') if partial.is_dir() else [partial]:
       if file.is_file():
-        _flush(file)
+        with file.open('rb') as written:
+          os.fsync(written.fileno())
     partial.replace(path)
   finally:
     _delete(partial)
@@ -126,11 +127,6 @@ def _is_running(process: int) -> bool:
   except PermissionError:  # It belongs to another user.
     pass
   return True
-
-
-def _flush(path: pathlib.Path) -> None:
-  with path.open('rb') as file:
-    os.fsync(file.fileno())
 
 
 def _delete(path: pathlib.Path) -> None:

@@ -199,8 +199,7 @@ def write_model(
   folder: str | os.PathLike,
   config: Mapping[str, Any],
   variables: dict[str, Tree],
-  vocabulary: str | os.PathLike,
-  files: Mapping[str, bytes] | None = None,
+  files: Mapping[str, bytes],
 ) -> None:
   """Writes a model as a checkpoint of step 0, whole or not at all.
 
@@ -208,8 +207,7 @@ def write_model(
     folder: must not exist, or be empty.
     config: nested dictionaries that JSON can hold.
     variables: {'params', 'batch_stats'} of NumPy or JAX arrays.
-    vocabulary: a file that becomes `vocab.txt`.
-    files: the content of further files by name; verified when the model is loaded.
+    files: its own files by name, `vocab.txt` among them; verified when the model is loaded.
 
   Raises:
     CheckpointError: the folder is not empty.
@@ -219,11 +217,10 @@ def write_model(
     raise CheckpointError(f'{folder} is not empty: give a folder that does not exist yet')
   with atomic(folder) as partial:
     partial.mkdir()
-    for name, content in (files or {}).items():
+    for name, content in files.items():
       (partial / name).write_bytes(content)
-    shutil.copyfile(vocabulary, partial / 'vocab.txt')
     (partial / 'config.json').write_text(to_json(config))
-    digests = saved.digests(partial, ['vocab.txt', *(files or {})])
+    digests = saved.digests(partial, files)
     items = {'model': variables}
     manifest = Manifest.of(0, json.loads(to_json(config)), digests, items)
     with contextlib.closing(_manager(epath.Path(partial), keep=1)) as manager:

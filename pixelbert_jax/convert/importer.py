@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import shlex
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from pixelbert_jax.checkpoints import checkpoint, provenance
+from pixelbert_jax.checkpoints.workdir import VOCABULARY
 from pixelbert_jax.convert import bert as bert_lib
 from pixelbert_jax.convert import cnn as cnn_lib
 from pixelbert_jax.convert import names
@@ -229,10 +229,8 @@ def write(
   }
   conversion['at_random'] = sorted(random)
   files = {
+    VOCABULARY: vocabulary,
     'conversion.json': (json.dumps(conversion, indent=2) + '\n').encode(),
     provenance.FILE: provenance.encode(trained_on),
   }
-  with tempfile.TemporaryDirectory() as folder:
-    path = pathlib.Path(folder) / 'vocab.txt'
-    path.write_bytes(vocabulary)
-    checkpoint.write_model(output, config, variables, path, files)
+  checkpoint.write_model(output, config, variables, files)

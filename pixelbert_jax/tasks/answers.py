@@ -7,14 +7,17 @@ stands with at least nine questions of train and val together.
 import collections
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from pixelbert_jax import UserError
+from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.sidecar import Questions
 from pixelbert_jax.score.vqa import normalise, share
 
+FILE = 'answers.json'  # of a run: the answers to choose from
 LEAST = 9
 
 
@@ -36,6 +39,28 @@ def answer_list(tables: Sequence[Questions], least: int = LEAST) -> list[str]:
       total[answer] = total.get(answer, 0) + int(counts[number])
   often = [answer for answer, count in total.items() if count >= least]
   return sorted(often, key=lambda answer: (-total[answer], answer))
+
+
+def frequent_answers(config: ConfigDict, splits: Mapping[str, Split]) -> list[str]:
+  """Lists the answers given often in the training and validation questions.
+
+  Raises:
+    UserError: these splits are not there, or no answer is given often enough.
+  """
+  roles = ('train', 'validation')
+  if not all(role in splits for role in roles):
+    raise UserError(
+      f'data.answers is empty and the checkpoint has no {FILE} to choose from: give a checkpoint '
+      'that configs/vqa.py trained'
+    )
+  answers = answer_list([splits[role].sidecar.questions for role in roles])
+  if not answers:
+    raise UserError(
+      f'{config.data.name}: no answer is given to {LEAST} or more questions of '
+      f'{config.data.train} and {config.data.validation}: give a list by '
+      '--config.data.answers=FILE'
+    )
+  return answers
 
 
 def answer_numbers(questions: Questions, answers: Sequence[str]) -> np.ndarray:

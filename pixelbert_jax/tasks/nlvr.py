@@ -171,10 +171,7 @@ class Nlvr(Task):
     predicted, labels, logits = judged(items, batches)
     if processes.is_first():
       self.write(path.with_suffix('.csv'), predicted, path.stem.partition('[')[0])
-      files.write(
-        path.with_name(f'{path.stem}_logits.json'),
-        lambda file: file.write(json.dumps(logits).encode()),
-      )
+      files.write_text(path.with_name(f'{path.stem}_logits.json'), json.dumps(logits))
     correct = np.array([predicted[name] == label for name, label in labels.items()], float)
     sentence = np.array([self.sentence(name) for name in labels])
     interval = bootstrap.paired_difference(correct, np.zeros(len(correct)), sentence)

@@ -122,7 +122,7 @@ class Retrieval(Task):
       texts = [batches.text(i) for i in gallery.caption]
       matrix_file.write(path.with_suffix('.npz'), matrix.scores, image_ids, text_ids)
       lists = json.dumps(top_lists(matrix.scores, image_ids, text_ids, texts), indent=1)
-      files.write(path, lambda file: file.write(lists.encode()))
+      files.write_text(path, lists)
     matrix.remove()
     return metrics
 

@@ -32,18 +32,16 @@ from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.score import predictions
 from pixelbert_jax.score import vqa as official
 from pixelbert_jax.tasks.answers import (
-  LEAST,
-  answer_list,
+  FILE,
   answer_numbers,
   answerable,
+  frequent_answers,
   guess_by_type,
   read_answers,
   soft_targets,
 )
 from pixelbert_jax.tasks.base import Arrays, Run, Task
 from pixelbert_jax.tasks.sums import Sums, finish, total
-
-FILE = 'answers.json'  # of a run: the answers to choose from
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -206,10 +204,7 @@ class Vqa(Task):
       predictions.write_vqa(path, predicted)
       if questions:
         scores = official.per_question(predicted, questions)
-        files.write(
-          path.with_name(f'{path.stem}_scores.json'),
-          lambda file: file.write(json.dumps(scores).encode()),
-        )
+        files.write_text(path.with_name(f'{path.stem}_scores.json'), json.dumps(scores))
     if not questions:
       return {}
     metrics = finish({'vqa_loss': sums['vqa_loss']}) | _scores(predicted, questions)
@@ -242,28 +237,6 @@ class Vqa(Task):
   def _texts(self, questions: Questions, answers: Mapping[int, int]) -> dict[int, str]:
     """Maps numbers of questions and answers to question ids and words."""
     return {int(questions.id[q]): self.answers[a] for q, a in answers.items()}
-
-
-def frequent_answers(config: ConfigDict, splits: Mapping[str, Split]) -> list[str]:
-  """Lists the answers given often in the training and validation questions.
-
-  Raises:
-    UserError: these splits are not there, or no answer is given often enough.
-  """
-  roles = ('train', 'validation')
-  if not all(role in splits for role in roles):
-    raise UserError(
-      f'data.answers is empty and the checkpoint has no {FILE} to choose from: give a checkpoint '
-      'that configs/vqa.py trained'
-    )
-  answers = answer_list([splits[role].sidecar.questions for role in roles])
-  if not answers:
-    raise UserError(
-      f'{config.data.name}: no answer is given to {LEAST} or more questions of '
-      f'{config.data.train} and {config.data.validation}: give a list by '
-      '--config.data.answers=FILE'
-    )
-  return answers
 
 
 def answers_by_question(items: Mapping[str, np.ndarray]) -> dict[int, int]:

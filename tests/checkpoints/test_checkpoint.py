@@ -73,10 +73,9 @@ def workdir(tmp_path):
 @pytest.fixture
 def converted(tmp_path):
   """What `convert` writes: one model, no training state."""
-  (tmp_path / 'bert.txt').write_text('[PAD]\ncat\n')
   variables = jax.tree.map(np.asarray, make_state(7).variables)
   folder = tmp_path / 'deep' / 'converted'
-  write_model(folder, CONFIG, variables, tmp_path / 'bert.txt', {'conversion.json': b'{"a": 1}'})
+  write_model(folder, CONFIG, variables, FILES | {'conversion.json': b'{"a": 1}'})
   return folder
 
 
@@ -227,17 +226,17 @@ def test_a_model_is_written_whole_or_not_at_all(converted, tmp_path):
   assert {path.name for path in (converted / 'checkpoints/0').iterdir()} >= {'model', 'manifest'}
   assert not (converted / 'checkpoints/0/training').exists()
   before = {path: path.read_bytes() for path in converted.rglob('*') if path.is_file()}
-  variables, words = make_state(1).variables, tmp_path / 'bert.txt'
+  variables = make_state(1).variables
   with pytest.raises(CheckpointError, match=f'{converted} is not empty'):
-    write_model(converted, CONFIG, variables, words)
+    write_model(converted, CONFIG, variables, FILES)
   assert {path: path.read_bytes() for path in converted.rglob('*') if path.is_file()} == before
   with pytest.raises(FileNotFoundError):
-    write_model(tmp_path / 'new', CONFIG, variables, tmp_path / 'no words')
+    write_model(tmp_path / 'new', CONFIG, variables, FILES | {'no folder/words': b''})
   with pytest.raises(TypeError):
-    write_model(tmp_path / 'new', CONFIG | {'a': {1, 2}}, variables, words)
-  assert {path.name for path in tmp_path.iterdir()} == {'bert.txt', 'deep'}
+    write_model(tmp_path / 'new', CONFIG | {'a': {1, 2}}, variables, FILES)
+  assert {path.name for path in tmp_path.iterdir()} == {'deep'}
   (tmp_path / 'new').mkdir()
-  write_model(tmp_path / 'new', CONFIG, variables, words)
+  write_model(tmp_path / 'new', CONFIG, variables, FILES)
   assert bits(load(tmp_path / 'new').variables) == bits(variables)
 
 

@@ -35,7 +35,7 @@ def start(tmp_path):
 
   def run(there, here, **fields):
     config = json.loads(json.dumps(CONFIG)) | {'text': {'vocabulary': str(tmp_path / 'words.txt')}}
-    write_model(tmp_path / 'C', config, there, tmp_path / 'words.txt')
+    write_model(tmp_path / 'C', config, there, {'vocab.txt': b'[PAD]\ncat\ndog\n'})
     for name, value in fields.items():
       group, field = name.split('__')
       config[group][field] = value

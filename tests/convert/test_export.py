@@ -84,7 +84,9 @@ def saved(tmp_path_factory, vocabulary):
   variables = jax.tree_util.tree_map_with_path(draw, like)
   variables['params']['backbone']['text']['position']['embedding'][0, :2] = -0.0, 0.0
   folder = tmp_path_factory.mktemp('checkpoint') / 'c'
-  checkpoint.write_model(folder, config.to_dict(), variables, vocabulary)
+  checkpoint.write_model(
+    folder, config.to_dict(), variables, {'vocab.txt': vocabulary.read_bytes()}
+  )
   return folder, model
 
 
@@ -201,8 +203,8 @@ def trained_on(folder):
 
 def test_the_card_says_what_it_was_trained_on(saved, tmp_path):
   loaded = checkpoint.load(saved[0])
-  (tmp_path / 'trained_on.json').write_text('[]')
-  untrained = dataclasses.replace(loaded, step=0, folder=tmp_path)
+  files = loaded.files | {'trained_on.json': b'[]'}
+  untrained = dataclasses.replace(loaded, step=0, files=files)
   (tmp_path / 'x').mkdir()
   export_lib.write(untrained, tmp_path / 'x')
   assert 'Nothing yet' in (tmp_path / 'x/README.md').read_text()
@@ -235,7 +237,7 @@ def test_what_cannot_be_exported_leaves_nothing(saved, exported, vocabulary, tmp
   }
   for name, head in heads.items():
     variables = loaded.variables | {'params': {x: params[x] for x in ('backbone', 'pooler')} | head}
-    checkpoint.write_model(tmp_path / name, loaded.config | {'name': name}, variables, vocabulary)
+    checkpoint.write_model(tmp_path / name, loaded.config | {'name': name}, variables, loaded.files)
     with pytest.raises(UserError, match=f'{name} is a model of {name}: only pre-training models'):
       export(tmp_path / name, tmp_path / 'x')
   with pytest.raises(UserError, match='no such folder'):

@@ -24,6 +24,7 @@ from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.predict import HeadError, ImageError, TextError, photos
 from pixelbert_jax.predict import runner as inference
 from pixelbert_jax.predict.__main__ import main
+from pixelbert_jax.predict.model import FLAGS
 from tests.support import tiny
 
 SIZES = ((64, 64), (40, 60), (96, 64), (500, 400), (20, 20), (33, 90), (64, 130), (120, 50))
@@ -515,7 +516,7 @@ def test_the_flags_are_listed(capsys):
     main(['--help'])
   assert ended.value.code == 0
   out = capsys.readouterr().out
-  for flag in itertools.chain(predict.FLAGS.values(), ('--checkpoint', '--image', '--heatmap')):
+  for flag in itertools.chain(FLAGS.values(), ('--checkpoint', '--image', '--heatmap')):
     assert flag in out
 
 

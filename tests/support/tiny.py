@@ -43,7 +43,7 @@ def write_untrained(
   encoder_scale: float = 1,
 ) -> pathlib.Path:
   """Writes the checkpoint of a model as it is before training, and returns its folder."""
-  files = dict(files or {})
+  files = {'vocab.txt': pathlib.Path(config.text.vocabulary).read_bytes(), **(files or {})}
   if config.name == 'vqa':
     files['answers.json'] = json.dumps(answers).encode()
   words = Tokenizer(config.text.vocabulary, 8).words
@@ -56,5 +56,5 @@ def write_untrained(
   variables = jax.device_get(jax.jit(lambda: init_variables(model, 3, batch))())
   backbone = variables['params']['backbone']
   backbone['encoder'] = jax.tree.map(lambda x: encoder_scale * x, backbone['encoder'])
-  checkpoint.write_model(folder, config.to_dict(), variables, config.text.vocabulary, files)
+  checkpoint.write_model(folder, config.to_dict(), variables, files)
   return folder
