@@ -1,4 +1,4 @@
-"""A model on a batch as it travels: images are resized and normalised on the device."""
+"""The forward pass of a model on a host batch; images are resized and normalised on the device."""
 
 from typing import Any
 
