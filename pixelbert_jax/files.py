@@ -54,7 +54,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict]]:
     yield number, value
 
 
-def write(path: Path, fill: Callable[[IO[bytes]], None]) -> None:
+def write(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
   """Writes a file with `fill`; under its name there is the old file, or the whole new one."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)

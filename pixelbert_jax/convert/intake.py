@@ -202,7 +202,7 @@ def write(
   """Writes the checkpoint with `conversion.json`: what became of every tensor of the sources."""
   places = {slot.name: str(slot) for slot in names.slots(variables)}
   places[names.TOKEN_TYPES] = f'{places[names.POSITIONS]}, to which row 0 is added'
-  conversion = {
+  conversion: dict[str, Any] = {
     kind: {
       'source': source.place,
       'sha256': source.files,

@@ -84,7 +84,7 @@ def digest_of_tensors(tensors: Mapping[str, np.ndarray]) -> str:
   found = hashlib.sha256()
   for name in sorted(tensors):
     found.update(name.encode())
-    found.update(np.ascontiguousarray(tensors[name]))
+    found.update(np.ascontiguousarray(tensors[name]).data)
   return found.hexdigest()
 
 

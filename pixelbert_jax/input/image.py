@@ -63,8 +63,9 @@ def load(data: bytes, size: np.ndarray, target: np.ndarray, name: str = 'image')
   picture, orientation = _open(data, name)
   turn = slice(None, None, -1 if orientation >= 5 else 1)
   stored, target = picture.size[::-1], np.asarray(target)
-  if stored[turn] != tuple(size):
-    found, known = ('{}x{}'.format(*s) for s in (stored[turn], size))
+  upright = stored[::-1] if orientation >= 5 else stored
+  if upright != tuple(size):
+    found, known = ('{}x{}'.format(*s) for s in (upright, size))
     raise ImageError(f'{name}: {found} pixels, where its dataset has {known}: build that again')
   if (size <= WHOLE * target).all():
     return _upright(_pixels(picture, data, 1, name)[0], orientation)
@@ -166,9 +167,9 @@ def _bad(data: bytes, name: str) -> ImageError:
 
 
 def _too_large(data: bytes, name: str) -> ImageError:
+  millions = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
   return ImageError(
-    f'{name}: {len(data)} bytes that say to be more than {Image.MAX_IMAGE_PIXELS // 1_000_000} '
-    'million pixels: reduce it first'
+    f'{name}: {len(data)} bytes that say to be more than {millions} million pixels: reduce it first'
   )
 
 
@@ -266,9 +267,10 @@ def model_input(
   return normalise(image, mean, deviation)
 
 
-def model_canvas(batch: Mapping[str, jax.Array]) -> tuple[int, int]:
+def model_canvas(batch: Mapping[str, jax.Array | np.ndarray]) -> tuple[int, int]:
   """Height and width of a batch's canvas, as `model_input` has it."""
-  return batch.get('canvas', batch['image']).shape[1:3]
+  _, height, width, _ = batch.get('canvas', batch['image']).shape
+  return height, width
 
 
 def mirror(image: jax.Array, width: jax.Array, flip: jax.Array) -> jax.Array:

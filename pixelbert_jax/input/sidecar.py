@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from pixelbert_jax.input.rows import Caption, Question, Row, Statement
 
@@ -41,7 +42,7 @@ class Ragged:
     return Ragged(self.values[moved + np.arange(start[-1])], start)
 
   @classmethod
-  def of(cls, rows: Iterable[Sequence], dtype: np.dtype) -> 'Ragged':
+  def of(cls, rows: Iterable[Sequence], dtype: DTypeLike) -> 'Ragged':
     """Rows of numbers, or of bytes for uint8."""
     values, start = array.array(np.dtype(dtype).char), array.array('q', [0])
     for row in rows:
@@ -252,7 +253,7 @@ class Sidecar:
 
 def arrays(table: Any) -> dict[str, np.ndarray]:
   """Every array of a sidecar, or of a part of it, by name: 'text.values', 'questions.id', ..."""
-  found = {}
+  found: dict[str, np.ndarray] = {}
   for field in dataclasses.fields(table):
     value = getattr(table, field.name)
     parts = {'': value} if isinstance(value, np.ndarray) else arrays(value)
@@ -260,7 +261,7 @@ def arrays(table: Any) -> dict[str, np.ndarray]:
   return found
 
 
-def _open(cls: type, folder: pathlib.Path, prefix: str) -> Any:
+def _open(cls: Any, folder: pathlib.Path, prefix: str) -> Any:
   """A table whose arrays are files named by `arrays`."""
   return cls(
     **{

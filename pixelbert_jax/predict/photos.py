@@ -5,7 +5,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
@@ -42,7 +42,8 @@ class Placed:
     """The canvas on which it travels; one of two for each of the model's, whatever its size."""
     if (np.array(self.pixels.shape[:2]) <= self.canvas).all():
       return self.canvas
-    return tuple(image_lib.WHOLE * side for side in self.canvas)
+    height, width = self.canvas
+    return image_lib.WHOLE * height, image_lib.WHOLE * width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,8 @@ class Reader:
     Raises:
       ImageError: it is no image, or so narrow that the model would not see it.
     """
-    name, data = _name(photo, number), _data(photo, number)
+    name = _name(photo, number)
+    data = None if isinstance(photo, (Image.Image, np.ndarray)) else _read(photo, number)
     if data is None:
       pixels = pixels_of(photo, number)
       size = np.array(pixels.shape[:2])
@@ -92,7 +94,8 @@ class Reader:
         f'{name}: {sizes[0]} pixels (height x width) become {sizes[1]}, too narrow for a model '
         f'that sees cells of {self.stride}x{self.stride}: cut it into parts'
       )
-    return target, self.canvases.shapes[image_lib.choose_canvas(target[None], shapes)[0]]
+    (canvas,) = image_lib.choose_canvas(target[None], self.canvases.shapes)
+    return target, self.canvases.shapes[canvas]
 
   def stream(self, photos: Sequence[Photo]) -> Iterator[Placed]:
     """Reads many in order, decoded ahead by threads."""
@@ -100,7 +103,7 @@ class Reader:
       yield self(photos[0])
       return
     with ThreadPoolExecutor(THREADS) as pool:
-      ahead = collections.deque()
+      ahead: collections.deque[Future[Placed]] = collections.deque()
       for number, photo in enumerate(photos):
         ahead.append(pool.submit(self, photo, number))
         if len(ahead) > AHEAD:
@@ -143,7 +146,7 @@ def pixels_of(photo: Photo, number: int = 0) -> np.ndarray:
   if isinstance(photo, Image.Image):
     return image_lib.from_picture(photo, _name(photo, number))
   if not isinstance(photo, np.ndarray):
-    return image_lib.decode(_data(photo, number), _name(photo, number))
+    return image_lib.decode(_read(photo, number), _name(photo, number))
   grey = photo.ndim == 2
   pixels = photo[..., None] if grey else photo
   if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4):
@@ -181,14 +184,11 @@ def _key(photo: Photo) -> object:
 
 
 def _name(photo: Photo, number: int) -> str:
-  named = isinstance(photo, (str, os.PathLike))
-  return os.fspath(photo) if named else f'image {number}'
+  return os.fspath(photo) if isinstance(photo, (str, os.PathLike)) else f'image {number}'
 
 
-def _data(photo: Photo, number: int) -> bytes | None:
-  """The bytes of a file; None for what is decoded already."""
-  if isinstance(photo, (Image.Image, np.ndarray)):
-    return None
+def _read(photo: Photo, number: int) -> bytes:
+  """Reads the bytes of a file; ImageError if it is not the path of one."""
   if not isinstance(photo, (str, os.PathLike)):
     raise ImageError(
       f'image {number}: {type(photo).__name__} is no image: give a path, a Pillow image or an array'

@@ -148,7 +148,13 @@ class Runner:
     return self._embed(self._variables, self._resize(batch), batch['size'])
 
   def _join(
-    self, head: str, pixels: Array, mask: Array, tokens: Tokens, row: np.ndarray, text: np.ndarray
+    self,
+    head: str,
+    pixels: Array | np.ndarray,
+    mask: Array | np.ndarray,
+    tokens: Tokens,
+    row: np.ndarray,
+    text: np.ndarray,
   ) -> Iterator[tuple[slice, Any]]:
     """The head's rows for pairs of a row of pixels and a number of tokens, both [n]."""
     size = 1 if len(row) == 1 else self._size

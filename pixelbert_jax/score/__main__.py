@@ -17,7 +17,8 @@ from pixelbert_jax.score import annotations, bootstrap, predictions, scored
 
 def _table(found: scored.Scored) -> str:
   """Scores in % with the number of items each is over; then what is no score."""
-  rows, notes = [], []
+  rows: list[tuple[str, float | None, int | None]] = []
+  notes: list[str] = []
   for name, value in found.summary.items():
     if isinstance(value, Mapping):
       rows.append((name, None, None))

@@ -110,7 +110,7 @@ def read_captions(path: files.Path) -> list[Captions]:
 
 
 def _read_karpathy(path: files.Path, images: list) -> list[Captions]:
-  found = defaultdict(dict)
+  found: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(dict)
   try:
     for image in images:
       texts = [str(text['sentid']) for text in image['sentences']]

@@ -39,6 +39,8 @@ class Matrix:
 class PartialMatrix(Matrix):
   """Scores mapped from a file beside the one that they are to become."""
 
+  scores: np.memmap
+
   def __init__(self, path: files.Path, identity: Mapping[str, Any], shape: tuple[int, int]):
     """Opens what there is of this identity, or begins; another one's is discarded, and said so.
 
@@ -55,16 +57,18 @@ class PartialMatrix(Matrix):
       if other != self._path:
         print(f'{other}: discarded, its scores are of other weights, data or settings', flush=True)
         other.unlink()
-    self.scores, self.finished = self._open(shape), np.zeros(shape[0], bool)
-    if self.scores is None:
+    self.finished = np.zeros(shape[0], bool)
+    begun = self._open(shape)
+    if begun is None:
       self.scores = self._begin(shape)
       return
+    self.scores = begun
     for row, values in enumerate(self.scores):
       self.finished[row] = not np.isnan(values).any()
     if self.finished.any():
       print(f'{self._path}: going on, {self.finished.sum():,} of {shape[0]:,} images are done')
 
-  def _open(self, shape: tuple[int, int]) -> np.ndarray | None:
+  def _open(self, shape: tuple[int, int]) -> np.memmap | None:
     if not self._path.exists():
       return None
     try:
@@ -77,7 +81,7 @@ class PartialMatrix(Matrix):
       return None
     return np.load(self._path, mmap_mode='r+')
 
-  def _begin(self, shape: tuple[int, int]) -> np.ndarray:
+  def _begin(self, shape: tuple[int, int]) -> np.memmap:
     new = self._path.with_suffix('.new')
     scores = np.lib.format.open_memmap(new, 'w+', np.float32, shape)
     scores[:] = np.nan

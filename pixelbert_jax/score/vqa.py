@@ -64,7 +64,7 @@ def _replace_marks(text: str) -> str:
   two digits makes all marks vanish.
   """
   if _COMMA_IN_NUMBER.search(text):
-    places = dict.fromkeys(MARKS, '')
+    places: dict[str, str | int | None] = dict.fromkeys(MARKS, '')
   else:
     places = {m: '' if f'{m} ' in text or f' {m}' in text else ' ' for m in MARKS}
   return _PERIOD.sub('', text.translate(str.maketrans(places)), count=_PERIODS)
