@@ -92,7 +92,8 @@ class Progress:
   def __init__(self, start: int, stop: int, noun: str = 'step'):
     """Starts the clock; counts from `start` to `stop` in units of `noun`."""
     self._stop, self._noun = stop, noun
-    self._first = self._ended = None
+    self._first: tuple[float, int] | None = None
+    self._ended: float | None = None
     self._last = (time.perf_counter(), start)
 
   def examples_per_second(self, step: int, batch_size: int) -> float:

@@ -87,7 +87,9 @@ class _Array:
 
   def __setstate__(self, state: tuple) -> None:
     _, shape, dtype, fortran, data = state
-    self.numpy = np.frombuffer(_bytes(data), dtype.numpy).reshape(shape, order='CF'[fortran])
+    self.numpy = np.frombuffer(_bytes(data), dtype.numpy).reshape(
+      shape, order='F' if fortran else 'C'
+    )
 
 
 def _from_buffer(data: Any, dtype: _Dtype, shape: tuple, order: str, *_) -> _Array:

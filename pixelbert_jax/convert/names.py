@@ -131,7 +131,7 @@ def slots(like: Variables) -> Iterator[Slot]:
     for number in range(array.shape[0]) if numbered else [None]:
       for i, part in enumerate(names):
         name = theirs.replace(parts[0], part) if parts else theirs
-        if numbered:
+        if numbered and number is not None:
           name = name.replace(numbered[0], str(number + int(numbered[1] or 0)))
         yield Slot(name, path, number, (i, len(names), part), axes)
 

@@ -62,14 +62,14 @@ class Canvases:
       count[source], count[target] = count[source] - len(groups), count[target] + len(groups)
       moves.append((int(source), int(target)))
 
-    for number in np.argsort(area, kind='stable'):
+    for number in np.argsort(area, kind='stable').tolist():
       larger = np.flatnonzero(holds[number])
       if 0 < count[number] < least and len(larger):
         enough = count[larger] + count[number] >= least
         target = larger[np.lexsort((area[larger], ~enough))[0]]
         move(np.flatnonzero(canvas == number), number, target)
     for number in range(len(shapes)):
-      short, fullest = least - count[number], (count * holds[:, number]).argmax()
+      short, fullest = least - count[number], int((count * holds[:, number]).argmax())
       if 0 < short < least and holds[fullest, number] and count[fullest] >= least + short:
         move(rng.permutation(np.flatnonzero(canvas == fullest))[:short], fullest, number)
     return canvas, moves

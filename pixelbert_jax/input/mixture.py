@@ -28,7 +28,7 @@ class Joined(Sequence):
   def __len__(self) -> int:
     return self.first[-1]
 
-  def __getitem__(self, i: int) -> Mapping[str, bytes]:
+  def __getitem__(self, i: int) -> Mapping[str, bytes]:  # type: ignore[override] # No slices.
     if not 0 <= i < len(self):
       raise IndexError(i)
     number = bisect.bisect_right(self.first, i) - 1

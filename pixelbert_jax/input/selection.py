@@ -7,6 +7,7 @@ test-dev of VQA v2's test, balanced of NLVR2's dev, and the directories of NLVR.
 
 import dataclasses
 import re
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from pixelbert_jax.input.dataset import Dataset, Split
 from pixelbert_jax.input.mixture import Joined, join
 from pixelbert_jax.input.sidecar import Questions, Ragged, Sidecar, Statements
 
+Texts = TypeVar('Texts', Questions, Statements)
 PART = re.compile(r'([^\[\]+]+)(?:\[(!?)([^\[\]!]+)\])?')
 
 
@@ -49,12 +51,12 @@ def select(dataset: Dataset, selection: str) -> Split:
 
 def _parts(selection: str) -> list[re.Match]:
   parts = [PART.fullmatch(part) for part in selection.split('+')]
-  if not all(parts):
+  if None in parts:
     raise UserError(
       f'{selection!r} is not a selection: write SPLIT, SPLIT[SUBSET,...] or SPLIT[!SUBSET,...], '
       "several of them joined by '+'"
     )
-  return parts
+  return [part for part in parts if part]
 
 
 def _take(split: Split, name: str, subsets: list[str], others: bool) -> Split:
@@ -78,7 +80,7 @@ def _with_texts(
   kept = np.bincount(sidecar.caption_image[captions], minlength=len(sidecar.image_id))
   start = np.append(0, np.cumsum(kept))
   names = ('text', 'label', 'subset', 'kinds', 'rivals')
-  columns = {name: _rows(getattr(sidecar, name), captions) for name in names}
+  columns: dict[str, Any] = {name: _rows(getattr(sidecar, name), captions) for name in names}
   claim = sidecar.claim[captions] if len(sidecar.claim) else sidecar.claim
   return dataclasses.replace(
     sidecar,
@@ -90,9 +92,10 @@ def _with_texts(
   )
 
 
-def _table(table: Questions | Statements, rows: np.ndarray) -> Questions | Statements:
+def _table(table: Texts, rows: np.ndarray) -> Texts:
   names = [f.name for f in dataclasses.fields(table) if f.name != 'strings']
-  return dataclasses.replace(table, **{name: _rows(getattr(table, name), rows) for name in names})
+  columns: dict[str, Any] = {name: _rows(getattr(table, name), rows) for name in names}
+  return dataclasses.replace(table, **columns)
 
 
 def _rows(column: np.ndarray | Ragged, rows: np.ndarray) -> np.ndarray | Ragged:

@@ -68,7 +68,8 @@ class Tokenizer:
       The words as written, each with the positions of its tokens, and the end of the text that is
       cut off.
     """
-    encoding, places = self._tokenizer.encode(text), {}
+    encoding = self._tokenizer.encode(text)
+    places: dict[int, list[int]] = {}
     for place, word in enumerate(encoding.word_ids):
       if word is not None:
         places.setdefault(word, []).append(place)
@@ -108,7 +109,7 @@ def tokens_of(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
     except UnicodeEncodeError as error:
       raise TextError(f'{text!r} is not UTF-8: give a text in that encoding') from error
   if not texts:
-    return Tokens(*np.zeros((2, 0, 1), np.int32), np.zeros(0, np.int32))
+    return Tokens(np.zeros((0, 1), np.int32), np.zeros((0, 1), bool), np.zeros(0, np.int32))
   ids, _ = tokenizer(texts)
   mask = ids != tokenizer.pad_id
   length, strange = ids.shape[1], tokenizer.strange(ids)

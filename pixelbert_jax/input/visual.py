@@ -31,10 +31,12 @@ class TextGuess:
   """Guesses a visual word from its two neighbours: the text-only baseline, fitted on captions."""
 
   def __init__(self, sidecar: Sidecar):
-    counts = collections.defaultdict(collections.Counter)
+    counts: dict[tuple[str, str], collections.Counter[str]] = collections.defaultdict(
+      collections.Counter
+    )
     for i in range(len(sidecar.kinds) if len(sidecar.kinds.values) else 0):
       words = sidecar.caption(i).split()
-      for j in np.flatnonzero(sidecar.kinds[i] != ord('.')):
+      for j in np.flatnonzero(sidecar.kinds[i] != ord('.')).tolist():
         counts[self._context(words, j)][words[j]] += 1
     self._best = {context: c.most_common(1)[0][0] for context, c in counts.items()}
 

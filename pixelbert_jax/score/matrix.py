@@ -18,8 +18,8 @@ def write(path: files.Path, scores: np.ndarray, image_ids: Sequence, text_ids: S
 
   The file is not compressed, so that `read` can map it into memory.
   """
-  arrays = {'image_ids': np.asarray(image_ids), 'text_ids': np.asarray(text_ids)}
-  files.write(path, lambda file: np.savez(file, scores=scores, **arrays))
+  images, texts = np.asarray(image_ids), np.asarray(text_ids)
+  files.write(path, lambda file: np.savez(file, scores=scores, image_ids=images, text_ids=texts))
 
 
 def read(path: files.Path) -> tuple[np.ndarray, list[str], list[str]]:
@@ -59,7 +59,8 @@ def read(path: files.Path) -> tuple[np.ndarray, list[str], list[str]]:
     faults.append(f'{path}: scores are {scores.shape} for {shape} images and texts: they differ')
   if faults:
     raise PredictionError(faults)
-  return scores, *([str(x) for x in values.tolist()] for values in ids)
+  image_ids, text_ids = ([str(x) for x in values.tolist()] for values in ids)
+  return scores, image_ids, text_ids
 
 
 def _map_scores(path: pathlib.Path) -> np.ndarray | None:

@@ -68,7 +68,7 @@ def _blocks(images: int, texts: int) -> list[np.ndarray]:
   return [np.arange(start, min(start + rows, images)) for start in range(0, images, rows)]
 
 
-def _not_a_number(row: int, column: int) -> UserError:
+def _not_a_number(row: np.integer, column: np.integer) -> UserError:
   return UserError(f'the score of row {row}, column {column} is not a number')
 
 

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -109,7 +110,7 @@ def score_retrieval(path: str, annotated: str, splits: Sequence[annotations.Capt
     image_ranks, text_ranks = recall.ranks(scores, text_image)
   except UserError as error:
     raise UserError(f'{path}: {error}') from error
-  summary = recall.recalls(image_ranks, text_ranks, text_image)
+  summary: dict[str, Any] = recall.recalls(image_ranks, text_ranks, text_image)
   if len(image_ids) == recall.COCO_IMAGES:
     fold = recall.consecutive_folds(len(image_ids), recall.FOLD)[place]
     folded = recall.recalls(*recall.ranks(scores, text_image, fold), text_image, fold)
