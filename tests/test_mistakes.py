@@ -87,7 +87,7 @@ MISTAKES = {
   ),
   'mixture of questions': (
     ('--config=configs/vqa.py:test', '--config.data.name=scenes/easy+scenes/easy'),
-    ['data.name', 'pre-training only'],
+    ['data.name', 'only pre-training takes'],
   ),
   'long warm-up': (override('optimizer.warmup_epochs=-1'), ['warmup_epochs', 'at least 0']),
   'no such checkpoint': (override('init_from=nowhere'), ['init_from', 'nowhere']),
