@@ -147,7 +147,7 @@ def make_model(config: ConfigDict, vocab_size: int, task: Task | None = None) ->
   return (task or make_task(config)).model(backbone)
 
 
-def init_variables(model: Model, seed: int, batch: dict[str, np.ndarray]) -> dict:
+def init_variables(model: Model, seed: int, batch: dict[str, np.ndarray]) -> Any:
   """Initialises parameters and BatchNorm statistics for batches of this shape."""
   keys = jax.random.split(jax.random.key(seed))
   rngs = dict(zip(('params', 'pixels'), keys, strict=True))

@@ -260,11 +260,11 @@ def _first_whole(
       damaged[step] = str(error)
       continue
     if processes.is_first():
-      for number, error in damaged.items():
-        line = f'{folder}/checkpoints/{number} is damaged ({error}): taking step {step}'
+      for number, reason in damaged.items():
+        line = f'{folder}/checkpoints/{number} is damaged ({reason}): taking step {step}'
         print(line, file=sys.stderr)
     return result, list(damaged)
-  reasons = '; '.join(f'step {number}: {error}' for number, error in damaged.items())
+  reasons = '; '.join(f'step {number}: {reason}' for number, reason in damaged.items())
   raise CheckpointError(f'{folder}/checkpoints has nothing that can be restored: {reasons}')
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array = jax.Array
+Array = jax.Array | np.ndarray
 Tree = Any
 
 
@@ -59,12 +59,12 @@ def _sums_on_devices(x: Array) -> tuple[Array, Array]:
   return _sums(bits, position)
 
 
-def _sums_on_host(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _sums_on_host(x: np.ndarray) -> tuple[Array, Array]:
   bits = np.ascontiguousarray(x).reshape(-1).view(f'u{min(x.dtype.itemsize, 4)}')
   return _sums(bits.astype(np.uint32), np.arange(len(bits), dtype=np.uint32))
 
 
-def _dispatch(x: Array | np.ndarray) -> tuple[Array, Array]:
+def _dispatch(x: Array) -> tuple[Array, Array]:
   # NumPy for arrays in this host's memory: JAX would compile a program for each shape.
   on_host = not isinstance(x, jax.Array) or (
     x.is_fully_addressable and {d.platform for d in x.devices()} == {'cpu'}

@@ -12,7 +12,7 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from pixelbert_jax.checkpoints import CheckpointError, DamagedError
 from pixelbert_jax.checkpoints.checksum import by_name, checksums
 from pixelbert_jax.checkpoints.workdir import differences, read_config
 
-Folder = epath.Path | pathlib.Path
+Folder: TypeAlias = epath.Path | pathlib.Path
 Tree = Any
 
 
@@ -90,7 +90,7 @@ class Manifest:
 
   def shapes(self, item: str) -> Tree:
     """Returns shape and dtype of each array of an item that consists of nested dictionaries."""
-    tree = {}
+    tree: dict[str, Any] = {}
     for name, (shape, dtype, _) in self.arrays.items():
       first, *groups, last = name.split('/')
       if first == item:
@@ -186,11 +186,10 @@ def read(folder: Folder, manifest: Manifest, like: dict[str, Tree]) -> dict[str,
 
 def set_aside(folder: epath.Path, step: int) -> None:
   """Renames a damaged step to `STEP.damaged`, so that the run can save it again."""
-  path = path_of(folder, step)
-  aside = path.with_name(f'{path.name}.damaged')
+  aside = folder / 'checkpoints' / f'{step}.damaged'
   if aside.exists():
     aside.rmtree()
-  path.rename(aside)
+  path_of(folder, step).rename(aside)
 
 
 def digests(folder: Folder, names: Iterable[str]) -> dict[str, str]:

@@ -55,12 +55,10 @@ def check_workdir(
       'take another --workdir, or delete that one'
     )
   for name, content in files.items():
-    differing = (
-      difference((workdir / name).read_bytes(), content) if (workdir / name).exists() else ''
-    )
-    if differing:
+    change = difference((workdir / name).read_bytes(), content) if (workdir / name).exists() else ''
+    if change:
       raise CheckpointError(
-        f'{workdir} holds a run with another {name} ({differing}): '
+        f'{workdir} holds a run with another {name} ({change}): '
         'take another --workdir, or delete that one'
       )
 
@@ -130,7 +128,7 @@ def differences(
 
 
 def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat = {}
+  flat: dict[str, Any] = {}
   for key, value in tree.items():
     flat |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
   return flat

@@ -218,7 +218,7 @@ def write(
   """Writes the checkpoint with `conversion.json`, which lists the use of every source tensor."""
   slots = {slot.name: str(slot) for slot in names.slots(variables)}
   slots[names.TOKEN_TYPES] = f'{slots[names.POSITIONS]}, to which row 0 is added'
-  conversion = {
+  conversion: dict[str, Any] = {
     kind: {
       'source': source.place,
       'sha256': source.files,

@@ -89,7 +89,7 @@ def digest_of_tensors(tensors: Mapping[str, np.ndarray]) -> str:
   total = hashlib.sha256()
   for name in sorted(tensors):
     total.update(name.encode())
-    total.update(np.ascontiguousarray(tensors[name]))
+    total.update(np.ascontiguousarray(tensors[name]).data)
   return total.hexdigest()
 
 

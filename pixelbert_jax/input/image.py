@@ -64,7 +64,7 @@ def load(data: bytes, size: np.ndarray, target: np.ndarray, name: str = 'image')
   turn = slice(None, None, -1 if orientation >= 5 else 1)
   stored, target = picture.size[::-1], np.asarray(target)
   if stored[turn] != tuple(size):
-    actual, known = ('{}x{}'.format(*s) for s in (stored[turn], size))
+    actual, known = ('{}x{}'.format(*s) for s in (np.array(stored)[turn], size))
     raise ImageError(
       f'{name}: {actual} pixels, but its dataset has {known}: build the dataset again'
     )
@@ -106,7 +106,7 @@ def _open(data: bytes, name: str) -> tuple[Image.Image, int]:
       raise Image.DecompressionBombError
     orientation = _orientation(picture, data)
   except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-    limit = f'more than {Image.MAX_IMAGE_PIXELS // 1_000_000} million pixels'
+    limit = f'more than {(Image.MAX_IMAGE_PIXELS or 0) // 1_000_000} million pixels'
     raise ImageError(f'{name}: {len(data)} bytes that claim {limit}: reduce it first') from error
   except UnidentifiedImageError as error:
     raise ImageError(
@@ -259,7 +259,7 @@ def model_input(
   return normalise(image, mean, deviation)
 
 
-def model_canvas(batch: Mapping[str, jax.Array]) -> tuple[int, int]:
+def model_canvas(batch: Mapping) -> tuple[int, int]:
   """Returns height and width of the model's canvas of a batch, see `model_input`."""
   return batch.get('canvas', batch['image']).shape[1:3]
 

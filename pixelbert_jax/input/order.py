@@ -180,7 +180,7 @@ def batch_groups(groups: Groups, batching: Batching, rng: np.random.Generator) -
     UserError: there are too few groups for one batch.
   """
   per_batch, training = batching.images_per_batch, batching.training
-  batches, filled, moves = [], [], []
+  batches, filled, moves = [], [], list[tuple[int, int]]()
   if training:
     canvas, moves = batching.canvases.fill(groups.canvas, per_batch, rng)
     groups = dataclasses.replace(groups, canvas=canvas)

@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import grain
 import numpy as np
@@ -167,9 +167,7 @@ class Batches(abc.ABC):
       batch |= {name: np.full(rows, value) for name, value in self._totals(step).items()}
     return batch
 
-  def _images(
-    self, numbers: np.ndarray, canvas: int, pool: Executor | None
-  ) -> tuple[Batch, np.ndarray]:
+  def _images(self, numbers: np.ndarray, canvas: int, pool: Executor | None) -> tuple[Batch, Any]:
     """Decodes images onto their canvases; returns them and [B] bool, which were readable."""
     sidecar, names = self.split.sidecar, [self.split.sidecar.image_id[n].decode() for n in numbers]
     size = sidecar.size[numbers]
@@ -193,7 +191,7 @@ class Batches(abc.ABC):
     chunks = [range(len(numbers))[i : i + CHUNK] for i in range(0, len(numbers), CHUNK)]
     bad = {i: e for part in (pool.map if pool else map)(load, chunks) for i, e in part.items()}
     self.unreadable.count(len(numbers), {names[i]: error for i, error in bad.items()})
-    batch = {
+    batch: Batch = {
       'image': pixels,
       'source_size': placed,
       'size': target,

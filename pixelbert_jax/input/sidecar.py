@@ -42,7 +42,7 @@ class Ragged:
     return Ragged(self.values[moved + np.arange(start[-1])], start)
 
   @classmethod
-  def of(cls, rows: Iterable[Sequence], dtype: np.dtype) -> 'Ragged':
+  def of(cls, rows: Iterable[Sequence], dtype: type) -> 'Ragged':
     """Packs rows of numbers, or for uint8 of bytes."""
     values, start = array.array(np.dtype(dtype).char), array.array('q', [0])
     for row in rows:
@@ -247,7 +247,7 @@ class Sidecar:
 
 def arrays(table: Any) -> dict[str, np.ndarray]:
   """Lists the arrays of a table and its parts by name: 'text.values', 'questions.id', ..."""
-  named = {}
+  named: dict[str, np.ndarray] = {}
   for field in dataclasses.fields(table):
     value = getattr(table, field.name)
     parts = {'': value} if isinstance(value, np.ndarray) else arrays(value)
@@ -255,7 +255,7 @@ def arrays(table: Any) -> dict[str, np.ndarray]:
   return named
 
 
-def _open(cls: type, folder: pathlib.Path, prefix: str) -> Any:
+def _open(cls: Any, folder: pathlib.Path, prefix: str) -> Any:
   """Opens a table whose arrays are files, named as by `arrays`."""
   return cls(
     **{

@@ -211,17 +211,17 @@ def sheet(
   y = top + down * step[1]
   ramp = np.tile(colour(np.linspace(0, 1, SIDE // 2)), (LINE - 8, 1, 1)).round().astype(np.uint8)
   left = 'attention: 0'
-  x = GAP + draw.textlength(left, font=font) + 8
+  end = GAP + draw.textlength(left, font=font) + 8
   draw.text((GAP, y), left, fill=INK, font=font)
-  page.paste(Image.fromarray(ramp), (round(x), y + 3))
+  page.paste(Image.fromarray(ramp), (round(end), y + 3))
   right = f'{brightest:.1f} times an even share'
-  draw.text((x + SIDE // 2 + 8, y), right, fill=INK, font=font)
+  draw.text((end + SIDE // 2 + 8, y), right, fill=INK, font=font)
   if note:
     draw.text((GAP, y + LINE), shortened(note, size[0] - 2 * GAP, font), fill=INK, font=font)
   return page
 
 
-def shortened(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+def shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
   """Shortens a text, with an ellipsis, until it is at most `width` pixels wide."""
   while text and font.getlength(text) > width:
     text = text.rstrip('…')[:-1] + '…' if len(text) > 1 else ''

@@ -45,7 +45,7 @@ class Placed:
     """
     if (np.array(self.pixels.shape[:2]) <= self.canvas).all():
       return self.canvas
-    return tuple(image_lib.WHOLE * side for side in self.canvas)
+    return image_lib.WHOLE * self.canvas[0], image_lib.WHOLE * self.canvas[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,8 @@ class Reader:
     Raises:
       ImageError: it cannot be read as an image, or is too narrow for the model.
     """
-    name, data = _name(photo, number), _data(photo, number)
+    name = _name(photo, number)
+    data = None if isinstance(photo, (Image.Image, np.ndarray)) else _data(photo, number)
     if data is None:
       pixels = pixels_of(photo, number)
       size = np.array(pixels.shape[:2])
@@ -85,9 +86,9 @@ class Reader:
     An image that would then fit no canvas (an upright one where all are wide, for example) is
     reduced further, to fit the canvas on which it stays largest.
     """
-    shapes, target = np.array(self.canvases.shapes), self.canvases.target(size)
+    shapes, target = self.canvases.shapes, self.canvases.target(size)
     if not (target <= shapes).all(-1).any():
-      scale = (shapes / size).min(-1).max()
+      scale = (np.array(shapes) / size).min(-1).max()
       target = np.maximum(np.floor(size * scale + 1e-6), 1).astype(np.int32)
     if target.min() < self.stride:
       sizes = 'x'.join(map(str, size)), 'x'.join(map(str, target))
@@ -95,7 +96,7 @@ class Reader:
         f'{name}: {sizes[0]} pixels (height x width) become {sizes[1]}, which is too narrow for '
         f'the cells of {self.stride}x{self.stride} pixels of this model: cut it into parts'
       )
-    return target, self.canvases.shapes[image_lib.choose_canvas(target[None], shapes)[0]]
+    return target, shapes[image_lib.choose_canvas(target[None], shapes)[0]]
 
   def stream(self, photos: Sequence[Photo]) -> Iterator[Placed]:
     """Yields images in order; threads decode them ahead."""
@@ -103,7 +104,7 @@ class Reader:
       yield self(photos[0])
       return
     with ThreadPoolExecutor(THREADS) as pool:
-      ahead = collections.deque()
+      ahead: collections.deque = collections.deque()
       for number, photo in enumerate(photos):
         ahead.append(pool.submit(self, photo, number))
         if len(ahead) > AHEAD:
@@ -190,14 +191,11 @@ def _key(photo: Photo) -> object:
 
 
 def _name(photo: Photo, number: int) -> str:
-  is_path = isinstance(photo, (str, os.PathLike))
-  return os.fspath(photo) if is_path else f'image {number}'
+  return os.fspath(photo) if isinstance(photo, (str, os.PathLike)) else f'image {number}'
 
 
-def _data(photo: Photo, number: int) -> bytes | None:
-  """Reads the bytes of a file; returns None for an image that is decoded already."""
-  if isinstance(photo, (Image.Image, np.ndarray)):
-    return None
+def _data(photo: Photo, number: int) -> bytes:
+  """Reads the bytes of a file; ImageError if it cannot be read, or is no path."""
   if not isinstance(photo, (str, os.PathLike)):
     raise ImageError(
       f'image {number}: expected a path, a Pillow image or an array, got {type(photo).__name__}'

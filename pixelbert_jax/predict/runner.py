@@ -156,8 +156,8 @@ class Runner:
   def _join(
     self,
     head: str,
-    pixels: Array,
-    mask: Array,
+    pixels: Array | np.ndarray,
+    mask: Array | np.ndarray,
     tokens: Tokens,
     *,
     row: np.ndarray,

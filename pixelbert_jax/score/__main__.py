@@ -20,8 +20,8 @@ def _table(result: scored.Scored) -> str:
   rows, notes = [], []
   for name, value in result.summary.items():
     if isinstance(value, Mapping):
-      rows.append((name, None, None))
-      rows += [(f'  {kind}', v, result.sizes[f'{name}/{kind}']) for kind, v in value.items()]
+      items = ((f'  {kind}', v, result.sizes[f'{name}/{kind}']) for kind, v in value.items())
+      rows.extend([(name, None, None), *items])
     elif name in result.sizes:
       rows.append((name, value, result.sizes[name]))
     else:

@@ -111,7 +111,7 @@ def read_captions(path: files.Path) -> list[Captions]:
     raise UserError(f'{path} is neither a dataset_*.json nor {{"text id": "image id", ...}}')
   if isinstance(value.get('images'), list):
     return _read_karpathy(path, value['images'])
-  captions = defaultdict(list)
+  captions: dict[str, list[str]] = defaultdict(list)
   for text, image in value.items():
     if isinstance(image, bool) or not isinstance(image, int | str):
       raise UserError(f'{path}: text {text!r} has no image id, but {image!r}')
@@ -120,7 +120,7 @@ def read_captions(path: files.Path) -> list[Captions]:
 
 
 def _read_karpathy(path: files.Path, images: list) -> list[Captions]:
-  captions = defaultdict(dict)
+  captions: dict[tuple, dict[str, list[str]]] = defaultdict(dict)
   try:
     for image in images:
       texts = [str(text['sentid']) for text in image['sentences']]

@@ -32,7 +32,7 @@ def subsets(labels: Mapping[str, bool]) -> dict[str, list[str]]:
   pairs = collections.defaultdict(list)
   for identifier in labels:
     pairs[pair(identifier)].append(identifier)
-  by_name = {'balanced': [], 'unbalanced': []}
+  by_name: dict[str, list[str]] = {'balanced': [], 'unbalanced': []}
   for identifiers in pairs.values():
     if len(identifiers) > 1:
       differ = len({labels[identifier] for identifier in identifiers}) > 1

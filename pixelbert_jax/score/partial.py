@@ -38,6 +38,8 @@ class Matrix:
 class PartialMatrix(Matrix):
   """A score matrix mapped from a file beside the final one."""
 
+  scores: np.memmap
+
   def __init__(self, path: files.Path, identity: Mapping[str, Any], shape: tuple[int, int]):
     """Resumes the file with this identity, or creates it; deletes those of other identities.
 
@@ -56,16 +58,16 @@ class PartialMatrix(Matrix):
           f'{other}: discarded, its scores come from other weights, data or settings', flush=True
         )
         other.unlink()
-    self.scores, self.finished = self._open(shape), np.zeros(shape[0], bool)
-    if self.scores is None:
-      self.scores = self._create(shape)
+    found, self.finished = self._open(shape), np.zeros(shape[0], bool)
+    self.scores = self._create(shape) if found is None else found
+    if found is None:
       return
-    for row, values in enumerate(self.scores):
+    for row, values in enumerate(found):
       self.finished[row] = not np.isnan(values).any()
     if self.finished.any():
       print(f'{self._path}: resuming, {self.finished.sum():,} of {shape[0]:,} images are done')
 
-  def _open(self, shape: tuple[int, int]) -> np.ndarray | None:
+  def _open(self, shape: tuple[int, int]) -> np.memmap | None:
     if not self._path.exists():
       return None
     try:
@@ -78,7 +80,7 @@ class PartialMatrix(Matrix):
       return None
     return np.load(self._path, mmap_mode='r+')
 
-  def _create(self, shape: tuple[int, int]) -> np.ndarray:
+  def _create(self, shape: tuple[int, int]) -> np.memmap:
     with files.atomic(self._path) as partial:
       scores = np.lib.format.open_memmap(partial, 'w+', np.float32, shape)
       scores[:] = np.nan

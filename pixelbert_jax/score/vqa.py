@@ -64,10 +64,10 @@ def _replace_marks(text: str) -> str:
   two digits deletes all marks.
   """
   if _COMMA_IN_NUMBER.search(text):
-    replacements = dict.fromkeys(MARKS, '')
+    replacements = dict.fromkeys(map(ord, MARKS), '')
   else:
-    replacements = {m: '' if f'{m} ' in text or f' {m}' in text else ' ' for m in MARKS}
-  return _PERIOD.sub('', text.translate(str.maketrans(replacements)), count=_PERIODS)
+    replacements = {ord(m): '' if f'{m} ' in text or f' {m}' in text else ' ' for m in MARKS}
+  return _PERIOD.sub('', text.translate(replacements), count=_PERIODS)
 
 
 def _replace_words(text: str) -> str:

@@ -34,7 +34,7 @@ def answer_list(tables: Sequence[Questions], least: int = LEAST) -> list[str]:
     counts = np.bincount(
       questions.multiple_choice_answer[answered], minlength=len(questions.strings)
     )
-    for number in np.flatnonzero(counts):
+    for number in np.flatnonzero(counts).tolist():
       answer = normalise(questions.strings.text(number))
       total[answer] = total.get(answer, 0) + int(counts[number])
   frequent = [answer for answer, count in total.items() if count >= least]
@@ -71,7 +71,7 @@ def answer_numbers(questions: Questions, answers: Sequence[str]) -> np.ndarray:
 
 
 def soft_targets(
-  questions: Questions, numbers: np.ndarray, chosen: Sequence[int], answers: int
+  questions: Questions, numbers: np.ndarray, chosen: Sequence[int] | np.ndarray, answers: int
 ) -> np.ndarray:
   """Computes the soft score of every answer to the chosen questions.
 
@@ -103,7 +103,7 @@ def answerable(questions: Questions, numbers: np.ndarray) -> np.ndarray:
   return np.bincount(row, numbers[questions.answers.values] >= 0, len(questions)) > 0
 
 
-def guess_by_type(questions: Questions, answers: Sequence[str]) -> dict[str, str]:
+def guess_by_type(questions: Questions, answers: list[str]) -> dict[str, str]:
   """Fits the image-blind baseline: the answer with the best mean score for each question type.
 
   It is the best constant answer per type; ties go to the first answer in the list. The type ''
@@ -120,7 +120,7 @@ def guess_by_type(questions: Questions, answers: Sequence[str]) -> dict[str, str
   if not totals:
     return {}
   best = {questions.strings.text(kind): answers[total.argmax()] for kind, total in totals.items()}
-  return {'': answers[sum(totals.values()).argmax()]} | best
+  return {'': answers[np.argmax(sum(totals.values()))]} | best
 
 
 def read_answers(path: pathlib.Path) -> list[str]:
@@ -138,7 +138,7 @@ def read_answers(path: pathlib.Path) -> list[str]:
   if isinstance(answers, dict) and sorted(map(str, answers.values())) == sorted(
     map(str, range(len(answers)))
   ):
-    answers = sorted(answers, key=answers.get)
+    answers = sorted(answers, key=answers.__getitem__)
   if not isinstance(answers, list) or not answers or not all(isinstance(x, str) for x in answers):
     raise UserError(
       f'data.answers: {path}: expected a JSON list of answers, or an object that maps answers to '

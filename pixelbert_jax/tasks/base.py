@@ -83,11 +83,11 @@ class Task(abc.ABC):
     """
     return Evaluator(self, model, mesh, threads, limit)
 
-  def evaluate(self, run: Run, batches: Batches) -> Metrics:
+  def evaluate(self, run: Run, batches: Any) -> Metrics:
     """Computes the metrics of a split during training."""
     return finish(run(batches)[0])
 
-  def report(self, run: Run, batches: Batches, path: pathlib.Path) -> Metrics:
+  def report(self, run: Run, batches: Any, path: pathlib.Path) -> Metrics:
     """Computes the metrics of a whole split after training; may write predictions to `path`."""
     return finish(run(batches, whole=True)[0])
 

@@ -44,7 +44,7 @@ class Evaluator:
     total, items = None, []
     limit = 0 if whole else -(-self._limit // batches.images)
     count = min(limit or len(batches), len(batches))
-    numbers = np.linspace(0, len(batches) - 1, count).round().astype(int)
+    numbers = np.linspace(0, len(batches) - 1, count).round().astype(int).tolist()
     for batch in pipeline.read(batches, numbers, self._threads):
       sums, rows = self._step(variables, sharding.global_batch(self._mesh, batch))
       total = sums if total is None else jax.tree.map(lambda a, b: a + b, total, sums)

@@ -145,7 +145,7 @@ def chunk_captions(
   length = ids.shape[1] - mask[:, ::-1].argmax(axis=1)
   limits = np.unique(np.quantile(length, QUANTILES, method='higher'))
   bucket = np.searchsorted(limits, length)
-  chunks, place = [], np.empty(len(ids), int)
+  chunks, place = list[tuple[np.ndarray, np.ndarray]](), np.empty(len(ids), int)
   for number, limit in enumerate(limits):
     members = np.flatnonzero(bucket == number)
     members = members[np.argsort(length[members], kind='stable')]

@@ -26,7 +26,7 @@ from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.truth import Truth
 from pixelbert_jax.metrics import Metrics, table
-from pixelbert_jax.models.heads import MatchingModel, Model
+from pixelbert_jax.models.heads import MatchingModel
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.score import matrix as matrix_file
 from pixelbert_jax.score import recall
@@ -70,7 +70,7 @@ class Retrieval(Task):
 
   hardest: int
   captions: int
-  gallery: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  gallery: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @classmethod
   def of(
@@ -99,7 +99,7 @@ class Retrieval(Task):
     first = outputs['match_logits'][:, 0] > _others(outputs, batch).max(axis=1)
     return {'retrieval_accuracy': total(first, batch['weight'][:, 0])}
 
-  def evaluator(self, model: Model, mesh: Mesh, threads: int, limit: int = 0) -> Ranker:
+  def evaluator(self, model: Any, mesh: Mesh, threads: int, limit: int = 0) -> Ranker:
     return Ranker(model, mesh, threads, self.captions, limit)
 
   def evaluate(self, run: Run, batches: RankingBatches) -> Metrics:

@@ -13,7 +13,7 @@ def total(value: Array, weight: Array) -> Array:
   return jnp.stack([jnp.sum(value * weight), jnp.sum(weight)])
 
 
-def loss(sums: Sums, batch: dict[str, Array]) -> Array:
+def loss(sums: Sums, batch: dict[str, Array]) -> Array | float:
   """Computes the scalar that is minimised: the sum of the means of all losses over the batch.
 
   For a micro-batch this is its share of the loss of the whole batch, so that the shares add up to

@@ -267,7 +267,7 @@ def best_answer(question: official.Question, known: set[str]) -> str:
   """Returns the answer of the list `known` that scores best; '' if none scores."""
   given = dict.fromkeys(map(official.normalise, question.answers))
   scores = {a: official.accuracy(a, question.answers) for a in given if a in known}
-  return max(scores, key=scores.get, default='')
+  return max(scores, key=scores.__getitem__, default='')
 
 
 def _scores(predicted: Mapping[int, str], questions: Sequence[official.Question]) -> Metrics:
