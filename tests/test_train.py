@@ -25,7 +25,7 @@ from tests.support.runs import assert_same_run, metrics, timeless
 STEPS = 12  # With a save after 5 and 10, and an evaluation after 10.
 
 
-pytestmark = pytest.mark.usefixtures('compiled_once')
+pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 
 def make_config(few_scenes):

@@ -42,7 +42,7 @@ from tests.support.runs import metrics, short_config
 STEPS = 8
 SQUARE = Canvases(64, 64, ((64, 64),))
 
-pytestmark = pytest.mark.usefixtures('compiled_once')
+pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 
 @pytest.fixture
