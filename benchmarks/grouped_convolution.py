@@ -1,9 +1,9 @@
-"""The gradient of a grouped convolution's kernel: this project's beside XLA's.
+"""Compares gradients of a grouped convolution's kernel: this project's and XLA's.
 
     python -m benchmarks.grouped_convolution
 
-appends one line to benchmarks/results/grouped_convolution.jsonl: seconds for both gradients of one
-3x3 layer of ResNeXt-152 32x8d (512 channels in 32 groups, a map of 38x63) on this machine.
+appends one line to benchmarks/results/grouped_convolution.jsonl: seconds of both gradients for a
+3x3 layer of ResNeXt-152 32x8d (512 channels in 32 groups, 38x63 cells) on this machine.
 """
 
 import functools
@@ -24,7 +24,7 @@ RESULTS = pathlib.Path(__file__).with_name('results') / 'grouped_convolution.jso
 
 
 def seconds(convolve: Callable, x: jax.Array, kernel: jax.Array) -> float:
-  """Median time of the gradients of a convolution by its input and kernel, once compiled."""
+  """Measures the median time of a convolution's gradients by input and kernel, after compiling."""
   gradients = jax.jit(jax.grad(lambda x, k: convolve(x, k, 1, GROUPS).sum(), argnums=(0, 1)))
   jax.block_until_ready(gradients(x, kernel))
   times = []
@@ -36,7 +36,7 @@ def seconds(convolve: Callable, x: jax.Array, kernel: jax.Array) -> float:
 
 
 def main() -> None:
-  """Measures both and appends a line."""
+  """Measures both gradients and appends a line."""
   normal = functools.partial(jax.random.normal, jax.random.key(0), dtype=jnp.float32)
   x, kernel = normal(SHAPE), normal((3, 3, SHAPE[-1] // GROUPS, SHAPE[-1]))
   xla = seconds(convolution.convolve, x, kernel)

@@ -1,9 +1,9 @@
-"""The input side: images a second on one core, beside the decoder's limit and a Pillow pipeline.
+"""Measures input: images per second on one core, beside the decoder's limit and a Pillow pipeline.
 
     python -m benchmarks.input [--repeats=5] [--memory_images=20000] [--output=F]
 
-All run interleaved, on the same generated photographs and one core; figures are medians. Results
-are added to benchmarks/results/input.jsonl as one line.
+All cases run interleaved, on the same generated photographs and one core; results are medians,
+appended to benchmarks/results/input.jsonl as one line.
 """
 
 import functools
@@ -30,7 +30,7 @@ from benchmarks import record
 from pixelbert_jax.input import image as image_lib
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Split
-from pixelbert_jax.input.order import plan_epoch
+from pixelbert_jax.input.order import Batching, plan_epoch
 from pixelbert_jax.input.pipeline import read
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Questions, Ragged, Sidecar, Statements
@@ -39,7 +39,7 @@ from pixelbert_jax.tasks.pretraining import PairBatches
 
 try:
   import cv2
-except ImportError:  # Not a dependency; here only to be compared with.
+except ImportError:  # Not a dependency; only compared with.
   cv2 = None
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
@@ -54,7 +54,7 @@ PACKAGES = ('jax', 'numpy', 'Pillow', 'simplejpeg', 'opencv-python-headless')
 
 
 def photograph(height: int, width: int, seed: int) -> bytes:
-  """A JPEG with the spectrum of photographs, of about 160 KB at 640x480."""
+  """Generates a JPEG with the spectrum of photographs, about 160 KB at 640x480."""
   rng = np.random.default_rng(seed)
   frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
   spectrum = rng.normal(size=(4, *frequency.shape, 2)) @ (1, 1j)
@@ -68,12 +68,12 @@ def photograph(height: int, width: int, seed: int) -> bytes:
 
 @functools.cache
 def photographs() -> list[bytes]:
-  """Those that everything is measured on."""
+  """Generates the photographs of all measurements."""
   return [photograph(480, 640, seed) for seed in range(BATCH)]
 
 
 class Repeated(Sequence):
-  """A dataset of many records out of a few images."""
+  """A dataset of many records that repeat a few images."""
 
   def __init__(self, images: Sequence[bytes], length: int):
     self._images, self._length = images, length
@@ -86,7 +86,7 @@ class Repeated(Sequence):
 
 
 def batches_of(images: Sequence[bytes], length: int, canvases: Canvases) -> PairBatches:
-  """The real batches of a dataset of `length` records, a text each."""
+  """Makes the real batches of a dataset of `length` records with one text each."""
   sizes = [image_lib.file_size(data) for data in images]
   text = 'a large red circle is left of two small blue squares {}'
   rows = (Row(f'{i}', *sizes[i % len(images)], [Caption(text.format(i), i)]) for i in range(length))
@@ -104,7 +104,7 @@ def batches_of(images: Sequence[bytes], length: int, canvases: Canvases) -> Pair
 
 
 def by_pillow(data: bytes, canvases: Canvases) -> np.ndarray:
-  """What ViLT's loader does with an image: [3, h, w] float32, normalised."""
+  """Loads an image as ViLT does: [3, h, w] float32, normalised."""
   with Image.open(io.BytesIO(data)) as picture:
     picture = picture.convert('RGB')
   height, width = canvases.target(np.array(picture.size[::-1])).tolist()
@@ -115,7 +115,7 @@ def by_pillow(data: bytes, canvases: Canvases) -> np.ndarray:
 
 
 def batch_by_pillow(images: Sequence[bytes], canvases: Canvases) -> jax.Array:
-  """The tensor that the model gets, [B, H, W, 3], all made on the host."""
+  """Makes the input of the model [B, H, W, 3] entirely on the host."""
   pixels = [by_pillow(data, canvases) for data in images]
   canvas = image_lib.choose_canvas(np.array([x.shape[1:] for x in pixels]), canvases.shapes)[0]
   batch = np.zeros((len(images), *canvases.shapes[canvas], 3), np.float32)
@@ -125,7 +125,7 @@ def batch_by_pillow(images: Sequence[bytes], canvases: Canvases) -> jax.Array:
 
 
 def cases(images: Sequence[bytes], large: bytes) -> Iterator[tuple[str, int, Callable[[], Any]]]:
-  """What is timed: a name, how many images it does, and the call."""
+  """Yields the measured cases: name, number of images, and call."""
   yield 'decode limit (simplejpeg)', BATCH, lambda: [simplejpeg.decode_jpeg(x) for x in images]
   yield 'decode, Pillow', BATCH, lambda: [decode_by_pillow(x) for x in images]
   if cv2:
@@ -141,14 +141,14 @@ def cases(images: Sequence[bytes], large: bytes) -> Iterator[tuple[str, int, Cal
     device = jax.device_put({k: batches[0][k] for k in PIXELS})
     numbers = itertools.count()
 
-    def ours(batches=batches, numbers=numbers) -> dict:
+    def host(batches=batches, numbers=numbers) -> dict:
       return batches[next(numbers) % len(batches)]
 
-    def whole(ours=ours) -> jax.Array:
-      made = ours()
-      return model_input({k: made[k] for k in PIXELS}, MEAN, DEVIATION).block_until_ready()
+    def host_and_device(host=host) -> jax.Array:
+      batch = host()
+      return model_input({k: batch[k] for k in PIXELS}, MEAN, DEVIATION).block_until_ready()
 
-    yield f'host part {name}', BATCH, ours
+    yield f'host part {name}', BATCH, host
     yield (
       f'Pillow {name}',
       BATCH,
@@ -159,7 +159,7 @@ def cases(images: Sequence[bytes], large: bytes) -> Iterator[tuple[str, int, Cal
       BATCH,
       lambda device=device: model_input(device, MEAN, DEVIATION).block_until_ready(),
     )
-    yield f'whole path {name}', BATCH, whole
+    yield f'whole path {name}', BATCH, host_and_device
     yield (
       f'whole path by Pillow {name}',
       BATCH,
@@ -169,12 +169,12 @@ def cases(images: Sequence[bytes], large: bytes) -> Iterator[tuple[str, int, Cal
 
 
 def decode_by_pillow(data: bytes) -> np.ndarray:
-  """Decoded by Pillow."""
+  """Decodes an image with Pillow."""
   return np.asarray(Image.open(io.BytesIO(data)).convert('RGB'))
 
 
 def cases_of_large(data: bytes) -> Iterator[tuple[str, int, Callable[[], Any]]]:
-  """A photograph of 12 megapixels, by both decoders and scales, and by our host part."""
+  """Yields the cases of a photograph of 12 megapixels: decoders, scales, and our host part."""
   size = np.array(image_lib.file_size(data))
   buffer = np.frombuffer(data, np.uint8)
   for scale in (1, 2, 4, 8):
@@ -194,7 +194,7 @@ def cases_of_large(data: bytes) -> Iterator[tuple[str, int, Callable[[], Any]]]:
 
 
 def measure(repeats: int) -> dict[str, float]:
-  """Images a second of every case: medians over rounds in which each has its turn."""
+  """Measures images per second of every case, as medians over interleaved rounds."""
   images = photographs()
   timed = list(cases(images, photograph(3000, 4000, 0)))
   seconds: dict[str, list[float]] = {name: [] for name, *_ in timed}
@@ -202,29 +202,29 @@ def measure(repeats: int) -> dict[str, float]:
     for name, number, call in timed:
       began = time.perf_counter()
       call()
-      if turn:  # The first is to warm up.
+      if turn:  # The first round warms up.
         seconds[name].append((time.perf_counter() - began) / number)
   rates = {name: round(1 / statistics.median(s), 1) for name, s in seconds.items()}
   return {'bytes of an image': round(statistics.mean(map(len, images))), **rates}
 
 
 def differences() -> dict[str, float]:
-  """Mean difference, of 255, between our tensor and Pillow's."""
-  found = {}
+  """Computes the mean absolute difference, of 255, between our model input and Pillow's."""
+  means = {}
   images = photographs()
   for name, canvases in CANVASES.items():
     batches = batches_of(images, BATCH, canvases)
-    made, order = batches[0], batches.plan(0).image[0]
-    ours = image_lib.model_input(made, MEAN, DEVIATION)
+    batch, order = batches[0], batches.plan(0).image[0]
+    ours = image_lib.model_input(batch, MEAN, DEVIATION)
     pillow = batch_by_pillow([images[i] for i in order], canvases)
-    height, width = made['size'][0]
-    apart = (np.asarray(ours) - np.asarray(pillow))[:, :height, :width]
-    found[f'difference {name}'] = round(float(abs(apart * DEVIATION).mean() * 255), 3)
-  return found
+    height, width = batch['size'][0]
+    difference = (np.asarray(ours) - np.asarray(pillow))[:, :height, :width]
+    means[f'difference {name}'] = round(float(abs(difference * DEVIATION).mean() * 255), 3)
+  return means
 
 
 def memory(number: int) -> dict[str, float]:
-  """Resident MiB while `number` images go through the pipeline: early, at the end, at most."""
+  """Measures resident MiB while `number` images pass the pipeline: early, at the end, maximum."""
   process, mib = psutil.Process(), 2**20
   images = photographs()
   batches = batches_of(images, number, CANVASES['800/1333'])
@@ -240,15 +240,15 @@ def memory(number: int) -> dict[str, float]:
 
 
 def planning() -> dict[str, float]:
-  """Seconds to plan an epoch of a mixture as large as COCO and Visual Genome."""
+  """Measures the seconds to plan an epoch of a mixture as large as COCO and Visual Genome."""
   rng = np.random.default_rng(0)
   counts = np.concatenate([np.full(100_000, 50), np.full(106_000, 5)])
   number, length = counts.sum(), 32
-  # Texts of 32 bytes, of which many come more than once.
+  # Texts of 32 bytes, many of them repeated.
   which = rng.integers(3_000_000, size=number)
   text = np.full((number, length), ord(' '), np.uint8)
-  for place in range(7):
-    text[:, place] = ord('0') + which // 10**place % 10
+  for digit in range(7):
+    text[:, digit] = ord('0') + which // 10**digit % 10
   start, empty = np.cumsum([0, *counts]), np.zeros(0, np.int32)
   sidecar = Sidecar(
     image_id=np.arange(len(counts)).astype('S'),
@@ -265,29 +265,32 @@ def planning() -> dict[str, float]:
     questions=Questions.of([]),
     statements=Statements.of([], {}),
   )
-  process, most, done = psutil.Process(), [0], threading.Event()
+  process, peak, done = psutil.Process(), [0], threading.Event()
 
   def watch() -> None:
     while not done.wait(0.02):
-      most[0] = max(most[0], process.memory_info().rss)
+      peak[0] = max(peak[0], process.memory_info().rss)
 
+  batching = Batching(
+    canvases=CANVASES['800/1333'], seed=0, images_per_batch=4096, texts_per_image=1, training=True
+  )
   before = process.memory_info().rss
   watcher = threading.Thread(target=watch)
   watcher.start()
   began = time.perf_counter()
-  plan = plan_epoch(sidecar, CANVASES['800/1333'], 0, 0, 4096, 1, True)
+  plan = plan_epoch(sidecar, batching, epoch=0)
   seconds = time.perf_counter() - began
   done.set()
   watcher.join()
   assert plan.weight.all()
   return {
     f'seconds to plan {number:,} pairs': round(seconds, 1),
-    'MiB that planning adds': round((most[0] - before) / 2**20),
+    'MiB that planning adds': round((peak[0] - before) / 2**20),
   }
 
 
 def version(package: str) -> str | None:
-  """The installed version, or None."""
+  """Returns the installed version, or None."""
   try:
     return importlib.metadata.version(package)
   except importlib.metadata.PackageNotFoundError:
@@ -296,12 +299,12 @@ def version(package: str) -> str | None:
 
 def main(_) -> None:
   values = flags.FLAGS
-  everywhere = os.sched_getaffinity(0)
-  os.sched_setaffinity(0, {max(everywhere)})  # XLA's threads follow, as they start later.
+  all_cores = os.sched_getaffinity(0)
+  os.sched_setaffinity(0, {max(all_cores)})  # XLA's threads start later and inherit it.
   if cv2:
     cv2.setNumThreads(1)
   results = measure(values.repeats) | differences()
-  os.sched_setaffinity(0, everywhere)
+  os.sched_setaffinity(0, all_cores)
   results |= memory(values.memory_images) | planning()
   limit = results['decode limit (simplejpeg)']
   results |= {
@@ -315,6 +318,6 @@ def main(_) -> None:
 
 if __name__ == '__main__':
   flags.DEFINE_integer('repeats', 5, 'Rounds over all cases.')
-  flags.DEFINE_integer('memory_images', 20_000, 'Images read to see whether memory stays flat.')
-  flags.DEFINE_string('output', str(ROOT / 'benchmarks/results/input.jsonl'), 'Where results go.')
+  flags.DEFINE_integer('memory_images', 20_000, 'Images read in the measurement of memory.')
+  flags.DEFINE_string('output', str(ROOT / 'benchmarks/results/input.jsonl'), 'File of results.')
   app.run(main)

@@ -1,20 +1,20 @@
-"""Predictions on single images: where words look, whether answers are the evaluation's, how fast.
+"""Measures predictions on single images: localisation, agreement with the evaluation, latency.
 
     python -m benchmarks.predict --checkpoint=C [--scenes=500]
 
 C is a workdir of VQA or of pre-training on scenes. Appends one line to
 benchmarks/results/predict.jsonl:
 
-- the pointing game on held-out scenes: how often the place to which `red` and `circle` together
-  attend most lies in the box of the one red circle, beside the mean share of the image that such a
-  box takes, which is chance; for the means over the last layers and for rollout;
-- of pre-training, binding: of scenes with two things of different colour and shape, how often the
-  text `red circle` is held to be likelier than `blue circle`, whose blue is the other thing's (0.5
-  is chance); and beside it the same with a colour that is nowhere in the scene;
-- of VQA, the official accuracy of `predict.answer` on all questions of these scenes, and that of
-  the run's own `predictions/test.json` on the same ones;
-- seconds of one `answer` (or `match`) after the first, and of the bare compiled model on the same
-  image and text, already resized, on the device.
+- the pointing game on held-out scenes: how often the peak of the attention of `red` and `circle`
+  is in the box of the only red circle, for means over the last layers and for rollout. Chance is
+  the mean share of the image that such a box covers;
+- for pre-training, binding: in scenes with two things of different colours and shapes, how often
+  the text `red circle` scores higher than `blue circle`, where blue is the colour of the other
+  thing (chance is 0.5); and the same with a colour that is not in the scene;
+- for VQA, the official accuracy of `predict.answer` on all questions of these scenes, and that of
+  the run's own `predictions/test.json` on the same questions;
+- the seconds of one `answer` (or `match`) after the first, and of the bare compiled model on the
+  same text and resized image on the device.
 """
 
 import argparse
@@ -37,10 +37,10 @@ from data.scenes import record as scenes
 from data.scenes import world
 from pixelbert_jax import predict
 from pixelbert_jax.input.text import tokens_of
+from pixelbert_jax.models.forward import forward
 from pixelbert_jax.predict.photos import batch_of
 from pixelbert_jax.score import predictions
 from pixelbert_jax.score import vqa as official
-from pixelbert_jax.step import forward
 from pixelbert_jax.tasks.vqa import annotated
 
 REPETITIONS = 50
@@ -48,33 +48,33 @@ RESULTS = pathlib.Path(__file__).with_name('results') / 'predict.jsonl'
 
 
 def distinct_things(scene: world.Scene) -> list[world.Thing]:
-  """The things that no other of the scene equals in colour and shape."""
+  """Returns the things whose colour and shape no other thing of the scene has."""
   looks = [(thing.colour, thing.shape) for thing in scene.things]
   return [t for t, look in zip(scene.things, looks, strict=True) if looks.count(look) == 1]
 
 
 def pointing(model: predict.Model, split: str, count: int) -> dict[str, float]:
-  """The share of peaks inside the box, by what the heat is a mean of; `chance` beside."""
+  """Computes the share of peaks inside the box, by kind of heat map, and `chance`."""
   layers = model.config.transformer.layers
-  ways = {f'last {n} layers': {'layers': n} for n in range(1, layers + 1)}
-  ways['rollout'] = {'rollout': True}
-  hits, shares = {name: [] for name in ways}, []
+  kinds = {f'last {n} layers': {'layers': n} for n in range(1, layers + 1)}
+  kinds['rollout'] = {'rollout': True}
+  hits, shares = {name: [] for name in kinds}, []
   for index in range(count):
     place = scenes.Place('easy', split, index)
     image = Image.open(io.BytesIO(scenes.example(place)['image']))
     for thing in distinct_things(scenes.scene(place)):
       left, top, right, bottom = thing.box
       shares.append((right - left) * (bottom - top) / (image.width * image.height))
-      for name, options in ways.items():
+      for name, options in kinds.items():
         heat = model.heatmap(image, f'{thing.colour} {thing.shape}', **options).values.sum(0)
         y, x = np.unravel_index(heat.argmax(), heat.shape)
         hits[name].append(left <= x < right and top <= y < bottom)
-  means = {name: round(float(np.mean(found)), 4) for name, found in hits.items()}
+  means = {name: round(float(np.mean(inside)), 4) for name, inside in hits.items()}
   return means | {'chance': round(float(np.mean(shares)), 4), 'phrases': len(shares)}
 
 
 def binding(model: predict.Model, split: str, count: int) -> dict[str, float]:
-  """How often the right colour of a thing is likelier than that of the other, or than a third."""
+  """Computes how often a thing's own colour scores higher than the other thing's, or a third."""
   other, absent = [], []
   for index in range(count):
     place = scenes.Place('easy', split, index)
@@ -85,38 +85,38 @@ def binding(model: predict.Model, split: str, count: int) -> dict[str, float]:
     third = next(c for c in world.DIFFICULTIES['easy'].colours if c not in colours)
     image = Image.open(io.BytesIO(scenes.example(place)['image']))
     for thing, neighbour in (things, things[::-1]):
-      said = [f'a {colour} {thing.shape}' for colour in (thing.colour, neighbour.colour, third)]
-      right, swapped, nowhere = model.match(image, said, logits=True)[0]
+      texts = [f'a {colour} {thing.shape}' for colour in (thing.colour, neighbour.colour, third)]
+      right, swapped, nowhere = model.match(image, texts, logits=True)[0]
       other.append(right > swapped)
       absent.append(right > nowhere)
-  found = {'the other': other, 'a third': absent}
-  return {name: round(float(np.mean(x)), 4) for name, x in found.items()} | {'texts': len(other)}
+  wins = {'the other': other, 'a third': absent}
+  return {name: round(float(np.mean(x)), 4) for name, x in wins.items()} | {'texts': len(other)}
 
 
 def accuracies(model: predict.Model, workdir: pathlib.Path, count: int) -> dict[str, float]:
-  """Official accuracy on the questions of the first scenes of test: by `answer`, by the run."""
+  """Computes official accuracies on the first scenes of test: of `answer`, and of the run."""
   split = open_dataset('scenes')['test']
   asked = split.sidecar.questions
   chosen = np.flatnonzero(asked.image < count)
   images = [Image.open(io.BytesIO(split.encoded(i))) for i in range(count)]
-  found = model.answer(
+  predicted = model.answer(
     [images[i] for i in asked.image[chosen]], list(map(asked.text.text, chosen)), k=1
   )
   questions = annotated(asked, chosen)
-  said = {int(i): a[0][0] for i, a in zip(asked.id[chosen], found, strict=True)}
-  of_run = predictions.read_vqa(workdir / 'predictions/test.json', asked.id.tolist())
+  by_predict = {int(i): a[0][0] for i, a in zip(asked.id[chosen], predicted, strict=True)}
+  by_run = predictions.read_vqa(workdir / 'predictions/test.json', asked.id.tolist())
   scores = {
     name: official.summarise(official.per_question(answers, questions), questions)['accuracy']
-    for name, answers in {'predict.answer': said, 'evaluation': of_run}.items()
+    for name, answers in {'predict.answer': by_predict, 'evaluation': by_run}.items()
   }
   return scores | {
-    'questions': len(said),
-    'same answers': sum(of_run[q] == a for q, a in said.items()),
+    'questions': len(by_predict),
+    'same answers': sum(by_run[q] == a for q, a in by_predict.items()),
   }
 
 
 def seconds(call: Callable[[], object]) -> float:
-  """Median time of a call, after the first."""
+  """Measures the median time of a call, after the first."""
   call()
   times = []
   for _ in range(REPETITIONS):
@@ -127,7 +127,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def latency(model: predict.Model) -> dict[str, float]:
-  """Seconds of one image and text through `predict`, and through the bare model."""
+  """Measures the seconds of one image and text through `predict`, and through the bare model."""
   image = np.asarray(
     Image.open(io.BytesIO(scenes.example(scenes.Place('easy', 'test', 0))['image']))
   )
@@ -151,20 +151,20 @@ def main() -> None:
   parser.add_argument('--scenes', type=int, default=500)
   flags = parser.parse_args()
   with warnings.catch_warnings():
-    warnings.simplefilter('ignore')  # It knows scenes only: so does this.
+    warnings.simplefilter('ignore')  # It warns that the model was trained on scenes only.
     model = predict.load(flags.checkpoint)
-  found = {
+  results = {
     'task': model.config.name,
     'pointing on val': pointing(model, 'val', flags.scenes),
     'pointing on test': pointing(model, 'test', flags.scenes),
     'seconds': latency(model),
   }
   if 'match' in model.heads:
-    found['binding on test'] = binding(model, 'test', flags.scenes)
+    results['binding on test'] = binding(model, 'test', flags.scenes)
   if model.config.name == 'vqa':
-    found['accuracy'] = accuracies(model, flags.checkpoint, flags.scenes)
-  record.append(RESULTS, **found)
-  print(json.dumps(found, indent=1))
+    results['accuracy'] = accuracies(model, flags.checkpoint, flags.scenes)
+  record.append(RESULTS, **results)
+  print(json.dumps(results, indent=1))
 
 
 if __name__ == '__main__':

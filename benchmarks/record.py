@@ -1,4 +1,4 @@
-"""A line of results: what was measured, with when and on which machine."""
+"""Writes measurements to benchmarks/results/, one JSON line each, with the date and the machine."""
 
 import datetime
 import json

@@ -1,13 +1,13 @@
-"""Pairs a second of retrieval's evaluation, beside the whole model run pair by pair.
+"""Measures retrieval's evaluation, in pairs per second, beside two simpler methods.
 
     python -m benchmarks.retrieval [--images=2] [--captions=24] [--pairs=8] [--repeats=2]
 
-ResNet-50 and BERT-base, photographs of 600x800, in turn: the whole model on batches of pairs, each
-with its own image, as one evaluates without a cache; a plain loop over cached features, one image
-with its captions, padded to 40 tokens, at a time; and `tasks/ranker.py`. Captions are 40
-tokens long, and once as long as COCO's; all take as many pairs at a time. Reading images is part of
-all of them. Figures are medians, and `a / b` is how many times as long as b a takes. A line goes to
-benchmarks/results/retrieval.jsonl (--output).
+With ResNet-50 and BERT-base on photographs of 600x800, it runs interleaved: the whole model on
+batches of pairs, each with its own image (no cache); a plain loop over cached features, one image
+with its captions, padded to 40 tokens, at a time; and `tasks/ranker.py`. Captions have 40 tokens,
+and in one case the lengths of COCO's. All methods compute the same number of pairs at a time and
+include the reading of images. Results are medians; `a / b` is the ratio of their times. A line is
+appended to benchmarks/results/retrieval.jsonl (--output).
 """
 
 import functools
@@ -34,20 +34,19 @@ from pixelbert_jax.input.image import model_input
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Tokenizer
+from pixelbert_jax.models.forward import forward
 from pixelbert_jax.models.heads import MatchingModel
-from pixelbert_jax.score.partial import Matrix
-from pixelbert_jax.step import forward
 from pixelbert_jax.tasks.gallery import RankingBatches
 from pixelbert_jax.tasks.ranker import Ranker
 
 RESULTS = pathlib.Path(__file__).with_name('results') / 'retrieval.jsonl'
 HEIGHT, WIDTH, TOKENS = 600, 800, 40
-# Tokens of COCO's captions, [CLS] and [SEP] counted: about normal, a few much longer.
+# Tokens of COCO's captions, including [CLS] and [SEP]: about normal, a few much longer.
 COCO_TOKENS = {'mean': 12.6, 'deviation': 2.4, 'least': 8}
 
 
 def batches_of(config: ConfigDict, images: int, captions: int, coco: bool) -> RankingBatches:
-  """An evaluation of so many images with as many captions in all."""
+  """Makes the batches of an evaluation of `images` images with `captions` captions in all."""
   rng = np.random.default_rng(0)
   encoded = [photograph(HEIGHT, WIDTH, seed) for seed in range(images)]
   lengths = np.full(captions, TOKENS)
@@ -68,14 +67,13 @@ def batches_of(config: ConfigDict, images: int, captions: int, coco: bool) -> Ra
     images=images,
     texts_per_image=2,
     training=False,
-    hardest=1,
   )
 
 
 def cases(
   model: MatchingModel, variables: dict, coco: RankingBatches, full: RankingBatches, pairs: int
 ) -> dict[str, Callable[[], np.ndarray]]:
-  """What is timed: each returns scores, [P] of the first pairs or [I, T]."""
+  """Returns the measured cases; each call returns scores, [P] of the first pairs or [I, T]."""
   ids, mask = full.tokens(full.gallery.caption)
   whole = jax.jit(
     lambda variables, batch: forward(model, variables, batch, train=False)['match_logits']
@@ -105,8 +103,7 @@ def cases(
   ranker = Ranker(model, sharding.make_mesh(), 2, max(1, pairs // full.images))
 
   def fast(batches: RankingBatches) -> np.ndarray:
-    matrix = Matrix((len(batches.gallery.image), len(batches.gallery.caption)))
-    ranker.fill(matrix, variables, batches)
+    matrix, _ = ranker(variables, batches)
     return matrix.scores
 
   return {
@@ -118,11 +115,11 @@ def cases(
 
 
 def measure(images: int, captions: int, pairs: int, repeats: int) -> dict[str, float]:
-  """Pairs a second of every case, ratios, and how far the scores are apart."""
+  """Measures pairs per second of every case, ratios, and the largest difference of scores."""
   config = retrieval.get_config('r50')
   config.text.vocabulary = str(vocabulary.FILE)
   if jax.default_backend() == 'cpu':
-    config.dtype = 'float32'  # which has no fast bfloat16
+    config.dtype = 'float32'  # CPUs have no fast bfloat16.
   config = resolve(config)
   coco, full = (batches_of(config, images, captions, x) for x in (True, False))
   model = make_model(config, len(full.tokenizer.words))
@@ -135,21 +132,21 @@ def measure(images: int, captions: int, pairs: int, repeats: int) -> dict[str, f
       began = time.perf_counter(), time.process_time()
       scores[name] = call()
       ended = time.perf_counter(), time.process_time()
-      if turn:  # The first is to compile.
+      if turn:  # The first round compiles.
         seconds[name].append(
           [(e - b) / scores[name].size for e, b in zip(ended, began, strict=True)]
         )
   wall, processor = (
     {name: statistics.median(s[clock] for s in seconds[name]) for name in timed} for clock in (0, 1)
   )
-  found = {f'pairs a second, {name}': round(1 / s, 3) for name, s in wall.items()}
+  results = {f'pairs a second, {name}': round(1 / s, 3) for name, s in wall.items()}
   for ours in ('fast', "fast, COCO's lengths"):
     for other in ('pair by pair', 'loop over cached features'):
-      found[f'{other} / {ours}'] = round(wall[other] / wall[ours], 2)
-      if jax.default_backend() == 'cpu':  # which other programs may share
-        found[f'{other} / {ours}, processor time'] = round(processor[other] / processor[ours], 2)
-  apart = np.abs(scores['fast'][0, :pairs] - scores['pair by pair'])
-  return found | {'largest difference of scores': float(apart.max())}
+      results[f'{other} / {ours}'] = round(wall[other] / wall[ours], 2)
+      if jax.default_backend() == 'cpu':  # Other programs may use it at the same time.
+        results[f'{other} / {ours}, processor time'] = round(processor[other] / processor[ours], 2)
+  difference = np.abs(scores['fast'][0, :pairs] - scores['pair by pair'])
+  return results | {'largest difference of scores': float(difference.max())}
 
 
 def main(_) -> None:
@@ -168,9 +165,9 @@ def main(_) -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_integer('images', 2, 'Images, which go through the CNN together.')
+  flags.DEFINE_integer('images', 2, 'Images; the CNN takes all at a time.')
   flags.DEFINE_integer('captions', 24, 'Captions, each scored with every image.')
-  flags.DEFINE_integer('pairs', 8, 'Pairs at a time; more, where a device is to be filled.')
+  flags.DEFINE_integer('pairs', 8, 'Pairs at a time; increase to use a device fully.')
   flags.DEFINE_integer('repeats', 2, 'Rounds over all cases.')
-  flags.DEFINE_string('output', str(RESULTS), 'Where results go.')
+  flags.DEFINE_string('output', str(RESULTS), 'File of results.')
   app.run(main)

@@ -1,70 +1,143 @@
-"""What configurations share: the paper's model and the small one, and how they are optimised.
+"""Defines what all configurations share: fields, models, and how a variant is made.
 
-A task's own file adds its data and schedule. What the paper leaves open is marked so.
+`paper` defines each field with its default and, where values are limited, its rule. A task's file
+adds fields of its own, data and schedule, and lists its variants, which differ in numbers and names
+only. "open" marks what the paper does not say.
 """
+
+from collections.abc import Callable, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
+from pixelbert_jax.configuration import (
+  ABOVE_0,
+  ASCENDING,
+  BELOW_1,
+  CANVASES,
+  DEVICES,
+  SHARE,
+  WHOLE,
+  Field,
+  at_least,
+  one_of,
+  start_of,
+  tuple_of,
+)
+
+Change = Callable[[ConfigDict], None]
+
+
+def configure(name: str, variant: str, variants: Mapping[str, Sequence[Change]]) -> ConfigDict:
+  """Makes a variant: the changes listed for it, applied to `paper` in their order.
+
+  Raises:
+    ValueError: there is no such variant.
+  """
+  if variant not in variants:
+    known = ', '.join(filter(None, variants))
+    raise ValueError(f'{name}.py has no variant {variant!r}: {known}')
+  config = paper()
+  for change in variants[variant]:
+    change(config)
+  config.name, config.variant = name, variant
+  return config
+
+
+def fine_tune(name: str, variant: str, variants: Mapping[str, Sequence[Change]]) -> ConfigDict:
+  """Makes a variant that starts from the pre-training run of its model, unless it says where."""
+  config = configure(name, variant, variants)
+  model = variant.partition('_')[0]  # 'r50' of 'r50_f30k'
+  run = config.init_from or '-'.join(filter(None, ['runs/pretrain', model, 's0']))
+  source = ':'.join(filter(None, ['configs/pretrain.py', model]))
+  config.init_from = Field(run, start_of(f'main --config={source}'))
+  return config
+
 
 def paper() -> ConfigDict:
-  """Pixel-BERT with ResNet-50, and how it is optimised."""
+  """Defines the fields, with the values of Pixel-BERT with ResNet-50."""
   c = ConfigDict()
-  c.seed = 0
-  c.init_from = ''  # a checkpoint, or 'scratch'
-  c.dtype = 'bfloat16'  # of the computation; parameters, statistics, softmax and losses: float32
-  c.sampled_pixels = 0  # of each image in training; 0 is all
-  c.texts_per_image = 1
-  c.batch_size = 256  # image-text pairs
-  c.micro_batches = 1  # in which a batch comes, one after the other, where memory is short
-  c.epochs, c.steps = 1.0, 0  # steps, where not 0, end a run instead
-  c.log_every, c.eval_every, c.save_every, c.keep = 50, 5000, 1000, 2
-  c.eval_batches = 4  # of batch_size pairs at most in an evaluation; 0 is all there are
-  c.threads = 8  # that decode images
-  c.mesh = ConfigDict()
-  c.mesh.data, c.mesh.fsdp = -1, 1  # devices; -1 is all that are left
+  c.seed = Field(0, at_least(0))
+  c.init_from = ''  # a checkpoint, or 'scratch'; what makes one is the task's to say
+  # Of the computation; parameters, statistics, softmax and losses are float32.
+  c.dtype = Field('bfloat16', one_of('float32', 'bfloat16'))
+  c.sampled_pixels = Field(0, at_least(0))  # of each image in training; 0 is all
+  c.texts_per_image = Field(1, at_least(1))
+  c.batch_size = Field(256, at_least(1))  # image-text pairs
+  c.micro_batches = Field(1, at_least(1))  # parts of a batch, one after the other, to save memory
+  c.epochs = Field(1.0, ABOVE_0)
+  c.steps = Field(0, at_least(0))  # where not 0, ends a run instead of `epochs`
+  c.log_every = Field(50, at_least(1))
+  c.eval_every = Field(5000, at_least(1))
+  c.save_every = Field(1000, at_least(1))
+  c.keep = Field(2, at_least(1))  # checkpoints
+  c.eval_batches = Field(4, at_least(0))  # batches of an evaluation in training; 0 is all
+  c.threads = Field(8, at_least(1))  # that decode images
+  c.mesh = ConfigDict()  # numbers of devices; -1 is all that are left
+  c.mesh.data = Field(-1, DEVICES)
+  c.mesh.fsdp = Field(1, DEVICES)
   c.data = ConfigDict()
-  c.data.name, c.data.data_dir = 'scenes', ''  # '' is $TFDS_DATA_DIR, then TFDS's default
+  c.data.name = 'scenes'
+  c.data.data_dir = ''  # '' is $TFDS_DATA_DIR, then TFDS's default
   # Splits, or parts of them: 'train+val[!a,b]' (input/selection.py).
   c.data.train, c.data.validation, c.data.test = 'train', 'val', 'test'
   c.image = ConfigDict()
-  c.image.shorter, c.image.longer = 800, 1333
-  c.image.canvases = ((832, 832), (832, 1088), (832, 1344), (1088, 832), (1344, 832))
-  # ImageNet's, of RGB in 0..1; `convert` writes those of the CNN it takes.
-  c.image.mean, c.image.deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-  c.image.flip = 0.0  # open: share of the images mirrored, where no text says left or right
+  c.image.shorter = Field(800, at_least(1))
+  c.image.longer = Field(1333, at_least(1))
+  c.image.canvases = Field(
+    ((832, 832), (832, 1088), (832, 1344), (1088, 832), (1344, 832)), CANVASES
+  )
+  # ImageNet's, of RGB in 0..1; `convert` replaces them by those of the CNN it reads.
+  c.image.mean = Field((0.485, 0.456, 0.406), tuple_of(3, SHARE))
+  c.image.deviation = Field((0.229, 0.224, 0.225), tuple_of(3, ABOVE_0))
+  c.image.flip = Field(0.0, SHARE)  # open: of images mirrored, if no text says left or right
   c.text = ConfigDict()
   c.text.vocabulary = ''  # BERT's vocab.txt; '' is that of the embedded data
-  c.text.length = 40  # open
+  c.text.length = Field(40, at_least(3))  # open
   c.cnn = ConfigDict()
-  c.cnn.stages, c.cnn.width, c.cnn.groups, c.cnn.group_width = (3, 4, 6, 3), 64, 1, 0
-  c.cnn.stem, c.cnn.total_stride = '7x7', 64
-  c.cnn.batch_norm = ''  # open: '' is 'batch' from scratch, else 'frozen'
+  c.cnn.stages = Field((3, 4, 6, 3), tuple_of(None, WHOLE))  # blocks
+  c.cnn.width = Field(64, at_least(1))
+  c.cnn.groups = Field(1, at_least(1))
+  c.cnn.group_width = Field(0, at_least(0))
+  c.cnn.stem = Field('7x7', one_of('7x7', 'space_to_depth'))
+  c.cnn.total_stride = 64
+  # Open: '' is 'batch' from scratch, else 'frozen'.
+  c.cnn.batch_norm = Field('', one_of('', 'batch', 'frozen'))
   c.cnn.remat = True
   c.transformer = ConfigDict()
-  c.transformer.layers, c.transformer.width, c.transformer.heads = 12, 768, 12
-  c.transformer.mlp_width, c.transformer.max_positions = 3072, 512
-  c.transformer.dropout, c.transformer.remat = 0.1, False
-  c.transformer.init_std = 0.02  # of weights; smaller widths want more, about width ** -0.5
+  c.transformer.layers = Field(12, at_least(1))
+  c.transformer.width = Field(768, at_least(1))
+  c.transformer.heads = Field(12, at_least(1))
+  c.transformer.mlp_width = Field(3072, at_least(1))
+  c.transformer.max_positions = Field(512, at_least(1))
+  c.transformer.dropout = Field(0.1, BELOW_1)
+  c.transformer.remat = False
+  c.transformer.init_std = Field(0.02, ABOVE_0)  # of weights; for small widths about width ** -0.5
   c.optimizer = ConfigDict()
-  c.optimizer.cnn_rule = 'sgd'  # section 4.1; 'muon' from scratch; 'none': it is not tuned
-  c.optimizer.cnn_rate, c.optimizer.cnn_decay = 1e-2, 5e-4
-  c.optimizer.cnn_momentum = 0.9  # open
-  c.optimizer.transformer_rate, c.optimizer.transformer_decay = 1e-4, 1e-2
-  c.optimizer.betas, c.optimizer.epsilon = (0.9, 0.999), 1e-8  # open
-  c.optimizer.cnn_warmup_steps, c.optimizer.transformer_warmup_steps = 0, 0  # open
-  c.optimizer.warmup_epochs = 0.0  # open: where not 0, instead of both
-  c.optimizer.clip_norm = 10.0  # open
-  c.optimizer.decay_epochs, c.optimizer.decay_factor = (), 0.1
+  # Section 4.1; 'muon' is for training from scratch; 'none' leaves the CNN as it is.
+  c.optimizer.cnn_rule = Field('sgd', one_of('sgd', 'muon', 'none'))
+  c.optimizer.cnn_rate = Field(1e-2, at_least(0))
+  c.optimizer.cnn_decay = Field(5e-4, at_least(0))
+  c.optimizer.cnn_momentum = Field(0.9, BELOW_1)  # open
+  c.optimizer.transformer_rate = Field(1e-4, at_least(0))
+  c.optimizer.transformer_decay = Field(1e-2, at_least(0))
+  c.optimizer.betas = Field((0.9, 0.999), tuple_of(2, BELOW_1))  # open
+  c.optimizer.epsilon = Field(1e-8, ABOVE_0)  # open
+  c.optimizer.cnn_warmup_steps = Field(0, at_least(0))  # open
+  c.optimizer.transformer_warmup_steps = Field(0, at_least(0))  # open
+  c.optimizer.warmup_epochs = Field(0.0, at_least(0))  # open; where not 0, replaces both
+  c.optimizer.clip_norm = Field(10.0, at_least(0))  # open
+  c.optimizer.decay_epochs = Field((), ASCENDING)
+  c.optimizer.decay_factor = Field(0.1, ('above 0 and at most 1', lambda x: 0 < x <= 1))
   return c
 
 
 def x101(c: ConfigDict) -> None:
-  """ResNeXt-101 32x8d, between the paper's two."""
+  """Sets ResNeXt-101 32x8d, between the paper's two models."""
   c.cnn.update(stages=(3, 4, 23, 3), groups=32, group_width=8)
 
 
 def x152(c: ConfigDict) -> None:
-  """The paper's larger model: ResNeXt-152 (its group width is open: 32x8d), smaller images."""
+  """Sets the paper's larger model: ResNeXt-152 (group width open: 32x8d) on smaller images."""
   c.cnn.update(stages=(3, 8, 36, 3), groups=32, group_width=8)
   c.image.shorter, c.image.longer = 600, 1000
   c.image.canvases = ((640, 640), (640, 832), (640, 1024), (832, 640), (1024, 640))
@@ -73,9 +146,8 @@ def x152(c: ConfigDict) -> None:
   c.image.deviation = (1 / 255,) * 3
 
 
-def small() -> ConfigDict:
-  """A small Pixel-BERT that learns on scenes, 16 pixels an image."""
-  c = paper()
+def small(c: ConfigDict) -> None:
+  """Sets a small Pixel-BERT that learns on scenes, with 16 pixels an image."""
   c.dtype = 'float32'
   c.log_every, c.eval_every, c.save_every, c.eval_batches = 50, 500, 500, 0
   c.threads = 2
@@ -89,11 +161,10 @@ def small() -> ConfigDict:
   c.optimizer.betas = (0.9, 0.98)
   c.optimizer.cnn_rule, c.optimizer.cnn_momentum = 'muon', 0.95
   c.optimizer.clip_norm = 0.0
-  return c
 
 
 def tiny(c: ConfigDict) -> None:
-  """What tests run: seconds, with everything on, logging each step and saving often."""
+  """Sets what tests run: seconds, with everything on, logging each step and saving often."""
   c.batch_size, c.texts_per_image = 16, 4
   c.log_every, c.eval_every, c.save_every = 1, 10, 5
   c.optimizer.cnn_rule, c.optimizer.cnn_rate, c.optimizer.clip_norm = 'sgd', 1e-2, 1.0

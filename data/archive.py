@@ -1,8 +1,8 @@
-"""The user's raw files, in folders or in zip and tar files, seen alike and never unpacked.
+"""Access to the user's raw files in folders, zip and tar files, without unpacking them.
 
-A path such as `train2014/COCO_train2014_000000000009.jpg` is looked for below the folder
-and each archive in it, and below each of their top folders: so GitHub's archives, whose
-files lie in one leading folder, need no care.
+A path such as `train2014/COCO_train2014_000000000009.jpg` is looked up in the folder, in each
+archive file in it, and in each of their top folders. So the leading folder of GitHub's archives
+does not matter.
 """
 
 import functools
@@ -18,14 +18,14 @@ from typing import Any, BinaryIO, Protocol
 
 from pixelbert_jax import UserError
 
-# Of macOS's archiver: a shadow of each file, of no use.
-SHADOWS = '__MACOSX'
-# Two blocks of zeros.
+# Folder of metadata that macOS adds to zip files.
+MACOS_METADATA = '__MACOSX'
+# Two blocks of zeros mark the end of a tar file.
 TAR_END = bytes(1024)
 
 
 class SourceError(UserError):
-  """The user's files are not as they should be; one line: what, where, how to mend it."""
+  """An error in the user's raw files; one line with the file, the cause and the cure."""
 
 
 class Source(Protocol):
@@ -34,18 +34,18 @@ class Source(Protocol):
   name: str
 
   def top(self) -> list[str]:
-    """The names of its top folders."""
+    """Returns the names of its top folders."""
 
   def is_file(self, path: str) -> bool: ...
 
   def is_dir(self, path: str) -> bool: ...
 
   def open(self, path: str) -> BinaryIO:
-    """A file; FileNotFoundError if it is not there."""
+    """Opens a file; FileNotFoundError if it does not exist."""
 
 
 class Folder:
-  """A folder of the disk."""
+  """A folder on disk."""
 
   def __init__(self, path: pathlib.Path):
     self.name, self._path = os.fspath(path), path
@@ -64,15 +64,15 @@ class Folder:
 
 
 class _Indexed:
-  """An archive file, whose members are known once it is open."""
+  """An archive file, with an index of its members."""
 
   def __init__(self, path: pathlib.Path, members: dict[str, Any]):
     self.name, self._members = os.fspath(path), members
     for name in members:
       if not is_inside(name):
         raise SourceError(
-          f'{path} holds {name!r}, a path that leaves its folder: it is not as published, '
-          'move it away or get it again'
+          f'{path} holds {name!r}, a path that leaves its folder: the file is not as published, '
+          'move it away or download it again'
         )
     self._folders = {os.path.dirname(name) for name in members}
     self._folders |= {
@@ -89,12 +89,12 @@ class _Indexed:
     return path in self._folders
 
   def files(self) -> list[str]:
-    """The paths of its files."""
+    """Returns the paths of its files."""
     return list(self._members)
 
 
 class Zip(_Indexed):
-  """A zip file; threads may read from it at once."""
+  """A zip file; thread-safe."""
 
   def __init__(self, path: pathlib.Path):
     self._zip = zipfile.ZipFile(path)
@@ -108,16 +108,16 @@ class Zip(_Indexed):
 
 
 class Tar(_Indexed):
-  """An uncompressed tar file; threads may read from it at once."""
+  """An uncompressed tar file; thread-safe."""
 
   def __init__(self, path: pathlib.Path):
     with tarfile.open(path, 'r:') as tar:
       members = {m.name.removeprefix('./'): m for m in tar if m.isfile()}
-    # A file that was cut off is read without complaint, but for the mark at the end.
+    # `tarfile` does not detect truncation; only the mark at the end shows it.
     with path.open('rb') as file:
       file.seek(-len(TAR_END), os.SEEK_END)
       if file.read() != TAR_END:
-        raise tarfile.ReadError('it is cut off')
+        raise tarfile.ReadError('it is truncated')
     super().__init__(path, members)
 
   def open(self, path: str) -> BinaryIO:
@@ -133,21 +133,21 @@ KINDS = {'.zip': Zip, '.tar': Tar}
 
 
 def is_inside(path: str) -> bool:
-  """Whether a path stays below the folder that it is relative to, on any system."""
+  """Returns whether a relative path stays below its folder, on any operating system."""
   parts = re.split(r'[/\\]', path)
   return '..' not in parts and parts[0] != '' and not re.match(r'[A-Za-z]:', path)
 
 
 class Archive:
-  """All files below a folder, whether they lie there or in a zip or tar file.
+  """All files below a folder, including those in its zip and tar files.
 
   Attributes:
     path: of the folder; it need not exist.
-    broken: for each archive file there that cannot be opened, what is wrong.
+    broken: an error message for each archive file that cannot be opened.
   """
 
   def __init__(self, path: pathlib.Path):
-    """Opens every archive file; SourceError if one has a member that leaves its folder."""
+    """Opens all archive files; SourceError if one has a member that leaves its folder."""
     self.path, self.broken = path, []
     self.sources: list[Source] = [Folder(path)] if path.is_dir() else []
     for file in sorted(path.glob('*')) if path.is_dir() else ():
@@ -160,18 +160,18 @@ class Archive:
     self._roots = [
       (source, prefix)
       for source in self.sources
-      for prefix in ('', *(f'{top}/' for top in source.top() if top != SHADOWS))
+      for prefix in ('', *(f'{top}/' for top in source.top() if top != MACOS_METADATA))
     ]
 
-  @functools.lru_cache(maxsize=10_000)  # noqa: B019 - one archive a build
+  @functools.lru_cache(maxsize=10_000)  # noqa: B019 - one archive per build
   def _having(self, folder: str) -> list[tuple[Source, str]]:
-    """The roots below which there is such a folder; '' is the root itself."""
+    """Returns the roots that contain a folder; '' is the root itself."""
     return [(s, p) for s, p in self._roots if s.is_dir(f'{p}{folder}'.rstrip('/')) or not folder]
 
   def find(self, path: str) -> str | None:
-    """Where a file or folder lies, by its full name for people; None if it is nowhere."""
-    found = self._find(path)
-    return found and f'{found[0].name}/{found[1]}'
+    """Returns the full name of a file or folder, for messages; None if it does not exist."""
+    located = self._find(path)
+    return located and f'{located[0].name}/{located[1]}'
 
   def _find(self, path: str) -> tuple[Source, str] | None:
     if not is_inside(path):
@@ -186,43 +186,43 @@ class Archive:
 
     Raises:
       SourceError: the path leaves the folder.
-      OSError, zipfile.BadZipFile: it is not there, or cannot be read.
+      OSError, zipfile.BadZipFile: the file does not exist, or cannot be read.
     """
-    found = self._find(path)
-    if found is None:
+    located = self._find(path)
+    if located is None:
       raise FileNotFoundError(f'{path} is not in {self.path}')
-    return found[0].open(found[1])
+    return located[0].open(located[1])
 
   def read(self, path: str) -> bytes:
-    """The bytes of a file; raises as `open` does."""
+    """Reads the bytes of a file; raises the errors of `open`."""
     with self.open(path) as file:
       return file.read()
 
   def text(self, path: str) -> bytes:
-    """The bytes of a file that must be there; SourceError if it cannot be read."""
+    """Reads the bytes of a required file; SourceError if it cannot be read."""
     try:
       return self.read(path)
     except (OSError, zipfile.BadZipFile, EOFError) as error:
       raise self.unreadable(path, error) from error
 
   def unreadable(self, path: str, error: Exception | str, where: str = '') -> SourceError:
-    """The error that a file, or a place in it, is not as published."""
-    place = f'{self.find(path)} {where}'.rstrip()
-    what = f'{error!r}' if isinstance(error, LookupError | TypeError | AttributeError) else error
-    return SourceError(f'{place} cannot be read ({what}): copy it again')
+    """Returns the error for a file, or a part `where` of it, that is not as published."""
+    location = f'{self.find(path)} {where}'.rstrip()
+    cause = f'{error!r}' if isinstance(error, LookupError | TypeError | AttributeError) else error
+    return SourceError(f'{location} cannot be read ({cause}): copy it again')
 
   def json(self, path: str, kind: type = dict) -> Any:
-    """A JSON file, of an object or a list; SourceError if it is none."""
+    """Reads a JSON file whose value has type `kind`; SourceError otherwise."""
     try:
       value = json.loads(self.text(path))
     except ValueError as error:
       raise self.unreadable(path, error) from error
     if not isinstance(value, kind):
-      raise self.unreadable(path, f'it holds no {kind.__name__}')
+      raise self.unreadable(path, f'expected a {kind.__name__}, got {type(value).__name__}')
     return value
 
   def json_lines(self, path: str) -> Iterator[tuple[int, dict]]:
-    """The objects of a file of JSON lines, with the numbers of their lines."""
+    """Yields the line number and object of each line of a JSON lines file."""
     for number, line in enumerate(self.text(path).splitlines(), 1):
       if line.strip():
         try:
@@ -232,11 +232,11 @@ class Archive:
         yield number, value
 
   def json_items(self, path: str, key: str | None = None) -> Iterator[Any]:
-    """The objects of a JSON list, one by one, for files that would fill the memory.
+    """Yields the objects of a JSON list one by one, for files too large for memory.
 
     Args:
       path: of the file.
-      key: of the object whose value is the list; None where the file is the list.
+      key: key of the list in the file's object; None if the file is the list itself.
     """
     try:
       with self.open(path) as file, io.TextIOWrapper(file, 'utf-8') as text:
@@ -246,34 +246,34 @@ class Archive:
 
 
 def _items(file: io.TextIOBase, key: str | None, chunk: int = 1 << 20) -> Iterator[Any]:
-  """The objects of a list in a stream of JSON; ValueError where it is none or ends early."""
+  """Yields the objects of a list in a JSON stream; ValueError if it is malformed or truncated."""
   start = re.compile(r'\s*\[' if key is None else rf'"{re.escape(key)}"\s*:\s*\[')
   decode = json.JSONDecoder().raw_decode
   text, at = file.read(chunk), 0
-  # Within a string of JSON the quotes of `start` would stand behind backslashes.
-  while not (found := start.match(text) if key is None else start.search(text)):
+  # `start` matches no part of a JSON string: quotes inside strings follow backslashes.
+  while not (opening := start.match(text) if key is None else start.search(text)):
     more = file.read(chunk)
     if not more:
       raise ValueError(f'it has no list{(key and f" {key!r}") or ""}')
     text += more
-  at = found.end()
+  at = opening.end()
   while True:
     at = re.compile(r'[\s,]*').match(text, at).end()
     if text[at : at + 1] == ']':
       return
     if text[at : at + 1] not in ('', '{'):
-      raise ValueError(f'no object, but {text[at : at + 20]!r}')
+      raise ValueError(f'expected an object, got {text[at : at + 20]!r}')
     try:
       value, at = decode(text, at)
     except ValueError as error:
       more = file.read(chunk)
       if not more:
-        raise ValueError('it ends within the list, or an item of it is no JSON') from error
+        raise ValueError('it ends within the list, or an item is not JSON') from error
       text, at = text[at:] + more, 0
     else:
       yield value
 
 
 def first(archive: Archive, paths: Sequence[str]) -> str | None:
-  """The first of several paths that is there."""
+  """Returns the first of several paths that exists, or None."""
   return next((path for path in paths if archive.find(path)), None)

@@ -47,20 +47,20 @@ def build(
   allow_bad: float = MOST_BAD,
   tables: Tables = None,
 ) -> TfdsBuilder:
-  """Prepares a dataset unless it is there already, and returns its builder.
+  """Builds a dataset unless it exists already, and returns its builder.
 
-  Several processes may call it at once on one disk: the first builds, the others wait.
+  Several processes may call this concurrently on one disk: the first builds, the others wait.
 
   Args:
-    name: a key of BUILDERS, with `/config` where it has any ('scenes/hard').
+    name: a key of BUILDERS, with `/config` if it has configurations ('scenes/hard').
     data_dir: TFDS's folder of datasets; defaults to $TFDS_DATA_DIR, ~/tensorflow_datasets.
-    manual_dir: where the user put the raw files; defaults to `<data_dir>/downloads/manual`.
-    splits: the splits that must be in it; with none, those that the raw files hold.
-    allow_bad: the share of the images that may be unreadable.
-    tables: what 'folder' is made of, see `data/folder`.
+    manual_dir: the user's folder of raw files; defaults to `<data_dir>/downloads/manual`.
+    splits: the splits that must be built; by default, those that the raw files contain.
+    allow_bad: the share of images that may be unreadable.
+    tables: CSV files and shares of the dataset 'folder', see `data/folder`.
 
   Raises:
-    DatasetError: nothing that was there before is changed.
+    DatasetError: the dataset cannot be built; existing files are unchanged.
   """
   builder = find_builder(name, data_dir)
   if tables and name.partition('/')[0] != 'folder':
@@ -82,21 +82,21 @@ def build(
     raise _unwritable(builder, error) from error
   dataset = open_dataset(name, data_dir)
   for split in splits:
-    dataset[split]  # Raises where an earlier build left it out.
+    dataset[split]  # Raises if an earlier build omitted it.
   return builder
 
 
 def _request(
   builder: CorpusBuilder, manual_dir: Path | None, splits: Names, allow_bad: float, tables: Tables
 ) -> Request:
-  """What to build a corpus from."""
+  """Returns the request for building a corpus."""
   manual = manual_dir or pathlib.Path(builder.data_dir_root, 'downloads/manual')
   archive = Archive(pathlib.Path(manual).expanduser().absolute())
   return Request(archive, tuple(splits), allow_bad, tables or {})
 
 
 def _refuse_other(builder: CorpusBuilder, name: str) -> None:
-  """DatasetError if a dataset was built from other files than it is now asked to."""
+  """Raises DatasetError if a dataset was built from other files than now requested."""
   if builder.info.metadata['fingerprint'] != builder.fingerprint():
     raise DatasetError(
       f'{name} in {builder.data_dir} was built from other tables, shares or tar files: delete '
@@ -105,14 +105,14 @@ def _refuse_other(builder: CorpusBuilder, name: str) -> None:
 
 
 def _prepare(builder: TfdsBuilder) -> None:
-  """Writes the records. TFDS does so in an `incomplete.` folder that it renames at the end."""
+  """Writes the records; TFDS uses an `incomplete.` folder that it renames at the end."""
   path = pathlib.Path(builder.data_dir)
   if path.exists():
     if not builder.info.splits:
-      raise damaged(builder, 'it names no splits')
+      raise damaged(builder, 'it lists no splits')
     return
   for leftover in path.parent.glob(f'incomplete.*_{path.name}'):
-    shutil.rmtree(leftover)  # Of a killed build: the lock says that none is running.
+    shutil.rmtree(leftover)  # Left by a killed build: the lock shows that none is running.
   config = tfds.download.DownloadConfig(try_download_gcs=False)
   with quiet():
     try:
@@ -125,13 +125,13 @@ def _prepare(builder: TfdsBuilder) -> None:
 
 def _unwritable(builder: TfdsBuilder, error: Exception) -> DatasetError:
   return DatasetError(
-    f'{builder.name} cannot be built in {builder.data_dir} ({error}): make room there, or name '
+    f'{builder.name} cannot be built in {builder.data_dir} ({error}): make room there, or give '
     'another folder with --data_dir'
   )
 
 
 def _write_sidecars(builder: TfdsBuilder) -> None:
-  """Reads the records back, in their order, for every split without a whole sidecar."""
+  """Writes the sidecar of every split without a complete one, by reading its records in order."""
   for split in builder.info.splits:
     if open_sidecar(builder, split) is None:
       records = tqdm(open_source(builder, split), f'{split} sidecar', unit=' images', leave=False)
@@ -163,7 +163,7 @@ def command(
 ) -> int:
   """Builds the named datasets, prints a table of each, and returns the exit code.
 
-  `options` are those of `build`, and `debug`: raise what would be told in a line.
+  `options` are those of `build`, and `debug`: raise errors instead of printing one line.
   """
   debug = options.pop('debug', False)
 
@@ -183,7 +183,7 @@ def command(
 
 
 def flagged(argv: Sequence[str]) -> int:
-  """`command`, of flags."""
+  """Parses flags and runs `command`."""
   parser = commandline.Parser('data.build', 'Builds datasets: raw files to records, once.')
   known = ', '.join(sorted(BUILDERS))
   parser.add_argument('names', nargs='*', metavar='NAME', help=f'{known}; some have NAME/CONFIG')
@@ -215,7 +215,7 @@ def _names(text: str) -> list[str]:
 
 
 def main(argv: Sequence[str]) -> int:
-  """The command, its errors one line."""
+  """Runs the command; returns the exit code. Errors are printed in one line."""
   return commandline.answer(functools.partial(flagged, argv), '--debug' in argv)
 
 

@@ -1,4 +1,4 @@
-"""The datasets that can be built, by name, and those that are, opened."""
+"""The table of datasets by name, and access to those that are built."""
 
 import os
 import pathlib
@@ -37,7 +37,7 @@ def open_dataset(name: str, data_dir: Path | None = None) -> Dataset:
   """Opens a built dataset by its name.
 
   Raises:
-    DatasetError: it is not built, or not whole; the message has the command that builds it.
+    DatasetError: it is not built, or not completely; the message has the command that builds it.
   """
   builder = find_builder(name, data_dir)
   if not is_built(builder):
@@ -59,16 +59,16 @@ def find_builder(name: str, data_dir: Path | None) -> TfdsBuilder:
   """
   base, _, config = name.partition('/')
   if base not in BUILDERS:
-    raise DatasetError(f'no dataset {name!r}: there are {", ".join(sorted(BUILDERS))}')
+    raise DatasetError(f'no dataset {name!r}: known are {", ".join(sorted(BUILDERS))}')
   cls = BUILDERS[base]
   if getattr(cls, 'ANY_CONFIG', False) and re.fullmatch('[A-Za-z0-9_-]+', config):
     config = tfds.core.BuilderConfig(name=config)
   elif '/' in name and config not in cls.builder_configs:
     known = ', '.join(f'{base}/{c}' for c in cls.builder_configs) or base
-    raise DatasetError(f'no dataset {name!r}: there is {known}')
+    raise DatasetError(f'no dataset {name!r}: known are {known}')
   root = data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
   if '://' in os.fspath(root):
-    # ArrayRecord would find no records there, without a word.
+    # ArrayRecord would silently find no records there.
     raise DatasetError(f'{root} is a bucket: mount it (gcsfuse) or copy it to a disk, see DATA.md')
   root = pathlib.Path(root).expanduser().absolute()
   return cls(data_dir=root, config=config or None, file_format='array_record')

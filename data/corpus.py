@@ -1,7 +1,7 @@
-"""What builders of published corpora share: raw files -> checked images with their texts.
+"""Base class of the builders of published corpora: raw files -> checked images with their texts.
 
-A builder says which files it needs and which entries they make; here the images are read,
-decoded once by all cores to see that they can be, counted, and written as they were.
+A builder lists the files it needs and makes entries from them. This module reads the images,
+checks on all cores that they decode, counts them, and writes their original bytes.
 """
 
 import collections
@@ -26,25 +26,25 @@ from data.entry import TEXTS, Entry, Need, Request, Tally
 from pixelbert_jax.input.rows import Caption, Question, Row, Statement
 from pixelbert_jax.input.sidecar import Sidecar
 
-# Records of a shard: TFDS holds a shard in memory while it writes it.
+# Records per shard; TFDS keeps a shard in memory while writing it.
 SHARD = 512
 
 
 class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
-  """Builds a corpus out of the user's files. Records keep the order of the entries.
+  """A TFDS builder of a corpus from the user's files; records keep the order of the entries.
 
-  (TFDS's other builders sort what they write: beyond a gigabyte, with TensorFlow's files.)
+  TFDS's other builders sort records, and need TensorFlow to do so beyond a gigabyte.
 
-  Subclasses set what follows and give `entries`.
+  Subclasses set the attributes below and implement `entries`.
 
   Attributes:
     NEEDS: the files of each split.
-    PUBLISHED: how many images, captions, ... each split has.
-    SLOTS: the images of a record.
-    TEXTS: which of the texts a record has.
+    PUBLISHED: the published number of images, captions, ... of each split.
+    SLOTS: the names of the images of a record.
+    TEXTS: the kinds of text of a record.
     EXTRA: further features of a record.
-    MOST_MISSING: the share of images that may be missing, where some are known to be.
-    request: set by data.build before anything is built.
+    MOST_MISSING: the share of images that may be missing, for corpora that are known to lack some.
+    request: set by data.build before building.
   """
 
   NEEDS: Mapping[str, Sequence[Need]] = {}
@@ -58,15 +58,15 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
   request: Request
 
   def entries(self, split: str, tally: Tally) -> list[Entry]:
-    """The entries of a split, all of them counted in `tally`; SourceError for bad files."""
+    """Returns the entries of a split and counts all in `tally`; SourceError for bad files."""
     raise NotImplementedError
 
   def fingerprint(self) -> str:
-    """What else than its name decides what a dataset holds, if anything does."""
+    """Returns a digest of the inputs that the name of the dataset does not determine."""
     return ''
 
   def remarks(self, sidecars: Mapping[str, Sidecar]) -> list[str]:
-    """What else to tell of the dataset as built."""
+    """Returns further lines for the report on the built dataset."""
     return []
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -96,31 +96,31 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     self.info.metadata['tally'] = {s: dataclasses.asdict(t) for s, t in self.tallies.items()}
 
   def _splits_to_build(self) -> list[str]:
-    """The splits whose files are there; says on stderr what is missing of the others."""
+    """Returns the splits whose files exist; prints missing files of the others to stderr."""
     archive, wanted = self.request.archive, self.request.splits or tuple(self.NEEDS)
     unknown = [split for split in wanted if split not in self.NEEDS]
     if unknown:
       raise SourceError(f'{self.name} has no split {unknown[0]!r}: it has {", ".join(self.NEEDS)}')
-    lacking: dict[Need, list[str]] = {}
+    missing: dict[Need, list[str]] = {}
     for split in wanted:
       for need in self.NEEDS[split]:
         if first(archive, need.paths) is None:
-          lacking.setdefault(need, []).append(split)
-    without = set().union(*lacking.values())
-    found = [split for split in self.NEEDS if split in wanted and split not in without]
-    if lacking:
+          missing.setdefault(need, []).append(split)
+    incomplete = set().union(*missing.values())
+    complete = [split for split in self.NEEDS if split in wanted and split not in incomplete]
+    if missing:
       print(f'{self.name}: not in {archive.path}, nor in a zip or tar file there:', file=sys.stderr)
-      for need, splits in lacking.items():
+      for need, splits in missing.items():
         size = f' ({need.size})' if need.size else ''
         print(f'  {need.paths[0]}, for {", ".join(splits)}: {need.source}{size}', file=sys.stderr)
-      # What cannot be opened may be what is missing: say so, rather than leave it out.
+      # An archive that cannot be opened may contain the missing files: an error, not an omission.
       if archive.broken:
         raise SourceError(f'{"; ".join(archive.broken)}: copy it again, or move it away')
-      if self.request.splits or not found:
-        raise self._missing(list(lacking))
-      left = [split for split in self.NEEDS if split in without]
-      print(f'  building without {", ".join(left)}', file=sys.stderr)
-    return found
+      if self.request.splits or not complete:
+        raise self._missing(list(missing))
+      omitted = [split for split in self.NEEDS if split in incomplete]
+      print(f'  building without {", ".join(omitted)}', file=sys.stderr)
+    return complete
 
   def _missing(self, needs: Sequence[Need]) -> SourceError:
     archive = self.request.archive
@@ -133,7 +133,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
       )
     return SourceError(
       f'{files} not found in {archive.path} or in a zip there: get it from {sources} '
-      'and name its folder with --manual_dir'
+      'and give its folder with --manual_dir'
     )
 
   def _shards(self, split: str) -> list[Callable[[], Iterator]]:
@@ -148,74 +148,74 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def shard(size: int | None) -> Callable[[], Iterator]:
       return lambda: (item for item in itertools.islice(records, size) if item)
 
-    # The last takes what is left, so that the stream comes to its own end.
+    # The last shard takes all that is left, so that the generator runs to its end.
     return [shard(size) for size in [*np.diff(bounds)[:-1].tolist(), None]]
 
   def _records(
     self, split: str, entries: Sequence[Entry]
   ) -> Iterator[tuple[int, dict[str, Any]] | None]:
-    """Yields (number, record), or None where an image cannot be used."""
+    """Yields (number, record), or None if an image of the entry cannot be used."""
     tally, cores = self.tallies[split], os.cpu_count() or 1
     bar = tqdm(total=len(entries), desc=f'{self.name} {split}', unit=' records', leave=False)
     with concurrent.futures.ThreadPoolExecutor(cores) as pool, bar:
-      for number, (entry, found) in enumerate(_ahead(pool, self._load, entries, 8 * cores)):
+      for number, (entry, loaded) in enumerate(_ahead(pool, self._load, entries, 8 * cores)):
         bar.update()
-        if _usable(entry, found, tally):
-          yield number, self._record(entry, found)
+        if _usable(entry, loaded, tally):
+          yield number, self._record(entry, loaded)
         else:
           yield None
 
   def _load(self, entry: Entry) -> tuple[Entry, list[images.Checked | Exception]]:
-    found: list[images.Checked | Exception] = []
+    loaded: list[images.Checked | Exception] = []
     for _, path in entry.images:
       try:
-        found.append(images.check(self.request.archive.read(path)))
+        loaded.append(images.check(self.request.archive.read(path)))
       except SourceError:
         raise
-      except Exception as error:  # the file's or its archive's, of any kind
-        found.append(error)
-    return entry, found
+      except Exception as error:  # Bad files and archives raise almost anything.
+        loaded.append(error)
+    return entry, loaded
 
-  def _record(self, entry: Entry, found: Sequence[images.Checked]) -> dict[str, Any]:
+  def _record(self, entry: Entry, loaded: Sequence[images.Checked]) -> dict[str, Any]:
     record: dict[str, Any] = dict(entry.extra)
-    for slot, (image_id, _), checked in zip(self.SLOTS, entry.images, found, strict=True):
-      record[slot] = io.BytesIO(checked.encoded)
+    for slot, (image_id, _), image in zip(self.SLOTS, entry.images, loaded, strict=True):
+      record[slot] = io.BytesIO(image.encoded)
       record[f'{slot}_id'] = image_id
-      record[f'{slot}_size'] = np.array(checked.size, np.int32)
+      record[f'{slot}_size'] = np.array(image.size, np.int32)
     for kind in self.TEXTS:
       record[kind] = [_encode(text) for text in getattr(entry, kind)]
     return record
 
   def _refuse_bad(self) -> None:
-    """SourceError where too many images cannot be used."""
+    """Raises SourceError if too many images cannot be used."""
     for split, tally in self.tallies.items():
       missing_is_bad = len(tally.missing) > self.MOST_MISSING * tally.read['images']
       bad = {i: 'missing' for i in tally.missing if missing_is_bad} | tally.bad
       total = tally.read['images'] - sum(map(len, tally.left_out.values()))
       if len(bad) > self.request.allow_bad * total:
-        some = '; '.join(f'{name} ({why})' for name, why in list(bad.items())[:3])
-        enough = math.ceil(1e4 * len(bad) / total) / 1e4
+        examples = '; '.join(f'{name} ({reason})' for name, reason in list(bad.items())[:3])
+        share = math.ceil(1e4 * len(bad) / total) / 1e4
         raise SourceError(
           f'{self.name} {split}: {len(bad)} of {total} images in {self.request.archive.path} '
-          f'cannot be read: copy them again, or allow it (--allow_bad={enough:g}'
-          f' or more). First: {some}'
+          f'cannot be read: copy them again, or allow it (--allow_bad={share:g}'
+          f' or more). First: {examples}'
         )
 
   @classmethod
   def sidecar_rows(cls, example: Mapping[str, Any]) -> list[Row]:
-    """What the sidecar keeps of a record that was read with its images still encoded."""
+    """Returns the sidecar's rows of a record that was read with encoded images."""
     texts = {kind: _decode(example[kind], TEXTS[kind]) for kind in cls.TEXTS}
     rows = []
     for slot in cls.SLOTS:
       height, width = map(int, example[f'{slot}_size'])
-      # A pair's texts are kept with its first image.
+      # The texts of a pair belong to its first image.
       rows.append(Row(example[f'{slot}_id'].decode(), height, width, **({} if rows else texts)))
     return rows
 
 
-def _usable(entry: Entry, found: Sequence[images.Checked | Exception], tally: Tally) -> bool:
-  """Whether all images of an entry can be used; counts those that cannot."""
-  for (image_id, path), result in zip(entry.images, found, strict=True):
+def _usable(entry: Entry, loaded: Sequence[images.Checked | Exception], tally: Tally) -> bool:
+  """Returns whether all images of an entry can be used; counts those that cannot."""
+  for (image_id, path), result in zip(entry.images, loaded, strict=True):
     if isinstance(result, images.Checked):
       tally.mislabelled += images.is_mislabelled(path, result.format)
     elif isinstance(result, FileNotFoundError):
@@ -223,29 +223,29 @@ def _usable(entry: Entry, found: Sequence[images.Checked | Exception], tally: Ta
     else:
       known = isinstance(result, images.BadImage)
       tally.bad[image_id] = str(result) if known else f'{type(result).__name__}: {result}'
-  return all(isinstance(result, images.Checked) for result in found)
+  return all(isinstance(result, images.Checked) for result in loaded)
 
 
 def _ahead(
-  pool: concurrent.futures.Executor, function: Callable, items: Iterable, most: int
+  pool: concurrent.futures.Executor, function: Callable, items: Iterable, limit: int
 ) -> Iterator:
-  """`map` in order, at most so many results ahead."""
+  """Maps `function` in a pool, in order; computes at most `limit` results ahead."""
   waiting: collections.deque[concurrent.futures.Future] = collections.deque()
   for item in items:
     waiting.append(pool.submit(function, item))
-    if len(waiting) >= most:
+    if len(waiting) >= limit:
       yield waiting.popleft().result()
   while waiting:
     yield waiting.popleft().result()
 
 
-# Records hold numbers, booleans and texts; lists of them as JSON.
+# Records contain numbers, booleans and texts; lists are stored as JSON.
 _TYPES = {int: np.int64, bool: np.bool_, str: tfds.features.Text()}
-_UNKEPT = ('claim', 'kinds', 'rivals')  # only scenes know them
+_SCENES_ONLY = ('claim', 'kinds', 'rivals')
 
 
 def _fields(cls: type) -> list[dataclasses.Field]:
-  return [field for field in dataclasses.fields(cls) if field.name not in _UNKEPT]
+  return [field for field in dataclasses.fields(cls) if field.name not in _SCENES_ONLY]
 
 
 def _features(cls: type) -> dict[str, Any]:
@@ -261,10 +261,10 @@ def _encode(text: Caption | Question | Statement) -> dict[str, Any]:
 
 
 def _decode(columns: Mapping[str, Sequence], cls: type) -> list:
-  """The texts of a record as read back, where each field is a column."""
+  """Returns the texts of a record as read, where each field is a column."""
   fields = _fields(cls)
-  how = {int: int, bool: bool, str: bytes.decode}
-  readers = [how.get(field.type, json.loads) for field in fields]
+  by_type = {int: int, bool: bool, str: bytes.decode}
+  readers = [by_type.get(field.type, json.loads) for field in fields]
   rows = zip(*(columns[field.name] for field in fields), strict=True)
   return [
     cls(**{f.name: read(v) for f, read, v in zip(fields, readers, row, strict=True)})

@@ -1,4 +1,4 @@
-"""What the raw files of a corpus come to: the entries of a split, and the count of them."""
+"""Entries of a split, made from the raw files of a corpus, and their counts."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,19 +7,19 @@ from typing import Any
 from data.archive import Archive
 from pixelbert_jax.input.rows import Caption, Question, Statement
 
-# A few bad files are a bad copy's noise; more would move the scores.
+# The default of --allow_bad: so few bad files do not change scores noticeably.
 MOST_BAD = 0.005
 TEXTS = {'captions': Caption, 'questions': Question, 'statements': Statement}
 
 
 @dataclasses.dataclass(frozen=True)
 class Need:
-  """A file or folder that a split is made of.
+  """A file or folder that a split needs.
 
   Attributes:
-    paths: where it may lie; the first that is there counts.
+    paths: possible paths; the first that exists is used.
     source: where to get it.
-    size: how large that is, as published.
+    size: of the published file.
   """
 
   paths: tuple[str, ...]
@@ -29,7 +29,7 @@ class Need:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-  """A record to be: (id, path) of its images, one a slot, and all that is said of them."""
+  """The source of a record: (id, path) of the image of each slot, and all texts."""
 
   images: tuple[tuple[str, str], ...]
   captions: Sequence[Caption] = ()
@@ -40,13 +40,13 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """What the user asks for.
+  """The user's request for building a corpus.
 
   Attributes:
     archive: the raw files.
-    splits: that must be built; with none, those whose files are there.
-    allow_bad: the share of the images that may be unreadable.
-    tables: for the user's own folder, its CSV files and shares by the names of their flags.
+    splits: the splits that must be built; if empty, those whose files exist.
+    allow_bad: the share of images that may be unreadable.
+    tables: for the dataset 'folder', its CSV files and shares by the names of their flags.
   """
 
   archive: Archive
@@ -57,15 +57,15 @@ class Request:
 
 @dataclasses.dataclass
 class Tally:
-  """What became of the raw files of a split.
+  """The counts of a split's raw files.
 
   Attributes:
-    read: how many images, captions, ... and members of each subset the files speak of.
-    left_out: image ids on purpose, by reason.
-    bad: why an image cannot be used, by its id.
-    missing: ids of images that are not there.
-    mislabelled: images whose file name says another format.
-    notes: what else to tell.
+    read: number of images, captions, ... and members of each subset that the files list.
+    left_out: ids of images that are omitted on purpose, by reason.
+    bad: the reason why an image cannot be used, by its id.
+    missing: ids of images that do not exist.
+    mislabelled: number of images whose file name has the extension of another format.
+    notes: further lines of the report.
   """
 
   read: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -76,16 +76,16 @@ class Tally:
   notes: list[str] = dataclasses.field(default_factory=list)
 
   def leave_out(self, reason: str, image_id: str) -> None:
-    """Counts an image that is left out on purpose."""
+    """Counts an image that is omitted on purpose."""
     self.left_out.setdefault(reason, []).append(image_id)
 
   def count(self, entry: Entry) -> None:
-    """Counts what the raw files say, before anything is left out."""
+    """Counts the images and texts of an entry, before any are omitted."""
     self._add('images', len(entry.images))
     for kind in TEXTS:
       for text in getattr(entry, kind):
         self._add(kind)
-        if text.subset and kind != 'captions':  # NLVR has a hundred directories.
+        if text.subset and kind != 'captions':  # The subsets of NLVR are a hundred directories.
           self._add(text.subset)
 
   def _add(self, name: str, number: int = 1) -> None:

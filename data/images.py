@@ -1,4 +1,4 @@
-"""Checks that an image file can be read by the end."""
+"""Checks that an image file decodes completely."""
 
 import dataclasses
 import io
@@ -16,7 +16,7 @@ class BadImage(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Checked:
-  """An image file that decodes; `size` is (height, width), `format` what it really is."""
+  """An image file that decodes; `size` is (height, width), `format` the one of its content."""
 
   encoded: bytes
   size: tuple[int, int]
@@ -24,26 +24,26 @@ class Checked:
 
 
 def check(encoded: bytes) -> Checked:
-  """Decodes every pixel of an image file, and so finds what is cut off or altered.
+  """Decodes all of an image file, which detects truncated and damaged files.
 
   Raises:
-    BadImage: it does not decode, or had better not.
+    BadImage: the file does not decode, or must not be decoded (size, format).
   """
   if not encoded:
     raise BadImage('zero bytes')
   try:
-    size = file_size(encoded)  # first: what is refused is not decoded
+    size = file_size(encoded)  # Refuses files that must not be decoded.
     with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
       image.load()
-      # MPO is a JPEG with more of them behind.
+      # MPO is a JPEG followed by further ones.
       form = 'JPEG' if image.format == 'MPO' else image.format
     return Checked(encoded, size, form)
   except ImageError as error:
     raise BadImage(str(error).removeprefix('image: ')) from error
-  except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+  except Exception as error:  # Decoders raise OSError, SyntaxError, ValueError, struct.error, ...
     raise BadImage(f'{type(error).__name__}: {error}') from error
 
 
 def is_mislabelled(path: str, form: str) -> bool:
-  """Whether a file's name says that it is of another format."""
+  """Returns whether the extension of a file's name is that of another format."""
   return SUFFIXES.get(path.rpartition('.')[2].lower(), form) != form

@@ -1,16 +1,16 @@
-"""What a build has to say at its end: the table, what was left out, and what differs."""
+"""Report of a build: a table of counts, omitted images, and differences from published counts."""
 
 import tensorflow_datasets as tfds
 
 from data.entry import TEXTS, Tally
 from pixelbert_jax.input.sidecar import Sidecar
 
-# Names that a list on the screen shows; all are in the dataset's metadata.json.
+# Names shown of a list; all are in the dataset's metadata.json.
 SHOWN = 10
 
 
 def report(builder: tfds.core.DatasetBuilder, sidecars: dict[str, Sidecar], seconds: float) -> str:
-  """The table and all remarks; `seconds` is 0 for what was built before."""
+  """Formats the table and all remarks; `seconds` is 0 for a dataset that was built before."""
   tallies = {s: Tally(**t) for s, t in (builder.info.metadata or {}).get('tally', {}).items()}
   published = getattr(builder, 'PUBLISHED', {})
   lines = _table(builder, sidecars, tallies, seconds)
@@ -19,9 +19,9 @@ def report(builder: tfds.core.DatasetBuilder, sidecars: dict[str, Sidecar], seco
     lines += _differences(split, tally, published.get(split, {}))
   if hasattr(builder, 'remarks'):
     lines += [f'  {line}' for line in builder.remarks(sidecars)]
-  lacking = [split for split in getattr(builder, 'NEEDS', {}) if split not in sidecars]
-  if lacking:
-    lines.append(f'  not built: {", ".join(lacking)}')
+  missing = [split for split in getattr(builder, 'NEEDS', {}) if split not in sidecars]
+  if missing:
+    lines.append(f'  not built: {", ".join(missing)}')
   return '\n'.join(lines)
 
 
@@ -31,13 +31,13 @@ def _table(
   tallies: dict[str, Tally],
   seconds: float,
 ) -> list[str]:
-  """One line a split and one for all; bytes are those of the records."""
+  """Formats one line per split and one of totals; bytes are those of the records."""
   rows = []
   for split, sidecar in sidecars.items():
     texts = (len(sidecar.text), len(sidecar.questions), len(sidecar.statements))
-    out = _images_out(tallies[split]) if split in tallies else 0
+    omitted = _omitted(tallies[split]) if split in tallies else 0
     size = builder.info.splits[split].num_bytes
-    rows.append([len(sidecar.image_id), *texts, out, size])
+    rows.append([len(sidecar.image_id), *texts, omitted, size])
   names = ['images', *TEXTS, 'left out', 'bytes']
   totals = [sum(column) for column in zip(*rows, strict=True)]
   kept = [i for i, (name, n) in enumerate(zip(names, totals, strict=True)) if n or name == 'images']
@@ -55,12 +55,12 @@ def _table(
   return lines
 
 
-def _images_out(tally: Tally) -> int:
+def _omitted(tally: Tally) -> int:
   return len(tally.bad) + len(tally.missing) + sum(map(len, tally.left_out.values()))
 
 
 def _remarks(split: str, tally: Tally) -> list[str]:
-  """What was left out of a split and why, and what else is to be told."""
+  """Lists the omitted images of a split by reason, and notes."""
   total = f'of {tally.read["images"]:,} images'
   lines = [f'{len(ids):,} {total} left out: {reason}' for reason, ids in tally.left_out.items()]
   if tally.missing:
@@ -69,7 +69,7 @@ def _remarks(split: str, tally: Tally) -> list[str]:
     bad = [f'{name} ({why})' for name, why in tally.bad.items()]
     lines.append(f'{len(bad):,} {total} left out, unreadable: {_some(bad)}')
   if tally.mislabelled:
-    lines.append(f'{tally.mislabelled:,} {total} of another format than their name says, and kept')
+    lines.append(f'{tally.mislabelled:,} {total} kept, whose extension is of another format')
   subsets = {n: k for n, k in tally.read.items() if n != 'images' and n not in TEXTS}
   lines += [f'{count:,} in {name}' for name, count in subsets.items()]
   return [f'  {split}: {line}' for line in lines + tally.notes]
@@ -81,9 +81,9 @@ def _some(names: list[str]) -> str:
 
 
 def _differences(split: str, tally: Tally, published: dict[str, int]) -> list[str]:
-  """What the raw files have more or less of than was published."""
+  """Lists counts of the raw files that differ from the published ones."""
   return [
-    f'  warning: {split} has {tally.read.get(name, 0):,} {name} in its files, published are {n:,}'
+    f'  warning: {split} has {tally.read.get(name, 0):,} {name} in its files, {n:,} were published'
     for name, n in published.items()
     if tally.read.get(name, 0) != n
   ]

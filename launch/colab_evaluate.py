@@ -26,7 +26,7 @@
 
 # %%
 REPOSITORY = 'https://github.com/pixelbert/pixelbert_jax'  # @param {type:"string"}
-TAG = 'v0.1.0'  # @param {type:"string"}
+VERSION = 'main'  # @param {type:"string"}
 # The whole path of the workdir of a run of configs/vqa.py, such as one on a mounted drive; or ''.
 CHECKPOINT = ''  # @param {type:"string"}
 # ':test' trains for seconds, to see that all works; its answers are guesses.
@@ -42,7 +42,7 @@ import shutil
 
 # A second run of this cell is in the checkout already.
 CHECKOUT = os.path.abspath('.' if os.path.isdir('configs') else 'pixelbert_jax')
-# !test -d {CHECKOUT} || git clone --quiet -c advice.detachedHead=false --depth=1 --branch={TAG} {REPOSITORY} {CHECKOUT}
+# !test -d {CHECKOUT} || git clone --quiet -c advice.detachedHead=false --depth=1 --branch={VERSION} {REPOSITORY} {CHECKOUT}
 # %cd {CHECKOUT}
 chips = glob.glob('/dev/accel*') + glob.glob('/dev/vfio/*')
 EXTRA = '[cuda]' if shutil.which('nvidia-smi') else '[tpu]' if chips else ''

@@ -1,7 +1,10 @@
 """A configuration from the command line: loaded, overridden, and checked before anything long.
 
 `--config=FILE[:VARIANT]` names a file with `get_config(variant)`; `--config.a.b=value` changes a
-field of it. Every mistake is one line that names the field, and the nearest one if there is none.
+field. Every mistake is one line that names the field, and the nearest one if it does not exist.
+
+A configuration is a ConfigDict. A field whose values are limited is defined with its rule,
+`c.seed = Field(0, at_least(0))`, and is then read and set like any other.
 """
 
 import ast
@@ -12,36 +15,38 @@ import runpy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from pixelbert_jax import UserError
 
+EXPECTED = {int: 'a whole number', float: 'a number', bool: 'true or false', tuple: 'a tuple'}
+
 
 class ConfigurationError(UserError):
-  """A configuration that cannot be; one line: which field, what is wrong, what would be right."""
+  """A configuration that cannot be used; one line: the field, its fault, what it may be."""
 
 
 def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
-  """The configuration of `FILE[:VARIANT]`, with `a.b=value` overrides in their order.
+  """Loads the configuration `FILE[:VARIANT]` and applies `a.b=value` overrides in their order.
 
   Raises:
-    ConfigurationError: no such file, variant or field, or a value of another type.
+    ConfigurationError: unknown file, variant or field, or a value of another type.
   """
   path, _, variant = spec.partition(':')
   if not pathlib.Path(path).is_file():
     near = sorted(map(str, pathlib.Path(path).parent.glob('[a-z]*.py')))
-    raise ConfigurationError(f'--config={spec}: there is no file {path}{_nearest(path, near)}')
+    raise ConfigurationError(f'--config={spec}: file {path} does not exist{_nearest(path, near)}')
   try:
-    make = runpy.run_path(path).get('get_config')
-    if make is None:
+    get_config = runpy.run_path(path).get('get_config')
+    if get_config is None:
       raise ValueError(f'{path} has no function get_config')
-    config = make(variant)
+    config = get_config(variant)
   except (ValueError, SyntaxError) as error:
     raise ConfigurationError(f'--config={spec}: {error}') from error
   for override in overrides:
     name, equals, text = override.partition('=')
     if not equals:
-      raise ConfigurationError(f'--config.{name}: a value is missing, --config.{name}=VALUE')
+      raise ConfigurationError(f'--config.{name}: a value is missing: --config.{name}=VALUE')
     _override(config, name, text)
   return config.lock()
 
@@ -51,33 +56,34 @@ def _override(config: ConfigDict, name: str, text: str) -> None:
   if name not in fields:
     inside = [field for field in fields if field.startswith(f'{name}.')]
     if inside:
-      raise ConfigurationError(f'config.{name} holds fields: change one, as --config.{inside[0]}=')
-    raise ConfigurationError(f'there is no field config.{name}{_nearest(name, list(fields))}')
+      raise ConfigurationError(
+        f'config.{name} holds fields: set one, as --config.{inside[0]}=VALUE'
+      )
+    raise ConfigurationError(f'unknown field config.{name}{_nearest(name, list(fields))}')
+  old = fields[name].get() if isinstance(fields[name], FieldReference) else fields[name]
   try:
-    value = _parse(text, type(fields[name]))
-  except (ValueError, SyntaxError):
-    wanted = {int: 'a whole number', float: 'a number', bool: 'true or false', tuple: 'a tuple'}
+    value = _parse(text, type(old))
+  except (KeyError, SyntaxError, TypeError, ValueError):
+    expected = EXPECTED.get(type(old), type(old).__name__)
     raise ConfigurationError(
-      f'config.{name} is {wanted[type(fields[name])]} such as {fields[name]!r}, not {text!r}'
+      f'config.{name}: expected {expected} such as {old!r}, got {text!r}'
     ) from None
   config.update_from_flattened_dict({name: value})
 
 
 def _parse(text: str, kind: type) -> Any:
-  """The text as a value of a field's type; ValueError or SyntaxError if it is none."""
+  """Reads a value of a field's type; one of several errors if the text is not such a value."""
   if kind is bool:
-    if text.lower() not in ('true', 'false'):
-      raise ValueError(text)
-    return text.lower() == 'true'
-  if kind is tuple:
+    return {'true': True, 'false': False}[text.lower()]
+  if kind in (tuple, list):
     value = ast.literal_eval(text)
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
   return kind(text)
 
 
 def flat(config: ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:
-  """(name, value) of every field, names as on the command line."""
-  for name, value in config.items():
+  """Yields each field's name, as on the command line, and its value, a Field if it has a rule."""
+  for name, value in config.items(preserve_field_references=True):
     if isinstance(value, ConfigDict):
       yield from flat(value, f'{prefix}{name}.')
     else:
@@ -90,23 +96,23 @@ def _nearest(name: str, known: Sequence[str]) -> str:
   return f': did you mean {found[0]}?' if found else ''
 
 
-# --- What values may be -------------------------------------------------------------------
+# --- Rules: the words for what a value may be, and whether it is ---------------------------
 
 Rule = tuple[str, Callable[[Any], bool]]
 
 
 def at_least(least: float) -> Rule:
-  """Finite, and no less."""
+  """Returns the rule of finite numbers from `least` on."""
   return f'at least {least:g}', lambda x: math.isfinite(x) and x >= least
 
 
 def one_of(*choices: str) -> Rule:
-  """A word of few."""
+  """Returns the rule of texts of which these are all."""
   return f'one of {", ".join(map(repr, choices))}', lambda x: x in choices
 
 
 def tuple_of(length: int | None, rule: Rule) -> Rule:
-  """So many values (None: one or more) that keep a rule."""
+  """Returns the rule of `length` numbers (None: one or more) of which each keeps a rule."""
   words, holds = rule
   many = 'one or more numbers' if length is None else f'{length} numbers'
 
@@ -115,6 +121,12 @@ def tuple_of(length: int | None, rule: Rule) -> Rule:
     return numbers and (len(xs) == length if length else len(xs) > 0) and all(map(holds, xs))
 
   return f'{many}, each {words}', valid
+
+
+def start_of(command: str) -> Rule:
+  """Returns the rule of `init_from`: it is not empty, and `command` is how to get one."""
+  made = f'a checkpoint, made by `python -m pixelbert_jax.{command}`'
+  return f'{made}, or random weights: --config.init_from=scratch', bool
 
 
 ABOVE_0 = 'above 0', lambda x: math.isfinite(x) and x > 0
@@ -127,97 +139,55 @@ ASCENDING = (
   lambda xs: all(isinstance(x, (int, float)) and x > 0 for x in xs) and list(xs) == sorted(set(xs)),
 )
 CANVASES = (
-  'pairs (height, width) of whole numbers, as ((64, 64),)',
+  'pairs (height, width) of whole numbers, such as ((64, 64),)',
   lambda xs: (
     len(xs) > 0 and all(isinstance(x, (tuple, list)) and tuple_of(2, WHOLE)[1](x) for x in xs)
   ),
 )
 
-RULES: dict[str, Rule] = {
-  'dtype': one_of('float32', 'bfloat16'),
-  **dict.fromkeys(('seed', 'sampled_pixels', 'steps', 'eval_batches'), at_least(0)),
-  **dict.fromkeys(('eval_images', 'eval_captions'), at_least(0)),
-  'hardest': at_least(1),
-  **dict.fromkeys(('batch_size', 'texts_per_image', 'micro_batches', 'threads'), at_least(1)),
-  **dict.fromkeys(('log_every', 'eval_every', 'save_every', 'keep'), at_least(1)),
-  'epochs': ABOVE_0,
-  'mask_share': ('above 0 and below 1', lambda x: 0 < x < 1),
-  'whole_share': SHARE,
-  **dict.fromkeys(('mesh.data', 'mesh.fsdp'), DEVICES),
-  **dict.fromkeys(('image.shorter', 'image.longer'), at_least(1)),
-  'image.canvases': CANVASES,
-  'image.mean': tuple_of(3, SHARE),
-  'image.flip': SHARE,
-  'image.deviation': tuple_of(3, ABOVE_0),
-  'text.length': at_least(3),
-  'cnn.stages': tuple_of(None, WHOLE),
-  **dict.fromkeys(('cnn.width', 'cnn.groups'), at_least(1)),
-  'cnn.group_width': at_least(0),
-  'cnn.stem': one_of('7x7', 'space_to_depth'),
-  'cnn.batch_norm': one_of('', 'batch', 'frozen'),
-  **dict.fromkeys(
-    (f'transformer.{x}' for x in ('layers', 'width', 'heads', 'mlp_width', 'max_positions')),
-    at_least(1),
-  ),
-  'transformer.dropout': BELOW_1,
-  'transformer.init_std': ABOVE_0,
-  'optimizer.cnn_rule': one_of('sgd', 'muon', 'none'),
-  **dict.fromkeys(
-    (f'optimizer.{part}_{x}' for part in ('cnn', 'transformer') for x in ('rate', 'decay')),
-    at_least(0),
-  ),
-  'optimizer.cnn_momentum': BELOW_1,
-  'optimizer.betas': tuple_of(2, BELOW_1),
-  'optimizer.epsilon': ABOVE_0,
-  **dict.fromkeys(
-    (
-      *('optimizer.cnn_warmup_steps', 'optimizer.transformer_warmup_steps'),
-      *('optimizer.warmup_epochs', 'optimizer.clip_norm'),
-    ),
-    at_least(0),
-  ),
-  'optimizer.decay_epochs': ASCENDING,
-  'optimizer.decay_factor': ('above 0 and at most 1', lambda x: 0 < x <= 1),
-}
+
+class Field(FieldReference):
+  """A value with the rule it keeps; to be assigned another Field replaces both."""
+
+  def __init__(self, default: Any, rule: Rule):
+    super().__init__(default)
+    self.rule = rule
+
+  def set(self, value: Any, type_safe: bool = True) -> None:
+    """Replaces the value; its type stays."""
+    if isinstance(value, Field):
+      self.rule, value = value.rule, value.get()
+    super().set(value, type_safe)
+
+  def __setstate__(self, state: dict[str, Any]) -> None:
+    self.__dict__.update(state)  # A copy keeps the rule; FieldReference's would drop it.
 
 
 def check(config: ConfigDict) -> None:
-  """Every value is in its range and agrees with the others.
+  """Checks that each value keeps its field's rule and agrees with the others.
 
   Raises:
-    ConfigurationError: one is not; the line says what it may be.
+    ConfigurationError: a value does not; the line says what it may be.
   """
   for name, value in flat(config):
-    words, holds = RULES.get(name, ('', lambda _: True))
-    if not holds(value):
-      raise ConfigurationError(f'config.{name} is {words}, not {value!r}')
+    if isinstance(value, Field):
+      words, holds = value.rule
+      if not holds(value.get()):
+        raise ConfigurationError(f'config.{name} must be {words}, not {value.get()!r}')
   for message in _contradictions(config):
     raise ConfigurationError(message)
-  if not config.init_from:
-    model = config.variant.partition('_')[0]  # of 'r50_f30k' and the like
-    made = f'main --config=configs/pretrain.py:{model}'
-    if config.name == 'pretrain':
-      made = (
-        f'convert --bert=DIR --cnn=FILE --config=configs/pretrain.py:{config.variant} --output=C'
-      )
-    raise ConfigurationError(
-      'config.init_from says where to start: a checkpoint, made by `python -m '
-      f'pixelbert_jax.{made}`, or the word: --config.init_from=scratch'
-    )
 
 
 def _contradictions(config: ConfigDict) -> Iterator[str]:
-  """Fields that do not go together."""
+  """Yields a message for each group of fields that contradict each other."""
   c, t = config.cnn, config.transformer
-  if config.name == 'retrieval' and config.texts_per_image < 2:
-    yield 'config.texts_per_image is the caption of an image and the others: at least 2'
   if config.batch_size % config.texts_per_image:
     yield (
       f'config.batch_size {config.batch_size} is not a multiple of '
       f'config.texts_per_image {config.texts_per_image}'
     )
   if t.width % t.heads:
-    yield f'config.transformer.width {t.width} does not divide among {t.heads} heads'
+    yield f'config.transformer.width {t.width} is not a multiple of its {t.heads} heads'
   if config.text.length > t.max_positions:
     yield (
       f'config.text.length {config.text.length} is more than '
@@ -230,7 +200,7 @@ def _contradictions(config: ConfigDict) -> Iterator[str]:
     )
   strides = [2**i for i in range(3, 3 + len(c.stages))]
   if c.total_stride not in strides:
-    yield f'config.cnn.total_stride with {len(c.stages)} stages is one of {strides}, ' + (
+    yield f'config.cnn.total_stride with {len(c.stages)} stages must be one of {strides}, ' + (
       f'not {c.total_stride}'
     )
   if (c.groups > 1) != (c.group_width > 0):

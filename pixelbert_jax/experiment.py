@@ -1,7 +1,11 @@
-"""An experiment: what a configuration describes, made: its data, its model, its optimiser."""
+"""An experiment: the task, batches, model and optimiser that a configuration describes.
 
+Modules that this one imports do not read a configuration, except `Task.of` its task's fields.
+"""
+
+import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,11 +15,10 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from pixelbert_jax import UserError, optim
-from pixelbert_jax.catalogue import ROLES, TASKS
+from pixelbert_jax import UserError, optim, require_checkout
 from pixelbert_jax.input import mixture
 from pixelbert_jax.input.canvases import Canvases
-from pixelbert_jax.input.dataset import Dataset
+from pixelbert_jax.input.dataset import Dataset, Split, is_embedded
 from pixelbert_jax.input.image import model_canvas
 from pixelbert_jax.input.pipeline import Batches
 from pixelbert_jax.input.selection import select
@@ -24,13 +27,82 @@ from pixelbert_jax.models.bert import Encoder, TextEmbedding
 from pixelbert_jax.models.heads import Model
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.models.resnet import ResNet
-from pixelbert_jax.tasks import answers
-from pixelbert_jax.tasks.evaluator import Evaluator
-from pixelbert_jax.tasks.ranker import Ranker
+from pixelbert_jax.tasks.base import Task
+from pixelbert_jax.tasks.nlvr import Nlvr, Nlvr2
+from pixelbert_jax.tasks.pretraining import Pretraining
+from pixelbert_jax.tasks.retrieval import Retrieval
+from pixelbert_jax.tasks.vqa import Vqa
+
+ROLES = ('train', 'validation', 'test')  # of the splits that a run uses
+
+# By the `name` of a configuration. To add one: docs/add_a_task.md.
+TASKS: dict[str, type[Task]] = {
+  'pretrain': Pretraining,
+  'vqa': Vqa,
+  'nlvr2': Nlvr2,
+  'nlvr': Nlvr,
+  'retrieval': Retrieval,
+}
 
 
-def make_model(config: ConfigDict, vocab_size: int, answers: int = 0) -> Model:
-  """The model of a resolved configuration; one for VQA chooses from so many answers."""
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """A resolved configuration with its task, batches and model.
+
+  Attributes:
+    config: the configuration, resolved (`resolve`).
+    task: the task.
+    batches: by role: train, validation, test.
+    model: the Flax module.
+  """
+
+  config: ConfigDict
+  task: Task
+  batches: Mapping[str, Batches]
+  model: Model
+
+  @classmethod
+  def of(
+    cls,
+    config: ConfigDict,
+    dataset: Dataset,
+    files: Mapping[str, bytes] | None = None,
+    roles: Sequence[str] = ROLES,
+  ) -> 'Experiment':
+    """Makes an experiment.
+
+    Args:
+      config: resolved.
+      dataset: has the splits of these roles.
+      files: those of the run that is resumed, evaluated or started from, by name.
+      roles: the roles to make batches for. Image-blind baselines are fitted on `train`; without
+        that split they are omitted.
+
+    Raises:
+      UserError: a split does not exist, or data and configuration do not match.
+    """
+    splits = {role: select(dataset, config.data[role]) for role in roles}
+    task = make_task(config, splits, files or {})
+    batches = make_batches(config, task, splits)
+    vocab_size = len(next(iter(batches.values())).tokenizer.words)
+    return cls(config, task, batches, make_model(config, vocab_size, task))
+
+  def evaluator(self, mesh: Mesh, limit: int = 0) -> Any:
+    """Makes the evaluator of the model over a split, over at most `limit` images (0: all)."""
+    return self.task.evaluator(self.model, mesh, self.config.threads, limit)
+
+
+def make_task(
+  config: ConfigDict,
+  splits: Mapping[str, Split] | None = None,
+  files: Mapping[str, bytes] | None = None,
+) -> Task:
+  """Makes the task that `config.name` names; arguments and errors are those of `Task.of`."""
+  return TASKS[config.name].of(config, splits or {}, files or {})
+
+
+def make_model(config: ConfigDict, vocab_size: int, task: Task | None = None) -> Model:
+  """Makes the model of a resolved configuration; by default for a task made without data."""
   c, t, dtype = config.cnn, config.transformer, jnp.dtype(config.dtype)
   unroll = jax.default_backend() == 'cpu'
   cnn = ResNet(
@@ -45,21 +117,43 @@ def make_model(config: ConfigDict, vocab_size: int, answers: int = 0) -> Model:
     unroll=unroll,
     dtype=dtype,
   )
-  text = TextEmbedding(vocab_size, t.width, t.max_positions, t.dropout, t.init_std, dtype)
-  encoder = Encoder(t.layers, t.heads, t.mlp_width, t.dropout, t.init_std, dtype, t.remat, unroll)
-  mean, deviation = tuple(config.image.mean), tuple(config.image.deviation)
-  tuned = config.optimizer.cnn_rule != 'none'
-  backbone = PixelBert(cnn, text, encoder, config.sampled_pixels, mean, deviation, tuned)
-  return TASKS[config.name].model(backbone, answers)
+  text = TextEmbedding(
+    vocab_size=vocab_size,
+    width=t.width,
+    max_positions=t.max_positions,
+    dropout=t.dropout,
+    init_std=t.init_std,
+    dtype=dtype,
+  )
+  encoder = Encoder(
+    layers=t.layers,
+    heads=t.heads,
+    mlp_width=t.mlp_width,
+    dropout=t.dropout,
+    init_std=t.init_std,
+    dtype=dtype,
+    remat=t.remat,
+    unroll=unroll,
+  )
+  backbone = PixelBert(
+    cnn=cnn,
+    text=text,
+    encoder=encoder,
+    sampled_pixels=config.sampled_pixels,
+    mean=tuple(config.image.mean),
+    deviation=tuple(config.image.deviation),
+    tuned_cnn=config.optimizer.cnn_rule != 'none',
+  )
+  return (task or make_task(config)).model(backbone)
 
 
 def init_variables(model: Model, seed: int, batch: dict[str, np.ndarray]) -> dict:
-  """Random parameters and fresh statistics."""
+  """Initialises parameters and BatchNorm statistics for batches of this shape."""
   keys = jax.random.split(jax.random.key(seed))
   rngs = dict(zip(('params', 'pixels'), keys, strict=True))
-  images = len(batch['size']) // len(batch['token_ids'])  # of a text
+  images = len(batch['size']) // len(batch['token_ids'])  # per text
   image = jnp.zeros((images, *model_canvas(batch), 3))
-  # Of the batch the shapes alone, so that all processes compile the same program.
+  # Only the shapes of the batch are used, so that all processes compile the same program.
   size = np.full((images, 2), model_canvas(batch), batch['size'].dtype)
   texts = (np.ones_like(batch[name][:1]) for name in model.INPUTS)
   return model.init(rngs, image, size, *texts, False)
@@ -68,7 +162,7 @@ def init_variables(model: Model, seed: int, batch: dict[str, np.ndarray]) -> dic
 def make_optimizer(
   config: ConfigDict, params: Any, steps_per_epoch: int
 ) -> tuple[optax.GradientTransformation, dict[str, optax.Schedule]]:
-  """The optimiser of a configuration, and the learning rate of each of its parts by step."""
+  """Makes the optimiser, and the learning rate schedule of each part of the model, by name."""
   c = config.optimizer
   boundaries = [round(epoch * steps_per_epoch) for epoch in c.decay_epochs]
   warmup = round(c.warmup_epochs * steps_per_epoch)
@@ -96,126 +190,83 @@ def make_optimizer(
 
 
 def images_per_batch(config: ConfigDict) -> int:
-  """Images in a batch; UserError if micro-batches and devices cannot share them."""
+  """Returns the number of images in a batch.
+
+  Raises:
+    UserError: micro-batches and devices cannot share them evenly.
+  """
   images, parts = config.batch_size // config.texts_per_image, config.micro_batches
   if images % (parts * jax.device_count()):
     raise UserError(
       f'config.batch_size: {images} images do not divide among {parts} micro_batches on '
-      f'{jax.device_count()} devices'
+      f'{jax.device_count()} devices: use a multiple of {parts * jax.device_count()} images'
     )
   return images
 
 
 def resolve(config: ConfigDict, vocabulary: pathlib.Path | None = None) -> ConfigDict:
-  """A copy in which what was left open is said.
+  """Returns a copy in which the fields left open have values.
 
   Args:
-    config: as of the command line.
-    vocabulary: of the checkpoint that a run starts from or goes on with, if there is any.
+    config: as the command line gives it.
+    vocabulary: that of the run which is resumed, evaluated or started from, if any.
 
   Raises:
-    UserError: no vocabulary is named, and there is none to take.
+    UserError: no vocabulary is configured, and there is none to fall back on.
   """
   config = config.copy_and_resolve_references()
   if not config.cnn.batch_norm:
-    # Without ImageNet's weights there are no statistics that one could freeze.
+    # From scratch there are no statistics to freeze.
     scratch = config.init_from == 'scratch' and config.optimizer.cnn_rule != 'none'
     config.cnn.batch_norm = 'batch' if scratch else 'frozen'
   if not config.text.vocabulary:
     if vocabulary is None and is_embedded(config.data.name):
+      require_checkout()
       from data.scenes import vocabulary as scenes_vocabulary
 
       vocabulary = scenes_vocabulary.FILE
     if vocabulary is None:
       raise UserError(
-        "config.text.vocabulary is missing: the path of BERT's vocab.txt, which lies in any copy "
-        'of bert-base-uncased'
+        "config.text.vocabulary is missing: give the path of BERT's vocab.txt, which every copy of "
+        'bert-base-uncased contains'
       )
     config.text.vocabulary = str(vocabulary)
   return config
 
 
-def choose_answers(
-  config: ConfigDict, dataset: Dataset, there: list[str] | None
-) -> list[str] | None:
-  """The answers that a resolved configuration's model chooses from; None for other tasks.
-
-  Args:
-    config: whose `data.answers`, a file, comes first.
-    dataset: from whose training and validation questions they are taken, if from nowhere else.
-    there: of the checkpoint that a run starts from or goes on with.
-
-  Raises:
-    UserError: the file is none, or no answer stands with enough questions.
-  """
-  if config.name != 'vqa':
-    return None
-  if config.data.answers:
-    return answers.read_answers(pathlib.Path(config.data.answers))
-  if there:
-    return there
-  splits = [config.data.train, config.data.validation]
-  found = answers.answer_list([select(dataset, s).sidecar.questions for s in splits])
-  if not found:
-    raise UserError(
-      f'{config.data.name}: no answer stands with {answers.LEAST} or more questions of '
-      f'{" and ".join(splits)}: give a list by --config.data.answers=FILE'
-    )
-  return found
-
-
-def make_batches(
-  config: ConfigDict,
-  dataset: Dataset,
-  answer_list: list[str] | None = None,
-  roles: Sequence[str] = ROLES,
-) -> dict[str, Batches]:
-  """The batches of a resolved configuration's splits, by the names train, validation and test.
-
-  Those of VQA are given the answers to choose from. What is guessed without looking, of some tasks,
-  is learnt from train, and not there without it.
-  """
+def make_batches(config: ConfigDict, task: Task, splits: Mapping[str, Split]) -> dict[str, Batches]:
+  """Makes the batches of the splits of a resolved configuration, by role."""
   images, parts = images_per_batch(config), config.micro_batches
-  splits = {role: select(dataset, config.data[role]) for role in roles}
   tokenizer = Tokenizer(config.text.vocabulary, config.text.length)
   shapes = tuple(map(tuple, config.image.canvases))
   canvases = Canvases(config.image.shorter, config.image.longer, shapes)
-  common = {
-    role: {
-      'split': split,
-      'tokenizer': tokenizer,
-      'canvases': canvases,
-      'seed': config.seed,
-      'images': images if role == 'train' else images // parts,
-      'texts_per_image': config.texts_per_image,
-      'training': role == 'train',
-      'micro_batches': parts if role == 'train' else 1,
-      'flip': config.image.flip,
-      'process': (jax.process_index(), jax.process_count()),
-    }
+  return {
+    role: task.batches(
+      role,
+      split=split,
+      tokenizer=tokenizer,
+      canvases=canvases,
+      seed=config.seed,
+      images=images if role == 'train' else images // parts,
+      texts_per_image=config.texts_per_image,
+      training=role == 'train',
+      micro_batches=parts if role == 'train' else 1,
+      flip=config.image.flip,
+      process=(jax.process_index(), jax.process_count()),
+    )
     for role, split in splits.items()
   }
-  return TASKS[config.name].batches(config, common, answer_list)
-
-
-def make_evaluator(
-  config: ConfigDict, model: Model, mesh: Mesh, most: int = 0
-) -> Evaluator | Ranker:
-  """What runs a resolved configuration's model over a split.
-
-  While training it takes `most` (micro-)batches of it, or as many images; 0 is all there are.
-  """
-  if TASKS[config.name].ranks:
-    images = images_per_batch(config) // config.micro_batches
-    return Ranker(model, mesh, config.threads, config.texts_per_image, most * images)
-  return Evaluator(TASKS[config.name].module, model, mesh, config.threads, most)
 
 
 def prepare_data(config: ConfigDict) -> Dataset:
-  """Opens the dataset or, of names joined by '+', the mixture of several.
+  """Opens a dataset or, for names joined by '+', the mixture of several.
 
-  The embedded one is built first, nothing else ever is.
+  The embedded dataset is built first if necessary; the others have to exist.
+
+  Raises:
+    UserError: a dataset is not built, or the task does not train on mixtures.
   """
+  require_checkout()
   from data.build import build  # TFDS, which takes seconds to import
   from data.builders import open_dataset
 
@@ -226,14 +277,12 @@ def prepare_data(config: ConfigDict) -> Dataset:
     datasets.append(open_dataset(name, data_dir))
   if len(datasets) == 1:
     return datasets[0]
-  if config.name != 'pretrain':
-    raise UserError(f'config.data.name {config.data.name}: mixtures are for pre-training only')
+  if not TASKS[config.name].MIXES:
+    raise UserError(
+      f'config.data.name: {config.data.name} is a mixture, which only pre-training takes: '
+      'name one dataset'
+    )
   train = config.data.train
   mixed = mixture.mix(datasets, train, (config.data.validation, config.data.test))
   print(mixture.summary(datasets, mixed, train))
   return mixed
-
-
-def is_embedded(name: str) -> bool:
-  """Whether a dataset is rendered here, and so needs no download."""
-  return name.split('/')[0] == 'scenes'

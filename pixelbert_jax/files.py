@@ -1,9 +1,13 @@
-"""Text files in, gzipped or not, and out so that none is ever half there."""
+"""Reads text files, gzipped or not, and writes files and folders whole or not at all."""
 
+import contextlib
+import glob
 import gzip
 import json
 import os
 import pathlib
+import shutil
+import socket
 import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any
@@ -14,7 +18,7 @@ Path = str | os.PathLike
 
 
 def read_text(path: Path) -> str:
-  """The text of a UTF-8 file, unpacked if it is gzipped; UserError if it cannot be read."""
+  """Reads a UTF-8 file, unpacking it if it is gzipped; UserError if it cannot be read."""
   path = pathlib.Path(path)
   try:
     content = path.read_bytes()
@@ -29,7 +33,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-  """The value of a JSON file; UserError with the place of an error in it."""
+  """Reads a JSON file; UserError with the line and column of a syntax error."""
   try:
     return json.loads(read_text(path))
   except json.JSONDecodeError as error:
@@ -40,7 +44,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict]]:
-  """(line number, object) of each line that is not blank; UserError for what is no object."""
+  """Yields (line number, object) of each line that is not blank; UserError if it has no object."""
   # Not splitlines: JSON strings may hold U+2028.
   for number, line in enumerate(read_text(path).split('\n'), 1):
     if not line.strip():
@@ -54,16 +58,79 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict]]:
     yield number, value
 
 
-def write(path: Path, fill: Callable[[IO[bytes]], None]) -> None:
-  """Writes a file with `fill`; under its name there is the old file, or the whole new one."""
-  path = pathlib.Path(path)
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[pathlib.Path]:
+  """Yields a path at which the caller creates a file or a folder, which is then renamed to `path`.
+
+  At any time `path` is what it was before or the whole new content, even if the process is killed.
+  The content is flushed to disk before it is renamed: otherwise a power failure might leave the new
+  name with empty files. The rename itself is not flushed, so such a failure may undo it.
+
+  The path yielded is hidden, beside `path`, and named after this machine and process. It is deleted
+  if an exception is raised; what a killed process left is deleted by the next call for `path`.
+
+  Args:
+    path: replaced if it is a file or an empty folder. Its parent folder is created.
+
+  Raises:
+    OSError: `path` cannot be written, or is a folder that is not empty.
+  """
+  path = pathlib.Path(path).absolute()
   path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+  _delete_abandoned(path)
+  partial = path.with_name(f'{_prefix(path)}{os.getpid()}.partial')
   try:
-    with partial.open('wb') as file:
-      fill(file)
-      file.flush()
-      os.fsync(file.fileno())
+    yield partial
+    for file in partial.rglob('*') if partial.is_dir() else [partial]:
+      if file.is_file():
+        with file.open('rb') as written:
+          os.fsync(written.fileno())
     partial.replace(path)
   finally:
-    partial.unlink(missing_ok=True)
+    _delete(partial)
+
+
+def write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
+  """Writes a file by calling `fill` with it, open for bytes; whole or not at all (`atomic`)."""
+  with atomic(path) as partial, partial.open('wb') as file:
+    fill(file)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+  """Writes a file of bytes, whole or not at all (`atomic`)."""
+  write(path, lambda file: file.write(content))
+
+
+def write_text(path: Path, text: str) -> None:
+  """Writes a file of UTF-8 text, whole or not at all (`atomic`); line ends stay as they are."""
+  write_bytes(path, text.encode())
+
+
+def _prefix(path: pathlib.Path) -> str:
+  # With the machine: on a shared disk, a process number tells nothing about other machines.
+  return f'.{path.name}.{socket.gethostname()}-'
+
+
+def _delete_abandoned(path: pathlib.Path) -> None:
+  for partial in path.parent.glob(f'{glob.escape(_prefix(path))}*.partial'):
+    number = partial.name.removeprefix(_prefix(path)).removesuffix('.partial')
+    # In a container each start may have the same process number.
+    if number.isdecimal() and (int(number) == os.getpid() or not _is_running(int(number))):
+      _delete(partial)
+
+
+def _is_running(process: int) -> bool:
+  try:
+    os.kill(process, 0)  # Sends nothing.
+  except ProcessLookupError:
+    return False
+  except PermissionError:  # It belongs to another user.
+    pass
+  return True
+
+
+def _delete(path: pathlib.Path) -> None:
+  if path.is_dir():
+    shutil.rmtree(path, ignore_errors=True)
+  else:
+    path.unlink(missing_ok=True)

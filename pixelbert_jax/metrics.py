@@ -1,4 +1,4 @@
-"""What a run reports: `metrics.jsonl`, TensorBoard, a progress line and tables."""
+"""The reports of a run: `metrics.jsonl`, TensorBoard, progress lines and tables."""
 
 import json
 import math
@@ -9,17 +9,19 @@ from collections.abc import Mapping
 
 import tensorboardX
 
+from pixelbert_jax import files
+
 Metrics = Mapping[str, float]
 DAY = 24 * 60 * 60  # seconds
 
 
 class MetricsLog:
-  """Appends metrics to a workdir, one JSON object a line: `step`, `split`, then plain names."""
+  """The metrics log of a workdir: one JSON object per line with `step`, `split` and metrics."""
 
   def __init__(self, workdir: pathlib.Path, restored_step: int, writes: bool = True):
-    """Opens the log and cuts lines after `restored_step`: those steps will be run again.
+    """Opens the log and removes lines after `restored_step`, whose steps will be run again.
 
-    With `writes` False it does nothing: of several processes one keeps the log.
+    With `writes` False the log does nothing; only one of several processes writes it.
     """
     self._writes = writes
     if not writes:
@@ -29,16 +31,14 @@ class MetricsLog:
       kept = [
         line for line in _whole_lines(self._path) if json.loads(line)['step'] <= restored_step
       ]
-      partial = self._path.with_suffix('.partial')
-      partial.write_text(''.join(kept))
-      partial.replace(self._path)
+      files.write_text(self._path, ''.join(kept))
     self._file = self._path.open('a', encoding='utf-8')
     self._board = tensorboardX.SummaryWriter(
       str(workdir / 'tensorboard'), purge_step=restored_step + 1
     )
 
   def write(self, step: int, split: str, metrics: Metrics) -> None:
-    """Records the metrics of a split at a step; numbers that were never measured are left out."""
+    """Appends the metrics of a split at a step; values that are not finite are omitted."""
     if not self._writes:
       return
     metrics = measured(metrics)
@@ -48,7 +48,7 @@ class MetricsLog:
       self._board.add_scalar(f'{split}/{name}', value, step)
 
   def sync(self) -> None:
-    """Returns once all lines are on disk or, where that is a mounted bucket, in the bucket."""
+    """Flushes all lines to disk or, if the workdir is a mounted bucket, to the bucket."""
     if self._writes:
       os.fsync(self._file.fileno())
 
@@ -60,15 +60,15 @@ class MetricsLog:
 
 
 def measured(metrics: Metrics) -> dict[str, float]:
-  """The metrics without numbers that were never measured."""
+  """Drops the metrics that are not finite, since nothing was measured for them."""
   return {name: float(x) for name, x in metrics.items() if math.isfinite(x)}
 
 
 def logged(workdir: pathlib.Path, step: int, split: str) -> list[dict]:
-  """The objects of a workdir's `metrics.jsonl` for a split at a step, in order."""
+  """Reads the objects for a split at a step from a workdir's `metrics.jsonl`, in order."""
   path = workdir / 'metrics.jsonl'
-  found = map(json.loads, _whole_lines(path) if path.exists() else [])
-  return [line for line in found if (line['step'], line['split']) == (step, split)]
+  lines = map(json.loads, _whole_lines(path) if path.exists() else [])
+  return [line for line in lines if (line['step'], line['split']) == (step, split)]
 
 
 def _whole_lines(path: pathlib.Path) -> list[str]:
@@ -77,7 +77,7 @@ def _whole_lines(path: pathlib.Path) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-  """'2:05', '1:02:05' or '3 days 4 h'."""
+  """Formats seconds as '2:05', '1:02:05' or '3 days 4 h'."""
   minutes, seconds = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   days, rest = divmod(hours, 24)
@@ -87,61 +87,56 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-  """One line a report with step, metrics, and time left by the speed since the first report."""
+  """Progress lines with step, metrics, and the time left at the pace since the first line."""
 
   def __init__(self, start: int, stop: int, noun: str = 'step'):
-    """From `start` to `stop` of what `noun` says."""
+    """Starts the clock; counts from `start` to `stop` in units of `noun`."""
     self._stop, self._noun = stop, noun
-    self._first = self._ended = None
+    self._first: tuple[float, int] | None = None
+    self._ended: float | None = None
     self._last = (time.perf_counter(), start)
 
   def examples_per_second(self, step: int, batch_size: int) -> float:
-    """Pairs a second since the last call, evaluation and compilation included."""
+    """Computes examples per second since the last call, including evaluation and compilation."""
     (then, last_step), self._last = self._last, (time.perf_counter(), step)
-    # The first report is late by the compilation, which no later one is.
+    # Time left is measured from the first report on, since only that one includes compilation.
     self._first = self._first or self._last
     return (step - last_step) * batch_size / max(self._last[0] - then, 1e-9)
 
   def show_pace(self, step: int) -> None:
-    """Called at the end of the first two steps: prints the second has no compilation."""
+    """Prints the pace; call it after each of the first two steps.
+
+    Only the second call prints, since the first step includes compilation.
+    """
     ended, self._ended = self._ended, time.perf_counter()
     if ended is None:
       return
     pace = self._ended - ended
     print(
-      f'pace        {pace:.3g} s a step: {DAY / pace:,.0f} steps a day, '
-      f'{duration(pace * (self._stop - step))} to go',
+      f'pace        {pace:.3g} s per step: {DAY / pace:,.0f} steps per day, '
+      f'{duration(pace * (self._stop - step))} left',
       flush=True,
     )
 
   def show(self, step: int, metrics: Metrics) -> None:
-    """Prints the line."""
+    """Prints the line of a step, with the time left from the second line on."""
     first, first_step = self._first or self._last
-    shown = [f'{self._noun} {step}/{self._stop}', *(f'{k} {_short(v)}' for k, v in metrics.items())]
+    parts = [f'{self._noun} {step}/{self._stop}', *(f'{k} {_short(v)}' for k, v in metrics.items())]
     if step > first_step:
       pace = (time.perf_counter() - first) / (step - first_step)
-      shown.append(f'left {duration(pace * (self._stop - step))}')
-    print('  '.join(shown), flush=True)
+      parts.append(f'left {duration(pace * (self._stop - step))}')
+    print('  '.join(parts), flush=True)
 
 
 def _short(value: float) -> str:
   return f'{value:,.0f}' if abs(value) >= 100 else f'{value:.3g}'
 
 
-def choice(metrics: Metrics, by: str, noun: str = '') -> str:
-  """The line that says which step a run chose by its metric `by`; '' if it chose none."""
-  if 'chosen_step' not in metrics:
-    return ''
-  score = metrics[f'validation_{by}']
-  step = metrics['chosen_step']
-  return f'\nof step {step:.0f}, chosen by its {noun}{score:.3f} on validation'
-
-
 def table(title: str, columns: list[str], rows: list[tuple[str, list[float]]]) -> str:
-  """A table of plain text; a value that is not finite shows as '-'."""
-  wide = max(len(name) for name, _ in rows) + 2
-  lines = [f'{title:<{wide}}' + ''.join(f'{column:>16}' for column in columns)]
+  """Formats a table as plain text; a value that is not finite shows as '-'."""
+  width = max(len(name) for name, _ in rows) + 2
+  lines = [f'{title:<{width}}' + ''.join(f'{column:>16}' for column in columns)]
   for name, values in rows:
     cells = (f'{v:.3f}' if math.isfinite(v) else '-' for v in values)
-    lines.append(f'{name:<{wide}}' + ''.join(f'{cell:>16}' for cell in cells))
+    lines.append(f'{name:<{width}}' + ''.join(f'{cell:>16}' for cell in cells))
   return '\n'.join(lines)

@@ -1,7 +1,8 @@
-"""Two optimisers, one schedule each: SGD for the CNN, AdamW for all else (paper section 4.1).
+"""Two optimisers with a schedule each: SGD for the CNN, AdamW for the rest (paper section 4.1).
 
-From scratch a small CNN wants Muon (Jordan et al. 2024): colours, loud and soon found, else take
-every filter before the faint gradient of shapes has moved any. Muon moves all directions alike.
+From scratch, a small CNN learns better with Muon (Jordan et al. 2024). With SGD, the large gradient
+of colours claims every filter before the small gradient of shapes has moved any; Muon moves all
+directions alike.
 """
 
 import re
@@ -14,7 +15,7 @@ from optax import contrib
 
 Tree = Any
 
-# Exactly one of each group must match every parameter's path.
+# In each group exactly one pattern must match the path of every parameter.
 OPTIMISERS = {'cnn': r'(backbone/)?cnn/.*', 'transformer': r'(?!(backbone/)?cnn/).*'}
 DECAYED = {True: r'.*/(kernel|embedding)', False: r'(.*/)?(bias|scale|semantic|mlm_bias)'}
 
@@ -23,19 +24,19 @@ def match_once(patterns: dict[Any, str], params: Tree) -> Tree:
   """Labels every parameter with the key of the one pattern that matches its whole path.
 
   Args:
-    patterns: label to regular expression over paths such as 'cnn/layer1/first/conv1/kernel'.
+    patterns: by label, a regular expression over paths such as 'cnn/layer1/first/conv1/kernel'.
     params: a tree of dicts.
 
   Raises:
-    ValueError: a parameter is matched by no pattern or by several; it is named.
+    ValueError: no pattern, or several, match a parameter; the message names it.
   """
 
   def label(path: tuple, _) -> Any:
     name = '/'.join(key.key for key in path)
-    found = [key for key, pattern in patterns.items() if re.fullmatch(pattern, name)]
-    if len(found) != 1:
-      raise ValueError(f'parameter {name} is matched by {len(found)} of {list(patterns.values())}')
-    return found[0]
+    labels = [key for key, pattern in patterns.items() if re.fullmatch(pattern, name)]
+    if len(labels) != 1:
+      raise ValueError(f'parameter {name} is matched by {len(labels)} of {list(patterns.values())}')
+    return labels[0]
 
   return jax.tree_util.tree_map_with_path(label, params)
 
@@ -43,7 +44,7 @@ def match_once(patterns: dict[Any, str], params: Tree) -> Tree:
 def stepped_schedule(
   peak: float, warmup_steps: int, boundaries: Sequence[int], factor: float
 ) -> optax.Schedule:
-  """A linear warm-up from 0, then `peak`, multiplied by `factor` at each boundary step."""
+  """Makes a linear warm-up from 0 to `peak`, then multiplied by `factor` at each boundary step."""
 
   def schedule(step):
     warmup = optax.linear_schedule(0.0, peak, warmup_steps) if warmup_steps else lambda _: peak
@@ -65,18 +66,31 @@ def optimizer(
   transformer_decay: float,
   clip_norm: float,
 ) -> optax.GradientTransformation:
-  """Clips by the global norm over everything, then updates each part by its own rule.
+  """Makes the optimiser, which clips by the global norm and updates each part by its own rule.
 
-  `cnn_rule` is 'sgd' or 'muon', both with `cnn_momentum`, or 'none': the CNN stays as it is. SGD
-  adds its decay to the gradient before the momentum, as PyTorch does; the other decays are
-  decoupled. Muon's steps are as long as AdamW's, and it leaves scales and biases to Adam with
-  Nesterov's momentum. Biases, norms and the shared semantic vector are not decayed. Raises
-  ValueError for another rule, and where a parameter is not of exactly one kind.
+  SGD adds its weight decay to the gradient before the momentum, as PyTorch does; the other decays
+  are decoupled. Muon's updates are scaled to the length of AdamW's; scales and biases it leaves to
+  Adam with Nesterov momentum. Biases, norms and the shared semantic vector are not decayed.
+
+  Args:
+    params: the parameters, or their shapes.
+    cnn_rule: 'sgd' or 'muon', both with `cnn_momentum`, or 'none', which leaves the CNN unchanged.
+    cnn_rate: learning rate of the CNN.
+    cnn_momentum: momentum of the CNN.
+    cnn_decay: weight decay of the CNN.
+    transformer_rate: learning rate of all other parameters; so for decay, betas and epsilon.
+    transformer_betas: of AdamW.
+    transformer_epsilon: of AdamW.
+    transformer_decay: weight decay of AdamW.
+    clip_norm: largest global gradient norm; 0 turns clipping off.
+
+  Raises:
+    ValueError: the rule is unknown, or a parameter does not match exactly one pattern.
   """
   decayed = match_once(DECAYED, params)
 
   def decay_mask(tree: Tree) -> Tree:
-    # `partition` hides the other part's leaves; a mask must have the same holes.
+    # `partition` replaces the other part's leaves; the mask must keep these placeholders.
     return jax.tree.map(
       lambda leaf, flag: leaf if isinstance(leaf, optax.MaskedNode) else flag,
       tree,
@@ -104,7 +118,7 @@ def optimizer(
 
   cnn = {'sgd': sgd, 'muon': muon, 'none': lambda *_: optax.set_to_zero()}
   if cnn_rule not in cnn:
-    raise ValueError(f"the CNN's optimiser is one of {list(cnn)}, not {cnn_rule!r}")
+    raise ValueError(f'optimizer.cnn_rule has to be one of {list(cnn)}, not {cnn_rule!r}')
   rules = {
     'cnn': cnn[cnn_rule](cnn_rate, cnn_decay),
     'transformer': optax.adamw(
@@ -116,7 +130,7 @@ def optimizer(
 
 
 def _matrices(params: Tree) -> Tree:
-  """How kernels [..., H, W, I, O] are matrices [HWI, O] to Muon; None for what is no kernel."""
+  """Tells Muon to treat kernels [..., H, W, I, O] as matrices [HWI, O]; None for other arrays."""
 
   def matrix(leaf: Any) -> Any:
     if isinstance(leaf, optax.MaskedNode):

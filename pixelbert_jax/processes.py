@@ -1,6 +1,6 @@
 """Several processes that train one model, as on the hosts of a TPU slice.
 
-All run the same program on their share of each batch. The first one writes and speaks.
+All run the same program on their share of each batch. Only the first writes files and prints.
 """
 
 import contextlib
@@ -16,25 +16,26 @@ from jax.experimental import multihost_utils
 
 from pixelbert_jax import UserError
 
-# What a shell calls a process that aborted: so JAX ends the rest once one of them is gone.
+# The exit code that a shell gives an aborted process: JAX aborts the others when one is lost.
 PEER_LOST = 134
-# In errors of collectives whose other end is gone, and of the service that watches all processes.
+# Words in the errors of collectives whose peer is lost, and of the service that watches processes.
 LOST = ('Gloo', 'UNAVAILABLE', 'ABORTED', 'DEADLINE_EXCEEDED', 'CANCELLED', 'coordination')
 
 
 def join() -> None:
-  """Waits for the others; only the first process prints from here on.
+  """Connects to the other processes; from then on only the first process prints.
 
-  Who they are is known on Cloud TPU, GKE with TPUs, Slurm and Open MPI. Elsewhere the environment
-  says it: JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES, JAX_PROCESS_ID.
+  JAX finds them by itself on Cloud TPU, GKE with TPUs, Slurm and Open MPI. Elsewhere the
+  environment names them: JAX_COORDINATOR_ADDRESS (host:port of the first process),
+  JAX_NUM_PROCESSES, JAX_PROCESS_ID.
 
   Raises:
-    UserError: nothing says who they are.
+    UserError: neither names them.
   """
   numbers = [os.environ.get(f'JAX_{name}') for name in ('NUM_PROCESSES', 'PROCESS_ID')]
   count, number = (int(text) if text else None for text in numbers)
   try:
-    # A lost host is noticed by its missing heartbeats.
+    # A host without a heartbeat for this long counts as lost.
     heartbeat = int(os.environ.get('PIXELBERT_HEARTBEAT_SECONDS', '100'))
     jax.distributed.initialize(
       num_processes=count, process_id=number, heartbeat_timeout_seconds=heartbeat
@@ -45,26 +46,26 @@ def join() -> None:
       'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID'
     ) from error
   if not is_first():
-    # The descriptor, for what libraries print.
+    # Replaces the descriptor, because libraries print too.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def is_first() -> bool:
-  """Whether this is the process that writes files and speaks; true if it is alone."""
+  """Tells whether this process writes files and prints; true for a single process."""
   return jax.process_index() == 0
 
 
 def wait_for_all(where: str) -> None:
-  """Returns once every process has come here."""
+  """Waits until every process has reached the point named `where`."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(where)
 
 
 @contextlib.contextmanager
 def leaving_at_once() -> Iterator[None]:
-  """Ends the process on an error: leaving in order would wait for the others, who wait for it.
+  """Ends the process at once on an error; an orderly exit would deadlock with the other processes.
 
-  The exit code is 1, or PEER_LOST if it was another process that went.
+  The exit code is 1, or PEER_LOST if another process was lost.
   """
   try:
     yield
@@ -74,7 +75,8 @@ def leaving_at_once() -> Iterator[None]:
       print(f'error: {error}', file=sys.stderr)
     elif tells_of_a_lost_process(error):
       code = PEER_LOST
-      print(f'error: another process is gone ({str(error).splitlines()[0]})', file=sys.stderr)
+      reason = str(error).splitlines()[0]
+      print(f'error: another process was lost ({reason}): run again to resume', file=sys.stderr)
     else:
       traceback.print_exc()
     sys.stdout.flush()
@@ -83,9 +85,10 @@ def leaving_at_once() -> Iterator[None]:
 
 
 def tells_of_a_lost_process(error: BaseException | None) -> bool:
-  """Whether an error, or one that it came of, is that of a collective without its other end.
+  """Tells whether an error, or one of its causes, is that of a collective that lost its peer.
 
-  Its type says nothing: collectives raise several, and Orbax others in their place.
+  It looks for words, because the type does not tell: collectives raise several types, and Orbax
+  raises others in their place.
   """
   if error is None:
     return False
@@ -96,10 +99,11 @@ def tells_of_a_lost_process(error: BaseException | None) -> bool:
 
 @contextlib.contextmanager
 def stop_signal() -> Iterator[Callable[[int], bool]]:
-  """Whether to stop after a step, given by its number: SIGTERM (alone, SIGINT too) has come.
+  """Yields a function that tells, given the number of a step, whether to stop after that step.
 
-  Of several processes all stop after the same step when one was told to; each must ask at each
-  step. Alone, the step in progress is finished first, and a second signal ends the program at once.
+  It does so after a SIGTERM; in a single process, also after a SIGINT. Several processes all stop
+  after the same step when one of them gets the signal; each must call the function at every step.
+  A single process finishes the current step; a second signal ends it at once.
   """
   if jax.process_count() > 1:
     yield multihost_utils.reached_preemption_sync_point
@@ -108,13 +112,13 @@ def stop_signal() -> Iterator[Callable[[int], bool]]:
 
   def handler(number: int, _) -> None:
     event.set()
-    # Not by print: the program may be in the middle of one.
-    os.write(2, b'stopping after this step, to save it; a second time stops at once\n')
+    # `print` is not safe here: the signal may have interrupted one.
+    os.write(2, b'stopping after this step, to save it; a second signal stops at once\n')
     signal.signal(number, signal.SIG_DFL)
 
   before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
   try:
     yield lambda step: event.is_set()
-  finally:  # A notebook goes on after a run.
-    for number, own in before.items():
-      signal.signal(number, own)
+  finally:  # A notebook outlives the run.
+    for number, previous in before.items():
+      signal.signal(number, previous)

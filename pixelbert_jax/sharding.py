@@ -1,8 +1,8 @@
-"""How arrays lie on the devices: batches split by rows, large arrays of the state by one rule.
+"""Sharding: batches are split by rows, large arrays of the state by one rule.
 
 The mesh has two axes. Batches are split over both; arrays of the state (parameters, optimiser
-state, statistics) over `fsdp` alone, and are copies along `data`. Arithmetic is written for global
-arrays: XLA adds what each device has of a loss, a metric or BatchNorm's statistics.
+state, statistics) over `fsdp` alone, and are replicated along `data`. Arithmetic is written for
+global arrays: XLA inserts the sums over devices for losses, metrics and BatchNorm statistics.
 """
 
 import math
@@ -19,32 +19,36 @@ from pixelbert_jax import UserError
 Tree = Any
 
 AXES = ('data', 'fsdp')
-# Elements. To gather an array that is smaller than this takes longer than it is worth.
+# Elements. Gathering a smaller array costs more time than the memory is worth.
 LARGE = 2**16
 
 
 def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
-  """All devices of all processes on the axes `data` and `fsdp`; -1 is whatever is left.
+  """Makes a mesh of all devices of all processes, with the axes `data` and `fsdp`.
+
+  Args:
+    data: size of the axis; -1 takes all devices that the other axis leaves.
+    fsdp: likewise.
 
   Raises:
-    UserError: the numbers do not make up the devices.
+    UserError: the product of the sizes is not the number of devices.
   """
   devices, sizes = jax.device_count(), [data, fsdp]
   if -1 in sizes:
     sizes[sizes.index(-1)] = devices // max(-math.prod(sizes), 1)
   if math.prod(sizes) != devices or min(sizes) < 1:
     raise UserError(
-      f'mesh: data={data}, fsdp={fsdp} do not make up {devices} devices; '
-      f'their product must, and one of them may be -1'
+      f'mesh: data={data}, fsdp={fsdp} do not make up {devices} devices; their product has to be '
+      f'{devices}, or set one of them to -1'
     )
   # Explicit axes, JAX's default, refuse lookups in an embedding by a sharded batch.
   return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 2)
 
 
 def spec(shape: tuple[int, ...], fsdp: int) -> P:
-  """Where an array of the state is split: at its largest dimension that `fsdp` divides.
+  """Returns how an array of the state is split: along its largest dimension that `fsdp` divides.
 
-  Arrays of fewer than LARGE elements, and those without such a dimension, are whole everywhere.
+  Arrays of fewer than LARGE elements, and those without such a dimension, are replicated.
   """
   fitting = [i for i, size in enumerate(shape) if size % fsdp == 0]
   if fsdp == 1 or math.prod(shape) < LARGE or not fitting:
@@ -54,20 +58,20 @@ def spec(shape: tuple[int, ...], fsdp: int) -> P:
 
 
 def state_sharding(mesh: Mesh, state: Tree) -> Tree:
-  """The sharding of every array of a state, given as arrays or their shapes."""
+  """Returns the sharding of every array of a state, given as arrays or their shapes."""
   return jax.tree.map(lambda x: NamedSharding(mesh, spec(x.shape, mesh.shape['fsdp'])), state)
 
 
 def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-  """This process's rows of a batch to global arrays, split along their first axis."""
+  """Makes global arrays, split along their first axis, from this process's rows of a batch."""
   return jax.make_array_from_process_local_data(NamedSharding(mesh, P(AXES)), batch)
 
 
 def plan_rows(mesh: Mesh, x: jax.Array) -> np.ndarray:
-  """An array that is split as a batch, whole in every process, its rows as the plan has them.
+  """Gathers an array that is split like a batch in every process, with rows in the plan's order.
 
-  The plan gives each process rows that stand together; a mesh goes by how the devices are wired,
-  and on a TPU slice that is not process by process.
+  The plan gives each process consecutive rows. The mesh orders devices by their interconnect, and
+  on a TPU slice that is not process by process.
   """
   rows = multihost_utils.process_allgather(x, tiled=True)
   order = np.argsort([device.process_index for device in mesh.devices.flat], kind='stable')

@@ -1,40 +1,41 @@
-"""One step of training on global arrays: gradients of a batch, or of its micro-batches, applied."""
+"""A training step on global arrays: gradients over a batch or its micro-batches, and the update."""
 
 import functools
 import time
 from collections.abc import Callable, Iterable
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from pixelbert_jax.input.image import model_canvas, model_input
+from pixelbert_jax.input.image import model_canvas
+from pixelbert_jax.models.forward import forward
 from pixelbert_jax.models.heads import Model
 from pixelbert_jax.tasks import sums as sums_lib
+from pixelbert_jax.tasks.base import Task
 
 Tree = Any
 Batch = dict[str, jax.Array]
 
 
 class State(NamedTuple):
-  """All that a step changes. Chance and data follow from `step`, so this is the checkpoint."""
+  """All that a step changes; random keys and data follow from `step`, so it is the checkpoint."""
 
   step: jax.Array
   params: Tree
   batch_stats: Tree
   opt_state: Tree
-  sums: dict[str, jax.Array]  # since the last line of the log
+  sums: dict[str, jax.Array]  # [sum, weight] since the last line of the log
 
   @property
   def variables(self) -> dict[str, Tree]:
-    """What Flax applies a model to."""
+    """The variables that Flax applies a model with."""
     return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
 class Gradients(NamedTuple):
-  """What the micro-batches seen so far give: sums, and the last one's running statistics."""
+  """The sums over the micro-batches so far, and the BatchNorm statistics after the last one."""
 
   number: jax.Array
   params: Tree
@@ -42,34 +43,22 @@ class Gradients(NamedTuple):
   batch_stats: Tree
 
 
-def no_sums(task: ModuleType) -> dict[str, jax.Array]:
-  """What is summed up for the log of a task, before the first step."""
+def no_sums(task: Task) -> dict[str, jax.Array]:
+  """Returns the sums that a task logs, all zero."""
   return {name: jnp.zeros(2) for name in (*task.LOGGED, 'gradient_norm')}
 
 
-def forward(model: Model, variables: dict, batch: Batch, train: bool, **options: Any) -> Any:
-  """Runs a model on a batch; `options` are those of Flax's `apply` (rngs, mutable)."""
-  return model.apply(
-    variables,
-    model_input(batch, model.backbone.mean, model.backbone.deviation),
-    batch['size'],
-    *(batch[name] for name in model.INPUTS),
-    train,
-    **options,
-  )
-
-
 def nothing_yet(state: State) -> Gradients:
-  """Before the first micro-batch."""
+  """Returns the `Gradients` before the first micro-batch, all sums zero."""
   zeros = functools.partial(jax.tree.map, jnp.zeros_like)
   sums = {name: x for name, x in state.sums.items() if name != 'gradient_norm'}
   return Gradients(jnp.int32(0), zeros(state.params), zeros(sums), state.batch_stats)
 
 
 def add_gradients(
-  so_far: Gradients, state: State, batch: Batch, *, task: ModuleType, model: Model, seed: int
+  so_far: Gradients, state: State, batch: Batch, *, task: Task, model: Model, seed: int
 ) -> Gradients:
-  """Adds the gradients of a (micro-)batch's part of the loss."""
+  """Adds the gradients and sums of a (micro-)batch."""
   key = jax.random.fold_in(jax.random.key(seed), state.step)
   key = jax.random.fold_in(key, so_far.number)
   rngs = dict(zip(('dropout', 'pixels'), jax.random.split(key), strict=True))
@@ -94,7 +83,7 @@ def add_gradients(
 
 
 def update(gradients: Gradients, state: State, *, optimizer: optax.GradientTransformation) -> State:
-  """The state after a step along the gradients of the whole batch."""
+  """Returns the state after a step along the gradients of the whole batch."""
   updates, opt_state = optimizer.update(gradients.params, state.opt_state, state.params)
   norm = jnp.stack([optax.tree.norm(gradients.params), jnp.float32(1)])
   return State(
@@ -107,41 +96,42 @@ def update(gradients: Gradients, state: State, *, optimizer: optax.GradientTrans
 
 
 class Step:
-  """A step, compiled for each shape of batch when it is first met, which is then said.
+  """A training step, compiled once per batch shape; compiling prints its time and memory.
 
   Attributes:
-    micro_batches: how many a batch comes in. Their gradients add up to those of the whole, but for
-      what is drawn (dropout, sampled pixels) and statistics of BatchNorm that is not frozen: each
-      micro-batch is normalised by its own.
+    micro_batches: number of micro-batches per batch. Their gradients add up to those of the whole
+      batch, except that dropout and sampled pixels are drawn differently, and BatchNorm, unless
+      frozen, normalises each micro-batch by its own statistics.
   """
 
   def __init__(
     self,
-    task: ModuleType,
+    *,
+    task: Task,
     model: Model,
     optimizer: optax.GradientTransformation,
     seed: int,
     micro_batches: int,
-    places: State,
+    shardings: State,
   ):
-    """`places` are the shardings of the state."""
+    """Defines the programs; `shardings` are those of the state."""
     self.micro_batches = micro_batches
-    self._programs: dict[tuple[int, ...], Callable] = {}
+    self._programs: dict[tuple, Callable] = {}
     add = functools.partial(add_gradients, task=task, model=model, seed=seed)
     apply = functools.partial(update, optimizer=optimizer)
 
     def whole(state: State, batch: Batch) -> State:
       return apply(add(nothing_yet(state), state, batch), state)
 
-    sums = {name: place for name, place in places.sums.items() if name != 'gradient_norm'}
-    held = Gradients(places.step, places.params, sums, places.batch_stats)
-    self._whole = jax.jit(whole, donate_argnums=0, out_shardings=places)
+    sums = {name: x for name, x in shardings.sums.items() if name != 'gradient_norm'}
+    held = Gradients(shardings.step, shardings.params, sums, shardings.batch_stats)
+    self._whole = jax.jit(whole, donate_argnums=0, out_shardings=shardings)
     self._nothing = jax.jit(nothing_yet, out_shardings=held)
     self._add = jax.jit(add, donate_argnums=0, out_shardings=held)
-    self._apply = jax.jit(apply, donate_argnums=1, out_shardings=places)
+    self._apply = jax.jit(apply, donate_argnums=1, out_shardings=shardings)
 
   def __call__(self, state: State, batches: Iterable[Batch]) -> State:
-    """The next state, by the micro-batches of one batch, taken one at a time."""
+    """Returns the next state; takes the micro-batches of one batch from `batches` one at a time."""
     if self.micro_batches == 1:
       (batch,) = batches
       return self.program(state, batch)(state, batch)
@@ -151,18 +141,18 @@ class Step:
     return self._apply(gradients, state)
 
   def program(self, *arguments: Any) -> Callable:
-    """What runs on this shape of batch, compiled ahead; says what it took and will take."""
+    """Returns the program for this batch shape; compiles it on first use and prints its memory."""
     batch = arguments[-1]
     shapes = (len(batch['image']), *model_canvas(batch)), batch['image'].shape
     if shapes not in self._programs:
       began = time.perf_counter()
       jitted = self._whole if self.micro_batches == 1 else self._add
       self._programs[shapes] = compiled = jitted.lower(*arguments).compile()
-      memory = compiled.memory_analysis()
-      total = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+      memory = compiled.memory_analysis()  # None where a backend does not tell.
+      total = memory and memory.argument_size_in_bytes + memory.temp_size_in_bytes
       print(
         f'compiled    images {"x".join(map(str, shapes[0]))} in '
-        f'{time.perf_counter() - began:.0f} s; {total / 2**20:,.0f} MiB a device',
+        f'{time.perf_counter() - began:.0f} s; {total / 2**20:,.0f} MiB per device',
         flush=True,
       )
     return self._programs[shapes]

@@ -109,5 +109,5 @@ def test_the_pace_is_that_of_the_second_step(monkeypatch, capsys):
     now[0] += seconds
     progress.show_pace(step)
   assert capsys.readouterr().out == (
-    'pace        36 s a step: 2,400 steps a day, 4 days 4 h to go\n'
+    'pace        36 s per step: 2,400 steps per day, 4 days 4 h left\n'
   )

@@ -11,7 +11,7 @@ import torch
 
 from configs.pretrain import get_config
 from pixelbert_jax import optim
-from pixelbert_jax.train import init_variables, make_model, make_optimizer
+from pixelbert_jax.experiment import init_variables, make_model, make_optimizer
 
 SHAPES = {
   'backbone': {

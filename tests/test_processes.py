@@ -37,7 +37,7 @@ def test_two_processes_are_one_run_stopped_lost_and_resumed(start_pair, environm
   pair[1].send_signal(signal.SIGTERM)
   codes, outputs = ends(pair)
   assert codes == [75, 75], outputs
-  assert 'everything is saved: run again to go on' in outputs[0][0]
+  assert 'everything is saved: run again to resume' in outputs[0][0]
   assert outputs[1][0] == ''
   stopped_at = metrics(tmp_path / 'run')[-1]['step']
   assert 3 < stopped_at < STEPS

@@ -13,7 +13,7 @@ import pytest
 
 from configs.pretrain import get_config
 from pixelbert_jax import UserError, sharding
-from pixelbert_jax.train import init_variables, make_model
+from pixelbert_jax.experiment import init_variables, make_model
 from tests.support.paths import ROOT
 from tests.support.scenes import build_scenes
 

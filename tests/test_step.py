@@ -7,7 +7,7 @@ import pytest
 
 from configs.pretrain import get_config
 from pixelbert_jax import UserError, sharding
-from pixelbert_jax.experiment import make_batches, make_model, prepare_data, resolve
+from pixelbert_jax.experiment import Experiment, prepare_data, resolve
 from pixelbert_jax.train import init_state
 
 STEPS = 10
@@ -30,9 +30,9 @@ def run(config, micro_batches):
   config = config.copy_and_resolve_references()
   config.micro_batches = micro_batches
   mesh = sharding.make_mesh()
-  batches = make_batches(config, prepare_data(config))['train']
-  model = make_model(config, len(batches.tokenizer.words))
-  state, step, _ = init_state(config, model, batches, mesh)
+  experiment = Experiment.of(config, prepare_data(config))
+  batches = experiment.batches['train']
+  state, step, _ = init_state(experiment, mesh)
   wide = {jnp.dtype('float32'): jnp.float64}
   state = jax.tree.map(lambda x: x.astype(wide.get(x.dtype, x.dtype)), state)
   words = []
@@ -68,4 +68,4 @@ def test_images_that_do_not_divide_are_refused(config):
   config = config.copy_and_resolve_references()
   config.micro_batches = 3
   with pytest.raises(UserError, match='16 images do not divide among 3 micro_batches'):
-    make_batches(config, prepare_data(config))
+    Experiment.of(config, prepare_data(config))

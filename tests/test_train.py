@@ -1,6 +1,7 @@
 """A run in this process: its end, its log, and stopping it at any step."""
 
 import dataclasses
+import functools
 import shutil
 import signal
 from typing import Any
@@ -15,11 +16,11 @@ from ml_collections import ConfigDict
 from configs.pretrain import get_config
 from pixelbert_jax import UserError, sharding
 from pixelbert_jax.checkpoints import checkpoint
-from pixelbert_jax.experiment import make_batches, make_model, prepare_data, resolve
+from pixelbert_jax.experiment import Experiment, prepare_data, resolve
+from pixelbert_jax.loop import DONE, PREEMPTED
 from pixelbert_jax.metrics import MetricsLog
-from pixelbert_jax.tasks import pretraining
-from pixelbert_jax.tasks.evaluator import Evaluator
-from pixelbert_jax.train import DONE, PREEMPTED, init_state, train
+from pixelbert_jax.tasks.pretraining import Pretraining
+from pixelbert_jax.train import init_state, train
 from tests.support.runs import assert_same_run, metrics, timeless
 
 STEPS = 12  # With a save after 5 and 10, and an evaluation after 10.
@@ -132,7 +133,7 @@ def test_a_run_killed_while_it_is_evaluated_goes_on_with_that(
   def killed(*_):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(Evaluator, 'result', killed)
+  monkeypatch.setattr(Pretraining, 'report', killed)
   with pytest.raises(KeyboardInterrupt):
     train(config, tmp_path)
   monkeypatch.undo()
@@ -207,23 +208,25 @@ def test_what_is_loaded_evaluates_as_the_run_did(finished, few_scenes):
   loaded = checkpoint.load(finished)
   config = ConfigDict(loaded.config)
   config.data.data_dir, config.text.vocabulary = str(few_scenes), str(loaded.vocabulary)
-  batches = make_batches(config, prepare_data(config))
-  model = make_model(config, len(batches['test'].tokenizer.words))
-  evaluator = Evaluator(pretraining, model, sharding.make_mesh(), 2)
-  found = evaluator(loaded.variables, batches['test'])
+  experiment = Experiment.of(config, prepare_data(config))
+  found = evaluated(experiment, loaded.variables, experiment.batches['test'])
   logged = timeless(metrics(finished))[-1]
   for name in ('loss', 'itm_accuracy', 'mlm_accuracy'):
     assert found[name] == pytest.approx(logged[name], rel=1e-6)
+
+
+def evaluated(experiment, variables, batches):
+  """The metrics of a split."""
+  run = functools.partial(experiment.evaluator(sharding.make_mesh()), variables)
+  return experiment.task.evaluate(run, batches)
 
 
 @dataclasses.dataclass
 class Parts:
   """What a run is made of."""
 
-  config: ConfigDict
-  batches: dict
+  experiment: Experiment
   mesh: jax.sharding.Mesh
-  model: Any
   compiled: Any
   _state: Any
 
@@ -232,18 +235,17 @@ class Parts:
     return jax.device_put(self._state, sharding.state_sharding(self.mesh, self._state))
 
   def batch(self, number):
-    return sharding.global_batch(self.mesh, self.batches['train'][number])
+    return sharding.global_batch(self.mesh, self.experiment.batches['train'][number])
 
 
 @pytest.fixture(scope='module')
 def parts(few_scenes):
   config = make_config(few_scenes)
-  batches, mesh = make_batches(config, prepare_data(config)), sharding.make_mesh()
-  model = make_model(config, len(batches['train'].tokenizer.words))
-  state, step, _ = init_state(config, model, batches['train'], mesh)
-  batch = sharding.global_batch(mesh, batches['train'][0])
+  experiment, mesh = Experiment.of(config, prepare_data(config)), sharding.make_mesh()
+  state, step, _ = init_state(experiment, mesh)
+  batch = sharding.global_batch(mesh, experiment.batches['train'][0])
   compiled = step.program(state, batch)
-  return Parts(config, batches, mesh, model, compiled, jax.tree.map(np.array, state))
+  return Parts(experiment, mesh, compiled, jax.tree.map(np.array, state))
 
 
 def test_the_state_is_donated(parts):
@@ -279,10 +281,11 @@ def test_the_loss_falls_on_what_is_seen_again_and_again(parts):
 @pytest.mark.slow
 def test_evaluation_counts_every_pair_once_whatever_the_batch_size(parts):
   variables = parts.state().variables
-  found = Evaluator(pretraining, parts.model, parts.mesh, 2)(variables, parts.batches['test'])
+  test = parts.experiment.batches['test']
+  found = evaluated(parts.experiment, variables, test)
   # 3 images at a time: the last batch is filled up.
-  few = dataclasses.replace(parts.batches['test'], images=3)
+  few = dataclasses.replace(test, images=3)
   assert len(few) * 3 > len(few.split.sidecar.image_id)
-  other = Evaluator(pretraining, parts.model, parts.mesh, 2)(variables, few)
+  other = evaluated(parts.experiment, variables, few)
   for name in ('itm_loss', 'itm_accuracy'):
     assert other[name] == pytest.approx(found[name], abs=1e-6)

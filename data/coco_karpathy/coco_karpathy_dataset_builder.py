@@ -13,7 +13,7 @@ VAL = Need(('val2014',), 'http://images.cocodataset.org/zips/val2014.zip', '6.6 
 
 
 class Builder(corpus.CorpusBuilder):
-  """One record an image with its five to seven captions, in the order of Karpathy's file."""
+  """COCO captions: a record is an image with five to seven captions; in Karpathy's order."""
 
   VERSION = tfds.core.Version('1.1.0')
   HOMEPAGE = 'https://cocodataset.org'
@@ -33,5 +33,5 @@ class Builder(corpus.CorpusBuilder):
 
 
 def place(image: Mapping[str, Any]) -> tuple[str, str]:
-  """The id and path of an image of Karpathy's file."""
+  """Returns the id and path of an image of Karpathy's file."""
   return str(int(image['cocoid'])), f'{image["filepath"]}/{image["filename"]}'

@@ -10,7 +10,7 @@ IMAGES = 'flickr30k-images'
 
 
 class Builder(corpus.CorpusBuilder):
-  """One record an image with its five captions, in the order of Karpathy's file."""
+  """Flickr30K captions: a record is an image with five captions; in Karpathy's order."""
 
   VERSION = tfds.core.Version('1.1.0')
   HOMEPAGE = 'https://shannon.cs.illinois.edu/DenotationGraph/'

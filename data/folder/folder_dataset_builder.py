@@ -1,4 +1,4 @@
-"""The user's own images, with captions, questions and statements about pairs of them."""
+"""Dataset of the user's own images with captions, questions and statements about pairs."""
 
 import hashlib
 
@@ -12,27 +12,27 @@ from data.folder.tables import SPLITS, Picture
 
 
 class Builder(corpus.CorpusBuilder):
-  """One record an image, in the order in which the tables name them; see README.md."""
+  """The user's own images: a record is an image; in the order of the tables. See README.md."""
 
   VERSION = tfds.core.Version('1.1.0')
   TEXTS = tuple(TEXTS)
-  # Any name after 'folder/' is a dataset of its own.
+  # Any name after 'folder/' is a separate dataset.
   ANY_CONFIG = True
 
   def entries(self, split: str, tally: Tally) -> list[Entry]:
-    found = []
+    entries = []
     for image, picture in self._pictures.items():
       if picture.split == split:
         kept = [s for s in picture.statements if self._pictures[s.right].split == split]
-        apart = len(picture.statements) - len(kept)
-        if apart:
+        omitted = len(picture.statements) - len(kept)
+        if omitted:
           tally.notes.append(
-            f'{apart} pairs of {image} with an image of another split are left out'
+            f'{omitted} pairs of {image} with an image of another split are omitted'
           )
         entry = Entry(((image, image),), picture.captions, picture.questions, kept)
         tally.count(entry)
-        found.append(entry)
-    return found
+        entries.append(entry)
+    return entries
 
   def fingerprint(self) -> str:
     return tables.fingerprint(self.request.tables, self.request.archive)
@@ -40,20 +40,20 @@ class Builder(corpus.CorpusBuilder):
   def _splits_to_build(self) -> list[str]:
     archive = self.request.archive
     if archive.broken:
-      raise SourceError(f'{"; ".join(archive.broken)}: mend it, or move it away')
+      raise SourceError(f'{"; ".join(archive.broken)}: copy it again, or move it away')
     self._pictures = tables.read(self.request.tables, archive)
     share(
       self._pictures,
       {split: self.request.tables.get(f'{split}_share') or 0.0 for split in ('val', 'test')},
     )
-    found = [s for s in SPLITS if any(p.split == s for p in self._pictures.values())]
-    lacking = [split for split in self.request.splits if split not in found]
-    if lacking:
+    existing = [s for s in SPLITS if any(p.split == s for p in self._pictures.values())]
+    missing = [split for split in self.request.splits if split not in existing]
+    if missing:
       raise SourceError(
-        f'folder: no image is in split {lacking[0]!r}: name it in a column `split`, or hold out a '
-        'share of the images by --val_share=0.1, --test_share=0.1'
+        f'folder: no image is in split {missing[0]!r}: add a column `split`, or hold out a share '
+        'of the images with --val_share=0.1, --test_share=0.1'
       )
-    return [split for split in found if split in (self.request.splits or found)]
+    return [split for split in existing if split in (self.request.splits or existing)]
 
   def _refuse_bad(self) -> None:
     super()._refuse_bad()
@@ -64,25 +64,25 @@ class Builder(corpus.CorpusBuilder):
         for image in (s.left, s.right):
           if image in bad:
             raise SourceError(
-              f'{image} ({bad[image]}) is in a pair ({s.text!r}): mend it or take the pair out'
+              f'{image} ({bad[image]}) is in a pair ({s.text!r}): replace it, or remove the pair'
             )
 
 
 def share(pictures: dict[str, Picture], shares: dict[str, float]) -> None:
-  """Gives every picture a split: that of its table, or by a draw that only its path decides.
+  """Assigns a split to every picture without one, by a hash of its path.
 
   Raises:
-    SourceError: the tables name splits and shares are given too, or the shares leave no train.
+    SourceError: shares are given although the tables have splits, or leave nothing to train on.
   """
   named = [image for image, picture in pictures.items() if picture.split]
   unnamed = [image for image, picture in pictures.items() if not picture.split]
   if named and any(shares.values()):
     raise SourceError('--val_share and --test_share are for tables without a column `split`')
   if any(s < 0 for s in shares.values()) or sum(shares.values()) >= 1:
-    raise SourceError('--val_share and --test_share are shares of 1 and leave some to train')
+    raise SourceError('--val_share and --test_share must be at least 0 and sum to less than 1')
   order = sorted(unnamed, key=lambda image: hashlib.sha256(image.encode()).digest())
   for split, part in shares.items():
-    # A share that is asked for is of one image at least.
+    # A requested share holds at least one image.
     number = max(round(part * len(unnamed)), 1) if part else 0
     for image in order[:number]:
       pictures[image].split = split

@@ -1,4 +1,4 @@
-"""The user's own texts: CSV files, or the texts beside the images of webdataset tars."""
+"""Reads the user's own texts from CSV files, or from webdataset tar files."""
 
 import csv
 import dataclasses
@@ -17,7 +17,7 @@ from data.images import SUFFIXES
 from pixelbert_jax.input.rows import Caption, Question, Statement
 
 SPLITS = ('train', 'val', 'test')
-# The columns that a table must have; `split` and `id` it may have.
+# Required columns of each table; `split` and `id` are optional.
 COLUMNS = {
   'captions': ('image', 'caption'),
   'questions': ('image', 'question', 'answers'),
@@ -30,7 +30,7 @@ ANNOTATORS = 10
 
 @dataclasses.dataclass
 class Picture:
-  """What is said of an image; `split` is '' where no table says it."""
+  """The texts of an image; `split` is '' if no table gives it."""
 
   split: str = ''
   captions: list[Caption] = dataclasses.field(default_factory=list)
@@ -39,7 +39,7 @@ class Picture:
 
 
 def read(tables: Mapping[str, Any], archive: Archive) -> dict[str, Picture]:
-  """The pictures by their paths, in the order in which they are first named.
+  """Reads all pictures by their paths, in the order of their first mention.
 
   Raises:
     SourceError: a table cannot be read, or contradicts itself or another.
@@ -50,10 +50,10 @@ def read(tables: Mapping[str, Any], archive: Archive) -> dict[str, Picture]:
     seen: set[int] = set()
     for number, (where, row) in enumerate(_rows(path, COLUMNS[name])):
       try:
-        # Without ids of their own, texts have the numbers of their rows.
+        # Without a column `id`, the id of a text is its row number.
         identifier = _id(row.get('id', str(number)))
         if identifier in seen:
-          raise ValueError(f'id {identifier} is that of a line before')
+          raise ValueError(f'id {identifier} repeats that of an earlier line')
         seen.add(identifier)
         _ADD[name](pictures, row, identifier, where)
       except ValueError as error:
@@ -65,14 +65,14 @@ def read(tables: Mapping[str, Any], archive: Archive) -> dict[str, Picture]:
       picture.captions += [Caption(text, next(ids)) for text in texts]
   if not pictures:
     raise SourceError(
-      f'folder: {", ".join(map(str, given.values())) or archive.path} says nothing of any image: '
+      f'folder: {", ".join(map(str, given.values())) or archive.path} has no texts of any image: '
       'give --captions, --questions or --pairs, or put webdataset tar files there'
     )
   return pictures
 
 
 def fingerprint(tables: Mapping[str, Any], archive: Archive) -> str:
-  """Changes with whatever the texts and splits are made of."""
+  """Computes a digest of the tables, shares and tar files that make the texts and splits."""
   digest = hashlib.sha256()
   for name in sorted(tables):
     value = tables[name]
@@ -93,44 +93,46 @@ def _text(path: pathlib.Path) -> str:
 
 
 def _rows(path: pathlib.Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
-  """The rows of a CSV file that have all columns, each with where it stands."""
+  """Yields the location ('FILE line N') and cells of each row of a CSV file."""
   reader = csv.DictReader(io.StringIO(_text(path), newline=''), strict=True)
   try:
     header = reader.fieldnames or []
-    lacking = [column for column in columns if column not in header]
-    if lacking:
+    missing = [column for column in columns if column not in header]
+    if missing:
       raise SourceError(
-        f'{path} has no column {lacking[0]!r}: its first line must name {", ".join(columns)} '
+        f'{path} has no column {missing[0]!r}: its first line must name {", ".join(columns)} '
         f'(and may name split, id), but it is {",".join(header)!r}'
       )
     for row in reader:
       where = f'{path} line {reader.line_num}'
       if None in row or None in row.values():
-        raise SourceError(f'{where} has not as many cells as the first line: quote commas ("a, b")')
+        raise SourceError(
+          f'{where} does not have as many cells as the first line: quote commas ("a, b")'
+        )
       row = {name: cell.strip() for name, cell in row.items()}
       empty = [column for column in (*columns, 'split') if row.get(column) == '']
       if empty:
         raise SourceError(f'{where} has no {empty[0]}')
       yield where, row
   except csv.Error as error:
-    raise SourceError(f'{path} line {reader.line_num} is no CSV ({error})') from error
+    raise SourceError(f'{path} line {reader.line_num} is not CSV ({error})') from error
 
 
 def _picture(pictures: dict[str, Picture], image: str, split: str, where: str) -> Picture:
-  """The picture of a path, which one split has to hold."""
+  """Returns the picture of a path, creating it; SourceError if it has another split already."""
   if split and split not in SPLITS:
-    raise SourceError(f'{where}: split {split!r} is none of {", ".join(SPLITS)}')
+    raise SourceError(f'{where}: split is {split!r}, expected one of {", ".join(SPLITS)}')
   picture = pictures.setdefault(image, Picture(split))
   if picture.split != split:
     raise SourceError(
-      f'{where}: {image} is in split {split!r}, but before in {picture.split!r}; an image is in one'
+      f'{where}: {image} is in split {split!r}, but above in {picture.split!r}: give it one split'
     )
   return picture
 
 
 def _id(text: str) -> int:
   if not re.fullmatch('[0-9]{1,18}', text):
-    raise ValueError(f'id {text!r} is no whole number')
+    raise ValueError(f'id is {text!r}, expected an integer of at most 18 digits')
   return int(text)
 
 
@@ -145,7 +147,7 @@ def _add_question(
   pictures: dict[str, Picture], row: dict[str, str], identifier: int, where: str
 ) -> None:
   answers = [answer.strip() for answer in row['answers'].split('|')]
-  # One answer is everyone's: as such it scores in full.
+  # A single answer stands for all annotators, so that giving it scores 1.
   answers = answers * ANNOTATORS if len(answers) == 1 else answers
   best = Counter(answers).most_common(1)[0][0]
   picture = _picture(pictures, row['image'], row.get('split', ''), where)
@@ -157,10 +159,10 @@ def _add_pair(
 ) -> None:
   label = LABELS.get(row['label'].lower())
   if label is None:
-    raise ValueError(f'label {row["label"]!r} is neither true nor false')
+    raise ValueError(f'label is {row["label"]!r}, expected true or false')
   left, right = row['left'], row['right']
   sides = [_picture(pictures, image, row.get('split', ''), where) for image in (left, right)]
-  # In the form of NLVR2's own, whose scores read it: each a sentence and a pair by itself.
+  # In the format of NLVR2, for its scores: every statement has its own sentence and pair.
   name = f'own-{identifier}-0-0'
   sides[0].statements.append(Statement(row['sentence'], name, label, left, right))
 
@@ -177,7 +179,7 @@ def _tars(archive: Archive) -> list[Tar]:
 
 
 def _tar_texts(archive: Archive) -> Iterator[tuple[str, str, list[str], str]]:
-  """Of each image in a tar file: where, its path, its texts and split ('' if none is said).
+  """Yields location, path, texts and split ('' if not given) of each image in the tar files.
 
   The texts of `a/b.jpg` are in `a/b.txt`, or in `a/b.json` as `caption` or `captions`.
   """
@@ -186,7 +188,7 @@ def _tar_texts(archive: Archive) -> Iterator[tuple[str, str, list[str], str]]:
     names = set(tar.files())
     for image in sorted(name for name in names if name.lower().endswith(IMAGES)):
       if image in seen:
-        raise SourceError(f'{image} is both in {seen[image]} and in {tar.name}: rename one')
+        raise SourceError(f'{image} is in both {seen[image]} and {tar.name}: rename one')
       seen[image] = tar.name
       stem, where = image.rpartition('.')[0], f'{tar.name}/{image}'
       texts, split = [], ''
@@ -194,10 +196,10 @@ def _tar_texts(archive: Archive) -> Iterator[tuple[str, str, list[str], str]]:
         if f'{stem}.txt' in names:
           texts.append(tar.open(f'{stem}.txt').read().decode('utf-8').strip())
         if f'{stem}.json' in names:
-          said = json.loads(tar.open(f'{stem}.json').read())
-          split = said.get('split', '')
-          more = said.get('captions', [said['caption']] if 'caption' in said else [])
-          texts += [text.strip() for text in more if text.strip() not in texts]
+          value = json.loads(tar.open(f'{stem}.json').read())
+          split = value.get('split', '')
+          captions = value.get('captions', [value['caption']] if 'caption' in value else [])
+          texts += [text.strip() for text in captions if text.strip() not in texts]
       except (ValueError, AttributeError, TypeError) as error:
         raise SourceError(f'{where}: the text beside it cannot be read ({error})') from error
       if any(texts):

@@ -1,4 +1,4 @@
-"""NLVR (Suhr et al. 2017): rendered images, a human sentence each, true or false of it."""
+"""NLVR (Suhr et al. 2017): rendered images, each with a human sentence that is true or false."""
 
 import re
 from typing import Any
@@ -15,9 +15,9 @@ PERMUTATIONS = 6
 
 
 class Builder(corpus.CorpusBuilder):
-  """One record an image, in the order of the file: six permutations of one after the other.
+  """NLVR: a record is an image; in the order of the file, the six permutations in sequence.
 
-  The subset of a caption is its directory: hold out whole ones, as `test[6]` and `test[!6]`.
+  The subset of a caption is its directory; hold out whole directories, as `test[6]`, `test[!6]`.
   """
 
   VERSION = tfds.core.Version('1.3.0')
@@ -38,24 +38,24 @@ class Builder(corpus.CorpusBuilder):
 
   def entries(self, split: str, tally: Tally) -> list[Entry]:
     archive, path = self.request.archive, f'nlvr/{split}/{split}.json'
-    found, seen = [], set()
+    entries, seen = [], set()
     for number, line in archive.json_lines(path):
       try:
-        entries = permutations(line, split)
+        images = permutations(line, split)
       except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise archive.unreadable(path, error, f'line {number}') from error
-      identifier = entries[0].extra['identifier']
+      identifier = images[0].extra['identifier']
       if identifier in seen:
         raise archive.unreadable(path, f'it repeats {identifier}', f'line {number}')
       seen.add(identifier)
-      for entry in entries:
+      for entry in images:
         tally.count(entry)
-      found += entries
-    return found
+      entries += images
+    return entries
 
 
 def permutations(line: dict[str, Any], split: str) -> list[Entry]:
-  """The six entries of an example; KeyError, TypeError or ValueError if it is none."""
+  """Makes the six entries of an example; KeyError, TypeError or ValueError if it is malformed."""
   identifier, directory, label = (str(line[k]) for k in ('identifier', 'directory', 'label'))
   if label not in ('true', 'false'):
     raise ValueError(f'label {label!r}')
@@ -74,10 +74,10 @@ def permutations(line: dict[str, Any], split: str) -> list[Entry]:
 
 
 def caption_id(image_id: str) -> int:
-  """A number for an image's sentence, distinct over all splits: 'dev-1572-0-3' -> 201572003.
+  """Returns an id of an image's sentence, unique over all splits: 'dev-1572-0-3' -> 201572003.
 
-  Its decimal digits: the split (1 train, 2 dev, 3 test, 4 hidden), five of the sentence, two of
-  the image, one of the permutation.
+  Its decimal digits are the split (1 train, 2 dev, 3 test, 4 hidden), five for the sentence, two
+  for the image and one for the permutation.
   """
   split, sentence, image, permutation = image_id.split('-')
   number = (1 + SPLITS.index(split)) * 10**5 + int(sentence)

@@ -1,4 +1,4 @@
-"""NLVR2 (Suhr et al. 2019): sentences about pairs of photographs, true or false of them."""
+"""NLVR2 (Suhr et al. 2019): pairs of photographs with sentences that are true or false of them."""
 
 import collections
 import dataclasses
@@ -18,22 +18,22 @@ FOLDERS = {'train': 'images/train', 'dev': 'dev', 'test1': 'test1', 'test2': 'te
 
 
 def annotations(split: str) -> tuple[str, ...]:
-  """Where the file of a split may lie."""
+  """Returns possible paths of the file of a split."""
   return tuple(f'{folder}{split}.json' for folder in ('nlvr2/data/', 'data/', ''))
 
 
 class Builder(corpus.CorpusBuilder):
-  """One record a pair of images with its one or two sentences, in the order of their file.
+  """NLVR2: a record is a pair of images with one or two sentences; in the order of the file.
 
-  A pair whose sentences have different labels is `balanced`: who guesses from the images alone
-  is right half of the time. With two of the same it is `unbalanced`, with one neither.
+  A pair whose two sentences have different labels is `balanced`: images alone predict the label
+  half of the time. A pair with equal labels is `unbalanced`; one with a single sentence neither.
   """
 
   VERSION = tfds.core.Version('1.1.0')
   HOMEPAGE = HOMEPAGE
   SLOTS = ('left', 'right')
   TEXTS = ('statements',)
-  # A few percent of the photographs have gone from the web.
+  # A few percent of the photographs are no longer on the web.
   MOST_MISSING = 0.1
   NEEDS = {  # noqa: RUF012 - as TFDS's own attributes
     split: (Need(annotations(split), HOMEPAGE), Need((folder,), FORM))
@@ -47,7 +47,7 @@ class Builder(corpus.CorpusBuilder):
   }
 
   def entries(self, split: str, tally: Tally) -> list[Entry]:
-    found = []
+    entries = []
     for (pair, directory), statements in pairs(self.request.archive, split).items():
       ids = [f'{pair}-img{side}' for side in (0, 1)]
       folder = '/'.join(filter(None, (FOLDERS[split], directory)))
@@ -56,14 +56,14 @@ class Builder(corpus.CorpusBuilder):
       images = tuple((image_id, f'{folder}/{image_id}.png') for image_id in ids)
       entry = Entry(images, statements=statements)
       tally.count(entry)
-      found.append(entry)
-    return found
+      entries.append(entry)
+    return entries
 
 
 def pairs(archive: Archive, split: str) -> dict[tuple[str, str], list[Statement]]:
-  """The statements of each pair, by its id and its directory, '' but for train."""
+  """Reads the statements of each pair, by its id and directory ('' except for train)."""
   path = first(archive, annotations(split))
-  found, seen = collections.defaultdict(list), set()
+  by_pair, seen = collections.defaultdict(list), set()
   for number, line in archive.json_lines(path):
     try:
       identifier, label = line['identifier'], line['label']
@@ -72,7 +72,7 @@ def pairs(archive: Archive, split: str) -> dict[tuple[str, str], list[Statement]
       if label not in ('True', 'False'):
         raise ValueError(f'label {label!r}')
       if identifier in seen:
-        raise ValueError(f'{identifier} comes twice')
+        raise ValueError(f'it repeats {identifier}')
       pair = identifier.rpartition('-')[0]
       directory = str(int(line['directory'])) if split == 'train' else ''
       images = (f'{pair}-img0', f'{pair}-img1')
@@ -80,12 +80,12 @@ def pairs(archive: Archive, split: str) -> dict[tuple[str, str], list[Statement]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
       raise archive.unreadable(path, error, f'line {number}') from error
     seen.add(identifier)
-    found[pair, directory].append(statement)
-  return found
+    by_pair[pair, directory].append(statement)
+  return by_pair
 
 
 def subset_of(statements: Sequence[Statement]) -> str:
-  """The subset of the statements of a pair."""
+  """Returns the subset of the statements of a pair, '' for none."""
   if len(statements) == 1:
     return ''
   return 'balanced' if len({s.label for s in statements}) == 2 else 'unbalanced'

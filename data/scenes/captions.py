@@ -1,4 +1,4 @@
-"""Chooses what is said of a scene, and in which words."""
+"""Draws the captions of a scene."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -26,29 +26,29 @@ def captions(
   difficulty: world.Difficulty,
   true: set[str],
 ) -> list[Caption]:
-  """CAPTIONS_PER_SCENE different texts of mixed kinds; `true` are the scene's true claims."""
+  """Draws CAPTIONS_PER_SCENE distinct captions of mixed kinds; `true` are all true claims."""
   chosen: dict[str, str] = {}
-  for claim in _wanted(rng, scene, difficulty, true):
+  for claim in _candidates(rng, scene, difficulty, true):
     unused = [text for text in sentences.wordings(claim) if text not in chosen]
     if unused:
       chosen[unused[rng.integers(len(unused))]] = claim
     if len(chosen) == CAPTIONS_PER_SCENE:
       break
   texts = rng.permutation(list(chosen)).tolist()
-  everything = [text for claim in true for text in sentences.wordings(claim)]
+  all_texts = [text for claim in true for text in sentences.wordings(claim)]
   return [
     Caption(text, chosen[text], sentences.kinds(text), masks)
-    for text, masks in zip(texts, rivals.rivals(texts, everything), strict=True)
+    for text, masks in zip(texts, rivals.rivals(texts, all_texts), strict=True)
   ]
 
 
-def _wanted(
+def _candidates(
   rng: np.random.Generator,
   scene: world.Scene,
   difficulty: world.Difficulty,
   true: set[str],
 ) -> Iterator[str]:
-  """Claims, the most wanted first, without end; a claim again asks for another wording."""
+  """Yields claims endlessly, by priority; a repeated claim requests another wording."""
   things = [scene.things[i] for i in rng.permutation(len(scene.things))]
   first, last = things[0], things[-1]
   plain, sized, *_ = claims.existence(first)
@@ -70,7 +70,7 @@ def _wanted(
 def _pair(
   rng: np.random.Generator, scene: world.Scene, things: list[world.Thing], true: set[str]
 ) -> list[str]:
-  """A relation, or one time in three a conjunction, of two things unlike each other."""
+  """Draws a claim on two things of different looks: a relation, or one time in three 'and'."""
   pairs = [(a, b) for a in things for b in things]
   pairs = [(a, b) for a, b in pairs if claims.description(a) != claims.description(b)]
   relations = [claim for a, b in pairs for claim in claims.relations(scene, a, b)]
@@ -80,7 +80,7 @@ def _pair(
   return _some(rng, [claims.conjunction(a, b) for a, b in pairs], 1)
 
 
-def _some(rng: np.random.Generator, choices: list[str], most: int) -> list[str]:
-  """Up to `most` different ones, at random."""
-  different = sorted(set(choices))
-  return [different[i] for i in rng.permutation(len(different))[:most]]
+def _some(rng: np.random.Generator, choices: list[str], limit: int) -> list[str]:
+  """Draws up to `limit` distinct choices."""
+  distinct = sorted(set(choices))
+  return [distinct[i] for i in rng.permutation(len(distinct))[:limit]]

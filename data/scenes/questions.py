@@ -1,7 +1,7 @@
-"""Questions about a scene with ten answers each, in the form of VQA.
+"""Draws questions about a scene, each with ten answers, in the format of VQA.
 
-What is asked about is drawn before, and independently of, the answer, so that the text
-of a question does not tell it.
+The subject of a question is drawn before, and independently of, the answer, so that the text does
+not predict the answer.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import numpy as np
 from data.scenes import claims, sentences, world
 
 ANNOTATORS = 10
-# Each annotator gives the truth with this probability, else another answer of its kind.
+# Each annotator gives the true answer with this probability, else another of the same kind.
 CARE = 0.9
 
 
@@ -33,7 +33,7 @@ def questions(
   difficulty: world.Difficulty,
   true: set[str],
 ) -> list[Question]:
-  """About six questions of all kinds; `true` are the scene's true claims."""
+  """Draws about six questions of all kinds; `true` are the scene's true claims."""
   asked = [
     *_colour(rng, scene, difficulty),
     *_shape(rng, scene, difficulty),
@@ -51,10 +51,11 @@ def _ask(
   text: str,
   question_type: str,
   answer_type: str,
+  *,
   truth: str,
   choices: Sequence[str],
 ) -> Question:
-  """The question with what the annotators answer, who err within `choices`."""
+  """Makes a question with the annotators' answers; wrong ones are drawn from `choices`."""
   wrong = [choice for choice in choices if choice != truth]
   careful = rng.random(ANNOTATORS) < CARE
   answers = tuple(truth if care else wrong[rng.integers(len(wrong))] for care in careful.tolist())
@@ -62,25 +63,25 @@ def _ask(
 
 
 def _pick(rng: np.random.Generator, choices: Sequence) -> list:
-  """One of them in a list, or none if there are none."""
+  """Draws a list of one choice; empty if `choices` is."""
   return [choices[rng.integers(len(choices))]] if len(choices) else []
 
 
 def _alone(things: Sequence[world.Thing], key: Callable[[world.Thing], str]) -> list[world.Thing]:
-  """The things whose key no other thing has."""
+  """Returns the things whose key no other thing shares."""
   keys = [key(thing) for thing in things]
   return [thing for thing, k in zip(things, keys, strict=True) if keys.count(k) == 1]
 
 
 def _mentions(scene: world.Scene) -> list[tuple[str, world.Thing]]:
-  """Phrases that fit one thing only and tell neither its colour nor its shape."""
+  """Returns phrases that fit one thing only, without its colour and shape."""
   mentions = [(f'the {thing.size} object', thing) for thing in _alone(scene.things, _size_of)]
   for place, where in sentences.WHERE.items():
-    there = [thing for thing in scene.things if place in scene.places(thing)]
-    # One near the middle might pass for there.
-    elsewhere = [t for t in scene.things if world.OPPOSITE[place] in scene.places(t)]
-    if len(there) == 1 and len(there) + len(elsewhere) == len(scene.things):
-      mentions.append((f'the object {where}', there[0]))
+    placed = [thing for thing in scene.things if place in scene.places(thing)]
+    # Things near the middle would make the phrase ambiguous.
+    opposite = [t for t in scene.things if world.OPPOSITE[place] in scene.places(t)]
+    if len(placed) == 1 and len(placed) + len(opposite) == len(scene.things):
+      mentions.append((f'the object {where}', placed[0]))
   return mentions
 
 
@@ -94,7 +95,7 @@ def _colour(
   alone = _alone(scene.things, lambda thing: thing.shape)
   for mention, thing in _pick(rng, _mentions(scene) + [(f'the {t.shape}', t) for t in alone]):
     text = f'what colour is {mention}'
-    yield _ask(rng, text, 'what colour is', 'other', thing.colour, difficulty.colours)
+    yield _ask(rng, text, 'what colour is', 'other', truth=thing.colour, choices=difficulty.colours)
 
 
 def _shape(
@@ -104,13 +105,13 @@ def _shape(
   mentions = _mentions(scene) + [(f'the {t.colour} object', t) for t in alone]
   for mention, thing in _pick(rng, mentions):
     text = f'what shape is {mention}'
-    yield _ask(rng, text, 'what shape is', 'other', thing.shape, difficulty.shapes)
+    yield _ask(rng, text, 'what shape is', 'other', truth=thing.shape, choices=difficulty.shapes)
 
 
 def _size(rng: np.random.Generator, scene: world.Scene) -> Iterator[Question]:
   for thing in _pick(rng, _alone(scene.things, claims.description)):
     text = f'what size is the {claims.description(thing)}'
-    yield _ask(rng, text, 'what size is', 'other', thing.size, world.SIZES)
+    yield _ask(rng, text, 'what size is', 'other', truth=thing.size, choices=world.SIZES)
 
 
 def _place(rng: np.random.Generator, scene: world.Scene) -> Iterator[Question]:
@@ -120,7 +121,7 @@ def _place(rng: np.random.Generator, scene: world.Scene) -> Iterator[Question]:
     sides = rng.permutation([place, world.OPPOSITE[place]]).tolist()
     where = ' or '.join(sentences.WHERE[side] for side in sides)
     text = f'is the {claims.description(thing)} {where}'
-    yield _ask(rng, text, 'is the', 'other', place, sides)
+    yield _ask(rng, text, 'is the', 'other', truth=place, choices=sides)
 
 
 def _count(
@@ -130,7 +131,7 @@ def _count(
     named = {'all': 'objects', 'colour': f'{subject} objects'}.get(subjects)
     text = f'how many {named or sentences.PLURAL[subject]} are there'
     choices = [str(n) for n in range(difficulty.most + 1)]
-    yield _ask(rng, text, 'how many', 'number', str(number), choices)
+    yield _ask(rng, text, 'how many', 'number', truth=str(number), choices=choices)
 
 
 def _existence(
@@ -139,7 +140,7 @@ def _existence(
   difficulty: world.Difficulty,
   true: set[str],
 ) -> Iterator[Question]:
-  """'is there a red circle', also with a size or a pattern; as often no as yes."""
+  """Yields 'is there a red circle', also with a size or a pattern; yes and no are balanced."""
   detail = rng.integers(3)
   described = [
     (thing, claims.existence(thing)[detail])
@@ -151,11 +152,11 @@ def _existence(
     while truth == 'no' and claim in true:
       claim = _altered(rng, claim, difficulty)
     text = f'is there {sentences.phrase(claim.removeprefix("exists "))}'
-    yield _ask(rng, text, 'is there a', 'yes/no', truth, ('yes', 'no'))
+    yield _ask(rng, text, 'is there a', 'yes/no', truth=truth, choices=('yes', 'no'))
 
 
 def _altered(rng: np.random.Generator, claim: str, difficulty: world.Difficulty) -> str:
-  """An existence claim with one attribute drawn anew: as like the true one as can be."""
+  """Redraws one attribute of an existence claim, so that it stays close to the true one."""
   kind, *words = claim.split()
   i = rng.integers(len(words))
   values = (difficulty.colours, difficulty.shapes, world.SIZES, difficulty.patterns)
@@ -165,7 +166,7 @@ def _altered(rng: np.random.Generator, claim: str, difficulty: world.Difficulty)
 
 
 def _relation(rng: np.random.Generator, scene: world.Scene, true: set[str]) -> Iterator[Question]:
-  """'is a red circle left of a blue square', of which the opposite is false."""
+  """Yields 'is a red circle left of a blue square', for claims whose opposite is false."""
   related = sorted(claim for claim in true if claim.startswith('relation'))
   related = [claim for claim in related if claims.opposite(claim) not in true]
   for claim in _pick(rng, related):
@@ -173,4 +174,4 @@ def _relation(rng: np.random.Generator, scene: world.Scene, true: set[str]) -> I
     stated = claim if truth == 'yes' else claims.opposite(claim)
     # The first two wordings are 'A is left of B' and 'B is right of A'.
     thing, rest = sentences.wordings(stated)[rng.integers(2)].split(' is ')
-    yield _ask(rng, f'is {thing} {rest}', 'is a', 'yes/no', truth, ('yes', 'no'))
+    yield _ask(rng, f'is {thing} {rest}', 'is a', 'yes/no', truth=truth, choices=('yes', 'no'))

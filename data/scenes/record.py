@@ -1,6 +1,6 @@
-"""One record of the dataset: a scene's image with all that is said of it.
+"""Makes the records of the dataset: the image of a scene with all its texts.
 
-A record is a function of (difficulty, split, index) alone. Nothing here imports TFDS, so
+A record is a function of (difficulty, split, index) alone. This module does not import TFDS, so
 that worker processes start fast.
 """
 
@@ -15,13 +15,13 @@ from data.scenes import captions, claims, questions, render, statements, world
 SEED = 20200402
 SPLITS = {'train': 8_000, 'val': 500, 'test': 1_000}
 
-# What the draws are for; never the same stream for two purposes.
+# Purposes of random draws; each has its own stream.
 _SCENE, _TEXT, _PAIRS = range(3)
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-  """Which record: the number `index` of a split, at a difficulty."""
+  """The address of a record: number `index` of a split at a difficulty."""
 
   difficulty: str
   split: str
@@ -32,7 +32,7 @@ class Place:
     return f'{self.split}-{self.index:05d}'
 
   def text_id(self, number: int) -> int:
-    """A number no other caption (or question) of any split has."""
+    """Returns an id that is unique among the captions (or questions) of all splits."""
     return (list(SPLITS).index(self.split) * 1_000_000 + self.index) * 100 + number
 
 
@@ -42,13 +42,13 @@ def _rng(difficulty: str, split: str, purpose: int, index: int) -> np.random.Gen
 
 
 def scene(place: Place) -> world.Scene:
-  """The scene of a record."""
+  """Draws the scene of a record."""
   rng = _rng(place.difficulty, place.split, _SCENE, place.index)
   return world.sample(rng, world.DIFFICULTIES[place.difficulty])
 
 
 def pairs(difficulty: str, split: str, images: int) -> dict[int, list[dict[str, Any]]]:
-  """The statements of a split of so many images, by their left images' numbers."""
+  """Draws the statements of a split of `images` images, by the number of their left image."""
   scenes = [scene(Place(difficulty, split, i)) for i in range(images)]
   rng = _rng(difficulty, split, _PAIRS, 0)
   by_left: dict[int, list[dict[str, Any]]] = {i: [] for i in range(images)}
@@ -60,19 +60,19 @@ def pairs(difficulty: str, split: str, images: int) -> dict[int, list[dict[str, 
 
 
 def example(place: Place) -> dict[str, Any]:
-  """The record, without its statements; the image is JPEG bytes."""
-  difficulty, pictured = world.DIFFICULTIES[place.difficulty], scene(place)
+  """Makes a record without its statements; the image is JPEG bytes."""
+  difficulty, drawn = world.DIFFICULTIES[place.difficulty], scene(place)
   rng = _rng(place.difficulty, place.split, _TEXT, place.index)
-  true = claims.true_claims(pictured, difficulty)
-  said = captions.captions(rng, pictured, difficulty, true)
-  asked = questions.questions(rng, pictured, difficulty, true)
+  true = claims.true_claims(drawn, difficulty)
+  texts = captions.captions(rng, drawn, difficulty, true)
+  asked = questions.questions(rng, drawn, difficulty, true)
   return {
-    'image': render.jpeg(pictured),
+    'image': render.jpeg(drawn),
     'image_id': place.image_id,
-    'height': pictured.height,
-    'width': pictured.width,
-    'objects': [_object(thing) for thing in pictured.things],
-    'captions': [_caption(caption, place.text_id(i)) for i, caption in enumerate(said)],
+    'height': drawn.height,
+    'width': drawn.width,
+    'objects': [_object(thing) for thing in drawn.things],
+    'captions': [_caption(caption, place.text_id(i)) for i, caption in enumerate(texts)],
     'claims': sorted(true),
     'questions': [_question(question, place.text_id(i)) for i, question in enumerate(asked)],
   }

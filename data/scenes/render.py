@@ -1,4 +1,4 @@
-"""Draws a scene as a JPEG."""
+"""Renders a scene as a JPEG."""
 
 import io
 import math
@@ -8,12 +8,12 @@ from PIL import Image, ImageDraw
 
 from data.scenes import world
 
-# Shapes are drawn so many times larger, then averaged down: smooth edges.
+# Factor by which shapes are drawn larger and then averaged down, for smooth edges.
 SUPERSAMPLING = 4
 
 
 def jpeg(scene: world.Scene) -> bytes:
-  """The scene as a JPEG of its size, without chroma subsampling: small things keep colour."""
+  """Renders a scene as a JPEG without chroma subsampling, so that small things keep colour."""
   picture = Image.fromarray(background(scene))
   for thing in scene.things:
     _draw(picture, thing)
@@ -23,7 +23,7 @@ def jpeg(scene: world.Scene) -> bytes:
 
 
 def background(scene: world.Scene) -> np.ndarray:
-  """[H, W, 3] uint8: the scene without its things."""
+  """Renders [H, W, 3] uint8, the scene without its things."""
   b, width, height = scene.background, scene.width, scene.height
   rng = np.random.default_rng(b.seed)
   x = np.linspace(-0.5, 0.5, width, dtype=np.float32)
@@ -38,7 +38,7 @@ def background(scene: world.Scene) -> np.ndarray:
 
 
 def _strokes(rng: np.random.Generator, number: int, width: int, height: int) -> np.ndarray:
-  """[H, W] float32: faint straight strokes to add to the brightness."""
+  """Draws [H, W] float32, faint straight strokes to add to the brightness."""
   layer = Image.new('L', (width, height), 128)
   draw = ImageDraw.Draw(layer)
   for _ in range(number):
@@ -48,7 +48,7 @@ def _strokes(rng: np.random.Generator, number: int, width: int, height: int) -> 
 
 
 def _draw(picture: Image.Image, thing: world.Thing) -> None:
-  """Paints the thing, then its pattern in another shade."""
+  """Paints a thing, then its pattern in another shade."""
   x0, y0, x1, y1 = thing.box
   frame = ((x1 - x0) * SUPERSAMPLING, (y1 - y0) * SUPERSAMPLING)
   centre = (SUPERSAMPLING * (thing.x - x0), SUPERSAMPLING * (thing.y - y0))
@@ -63,7 +63,7 @@ def _draw(picture: Image.Image, thing: world.Thing) -> None:
 def _shape(
   shape: str, frame: tuple[int, int], centre: tuple[float, float], radius: float
 ) -> np.ndarray:
-  """[h, w] uint8: 255 inside the outline."""
+  """Draws [h, w] uint8, 255 inside the outline."""
   mask = Image.new('L', frame)
   draw = ImageDraw.Draw(mask)
 
@@ -79,7 +79,7 @@ def _shape(
 def _pattern(
   pattern: str, frame: tuple[int, int], centre: tuple[float, float], radius: float
 ) -> np.ndarray:
-  """[h, w] bool: diagonal stripes, or a grid of dots, that grow with the thing."""
+  """Computes [h, w] bool: diagonal stripes, or a grid of dots, that scale with the thing."""
   x = (np.arange(frame[0]) - centre[0]) / radius
   y = ((np.arange(frame[1]) - centre[1]) / radius)[:, None]
   if pattern == 'stripes':
@@ -91,7 +91,7 @@ def _pattern(
 
 
 def _shade(thing: world.Thing) -> tuple[int, int, int]:
-  """The same hue, clearly darker (black: lighter), and unlike any background."""
+  """Returns the same hue, clearly darker (for black: lighter) and unlike any background."""
   if thing.colour == 'black':
     return tuple(v + 70 for v in thing.rgb)
   share = 0.62 if thing.colour == 'white' else 0.42

@@ -1,30 +1,30 @@
-"""Which words of a caption the image leaves in doubt when some words are hidden."""
+"""Finds the words of a caption that the image does not determine when some words are masked."""
 
 import functools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-# Longer sentences than the grammar's would need more; bit masks hold up to 64.
+# At least the words of the longest sentence of the grammar; bit masks hold up to 64.
 _LONGEST = 16
 
 
 def rivals(captions: Sequence[str], sentences: Iterable[str]) -> list[tuple[int, ...]]:
-  """For each caption, bit masks of the words in which true sentences differ from it.
+  """Computes for each caption bit masks of the words in which other true sentences differ.
 
   Args:
     captions: K texts, each true of a scene.
     sentences: all texts of the grammar that are true of that scene.
 
   Returns:
-    K ascending tuples. If the words of a set M are hidden, word p of it is undetermined
-    iff some mask holds p and lies within M. Masks not needed for that are left out.
+    K ascending tuples. If a set M of words is masked, word p of M is undetermined iff some bit
+    mask contains p and is a subset of M. Redundant bit masks are omitted.
   """
   ids, lengths = zip(*map(_words, sentences), strict=True)
-  own_ids, own_lengths = zip(*map(_words, captions), strict=True)
-  differs = np.stack(own_ids)[:, None] != np.stack(ids)
+  caption_ids, caption_lengths = zip(*map(_words, captions), strict=True)
+  differs = np.stack(caption_ids)[:, None] != np.stack(ids)
   masks = differs @ (1 << np.arange(_LONGEST))
-  comparable = np.array(own_lengths)[:, None] == np.array(lengths)
+  comparable = np.array(caption_lengths)[:, None] == np.array(lengths)
   return [
     prune(np.unique(row[fits & (row > 0)]).tolist())
     for row, fits in zip(masks, comparable, strict=True)
@@ -32,10 +32,10 @@ def rivals(captions: Sequence[str], sentences: Iterable[str]) -> list[tuple[int,
 
 
 def prune(masks: Sequence[int]) -> tuple[int, ...]:
-  """Drops every mask that the union of its strict subsets covers.
+  """Drops every mask that is the union of its strict subsets.
 
-  Whoever holds a word of a dropped mask then holds it by one of the smaller ones, so the
-  verdicts stay. Masks come ascending, so subsets come first.
+  Each word of a dropped mask is in one of these subsets, so no word becomes determined. Masks are
+  ascending, so subsets come first.
   """
   kept: list[int] = []
   for mask in masks:
@@ -50,7 +50,7 @@ def prune(masks: Sequence[int]) -> tuple[int, ...]:
 
 @functools.cache
 def _words(sentence: str) -> tuple[np.ndarray, int]:
-  """([_LONGEST] numbers of the words, 0 behind the last; number of words)."""
+  """Returns the ids of the words [_LONGEST], 0 after the last, and the number of words."""
   words = sentence.split()
   ids = np.zeros(_LONGEST, np.int64)
   ids[: len(words)] = [_number(word) for word in words]
@@ -61,5 +61,5 @@ _numbers: dict[str, int] = {}
 
 
 def _number(word: str) -> int:
-  """A number for each different word, from 1."""
+  """Returns the id of a word, from 1."""
   return _numbers.setdefault(word, len(_numbers) + 1)

@@ -1,4 +1,4 @@
-"""TFDS builder of the embedded dataset: rendered scenes, captions, questions, statements."""
+"""TFDS builder of the embedded dataset: rendered scenes, captions, questions and statements."""
 
 import contextlib
 import io
@@ -15,9 +15,9 @@ import tensorflow_datasets as tfds
 from data.scenes import record, world
 from pixelbert_jax.input import rows
 
-# Fewer images are made sooner here than worker processes start.
+# For fewer images, starting worker processes takes longer than making the images.
 WORTH_WORKERS = 1_000
-# More would wait for this process, which writes the records.
+# More workers would wait for this process, which writes the records.
 MOST_WORKERS = 4
 
 
@@ -51,7 +51,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       ),
       'statements': tfds.features.Sequence(dict.fromkeys(stated, text)),
     }
-    # Scenes are drawn independently: in the order of their numbers they are shuffled already.
+    # Scenes are drawn independently, so shuffling is unnecessary.
     return self.dataset_info_from_configs(
       features=tfds.features.FeaturesDict(features), disable_shuffling=True
     )
@@ -72,7 +72,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   @staticmethod
   def sidecar_rows(example: dict[str, Any]) -> list[rows.Row]:
-    """What the sidecar keeps of a record as read back, its texts in bytes."""
+    """Returns the sidecar's rows of a record as read, with texts as bytes."""
     return [
       rows.Row(
         image_id=example['image_id'].decode(),
@@ -87,47 +87,50 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def _columns(columns: dict[str, Sequence], *names: str) -> Iterator[tuple]:
-  """Rows of columns, texts decoded."""
+  """Yields the rows of columns, with texts decoded."""
   for values in zip(*(columns[name] for name in names), strict=True):
     yield tuple(v.decode() if isinstance(v, bytes) else v for v in values)
 
 
-def _captions(said: dict[str, Sequence]) -> list[rows.Caption]:
+def _captions(columns: dict[str, Sequence]) -> list[rows.Caption]:
   names = ('text', 'id', 'claim', 'kinds', 'rivals')
   return [
     rows.Caption(
-      text, int(number), True, claim, kinds, tuple(map(int, rivals.split(',') if rivals else ()))
+      text,
+      int(number),
+      claim=claim,
+      kinds=kinds,
+      rivals=tuple(map(int, rivals.split(',') if rivals else ())),
     )
-    for text, number, claim, kinds, rivals in _columns(said, *names)
+    for text, number, claim, kinds, rivals in _columns(columns, *names)
   ]
 
 
-def _questions(asked: dict[str, Sequence]) -> list[rows.Question]:
+def _questions(columns: dict[str, Sequence]) -> list[rows.Question]:
   names = ('question', 'question_id', 'answers', 'multiple_choice_answer')
   return [
     rows.Question(text, int(number), json.loads(answers), *rest)
-    for text, number, answers, *rest in _columns(asked, *names, 'question_type', 'answer_type')
+    for text, number, answers, *rest in _columns(columns, *names, 'question_type', 'answer_type')
   ]
 
 
-def _statements(stated: dict[str, Sequence]) -> list[rows.Statement]:
+def _statements(columns: dict[str, Sequence]) -> list[rows.Statement]:
+  names = ('sentence', 'identifier', 'label', 'left', 'right')
   return [
     rows.Statement(text, identifier, label == 'True', left, right)
-    for text, identifier, label, left, right in _columns(
-      stated, 'sentence', 'identifier', 'label', 'left', 'right'
-    )
+    for text, identifier, label, left, right in _columns(columns, *names)
   ]
 
 
 @contextlib.contextmanager
 def workers(images: int) -> Iterator[Callable]:
-  """A map() that keeps the order, in worker processes where there is enough to do."""
+  """Gives an ordered map(), in worker processes if there are enough images."""
   if images < WORTH_WORKERS:
     yield map
     return
-  # Forking a process that holds JAX's threads may hang.
+  # A fork of a process with JAX's threads may hang.
   context = multiprocessing.get_context('spawn')
   count = min(os.cpu_count() or 1, MOST_WORKERS)
-  # Ctrl-C is for the process that waits for them.
+  # Workers ignore Ctrl-C, which the waiting process handles.
   with context.Pool(count, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
     yield lambda function, items: pool.imap(function, items, chunksize=50)

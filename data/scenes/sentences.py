@@ -1,11 +1,10 @@
-"""The wordings of a claim, and what kind each word is of.
+"""Wordings of claims, and the kind of each word.
 
-A slot for a colour, size, pattern, number or place can be filled by no word of another
-kind, so a hidden word is in doubt only where the image itself leaves it in doubt: a size
-stands before a colour, a pattern behind the shape, and a colour is never left out.
-Nothing but the word itself tells it: no plural goes with one number only, no article with
-one colour only, no preposition with one side only. Sentences are terse: every word that
-speaks of nothing one sees is noise in what the pixels learn from.
+A masked word is ambiguous only if the image leaves it ambiguous. So a slot for a colour, size,
+pattern, number or place fits words of one kind only: sizes precede colours, patterns follow
+shapes, and colours are never omitted. And no other word predicts it: plurals do not depend on the
+number, articles not on the colour, prepositions not on the side. Sentences are terse because
+words without visual meaning only add noise to the training of pixels.
 """
 
 import functools
@@ -46,12 +45,12 @@ KINDS = {
 
 
 def kinds(text: str) -> str:
-  """One letter a word, '.' for a word that speaks of nothing one sees."""
+  """Returns one letter per word, '.' for words without visual meaning."""
   return ''.join(KINDS.get(word, '.') for word in text.split())
 
 
 def phrase(description: str) -> str:
-  """'small red circle' -> 'a small red circle', 'red circle dots' -> '... with dots'."""
+  """Turns 'small red circle' into 'a small red circle', 'red circle dots' into '... with dots'."""
   words = description.split()
   if words[-1] in world.PATTERNS:
     words.insert(-1, 'with')
@@ -60,7 +59,7 @@ def phrase(description: str) -> str:
 
 @functools.cache
 def wordings(claim: str) -> tuple[str, ...]:
-  """All sentences of the grammar that say the claim and nothing else."""
+  """Returns all sentences of the grammar that state the claim and nothing else."""
   kind, rest = claim.split(' ', 1)
   return {
     'exists': _exists,

@@ -1,7 +1,7 @@
-"""Statements about two images, in the form of NLVR2.
+"""Draws statements about two images, in the format of NLVR2.
 
-As there, each sentence comes with one pair of which it is true and with one of which it
-is false, so that nothing can be told from the text.
+As there, each sentence has one pair of which it is true and one of which it is false, so that the
+text does not predict the label.
 """
 
 import dataclasses
@@ -12,16 +12,16 @@ import numpy as np
 
 from data.scenes import sentences, world
 
-# Two statements a sentence: one and a half an image.
+# With two statements per sentence: 1.5 statements per scene.
 SENTENCES_PER_SCENE = 0.75
 
-# A pair of classes, of the left image and of the right one.
+# The classes of the left and the right image of a pair.
 Cell = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
 class Statement:
-  """A sentence of a pair; `left` and `right` are numbers of images of the split.
+  """A sentence about a pair; `left` and `right` are the numbers of its images in the split.
 
   `identifier` is NLVR2's '<split>-<set>-<pair>-<sentence>'.
   """
@@ -35,14 +35,14 @@ class Statement:
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-  """What must hold of a pair.
+  """A sentence with the pairs of which it is true and false.
 
   Attributes:
     sentence: the text, lower-case.
-    classes: [I] the class of each image: how many things fit what the sentence speaks of,
-      or only whether any does.
-    true: the pairs of classes of which the sentence is true.
-    false: pairs of classes of which it is false, the more telling ones.
+    classes: [I], the class of each image: the number of things that the sentence is about, or 1
+      if any exist.
+    true: pairs of classes of which the sentence is true.
+    false: pairs of classes of which it is false; the harder ones.
   """
 
   sentence: str
@@ -68,26 +68,26 @@ COMPARE: dict[str, Callable[[int, int], bool]] = {
 def statements(
   rng: np.random.Generator, split: str, scenes: Sequence[world.Scene], difficulty: world.Difficulty
 ) -> list[Statement]:
-  """The statements of a split, as many true as false."""
-  found: list[Statement] = []
+  """Draws the statements of a split; half of them are true."""
+  drawn: list[Statement] = []
   wanted = round(SENTENCES_PER_SCENE * len(scenes))
   presence = _presence(scenes)
   total = np.array([len(scene.things) for scene in scenes])
-  # A small split may lack the pairs of a template; one of two images, of nearly all.
+  # Small splits lack the pairs of some templates; a split of two images those of nearly all.
   for _ in range(20 * wanted):
     template = _template(rng, presence, total, difficulty)
     pairs = [(label, _pair(rng, template, label)) for label in (True, False)]
     if all(pair for _, pair in pairs):
-      found += _both(rng, f'{split}-{len(found) // 2}', template.sentence, pairs)
-    if len(found) == 2 * wanted:
+      drawn += _both(rng, f'{split}-{len(drawn) // 2}', template.sentence, pairs)
+    if len(drawn) == 2 * wanted:
       break
-  return found
+  return drawn
 
 
 def _both(
   rng: np.random.Generator, prefix: str, sentence: str, pairs: list[tuple[bool, tuple[int, int]]]
 ) -> list[Statement]:
-  """The sentence with its two pairs, in random order."""
+  """Makes the two statements of a sentence, in random order."""
   ordered = [pairs[i] for i in rng.permutation(2)]
   return [
     Statement(f'{prefix}-{number}-0', sentence, label, *pair)
@@ -96,7 +96,7 @@ def _both(
 
 
 def _presence(scenes: Sequence[world.Scene]) -> dict[str, np.ndarray]:
-  """For 'red circle', 'red object' and 'circle' alike: [I] 1 where an image has one, else 0."""
+  """Computes [I], 1 if an image has such a thing, for each 'red circle', 'red object', 'circle'."""
   presence: dict[str, np.ndarray] = {}
   for i, scene in enumerate(scenes):
     for t in scene.things:
@@ -111,7 +111,7 @@ def _template(
   total: np.ndarray,
   difficulty: world.Difficulty,
 ) -> Template:
-  """A random sentence: three in five of what the images contain, two of how much."""
+  """Draws a sentence: three in five are about the content of images, two about numbers."""
   kind = rng.integers(5)
   if kind < 3:
     frame, cells = list(CONTAINS.items())[rng.integers(len(CONTAINS))]
@@ -131,14 +131,14 @@ def _template(
 
 
 def _description(rng: np.random.Generator, difficulty: world.Difficulty) -> str:
-  """Half with colour and shape, the rest with one of them."""
+  """Draws a description: half have colour and shape, the others one of them."""
   colour = difficulty.colours[rng.integers(len(difficulty.colours))]
   shape = difficulty.shapes[rng.integers(len(difficulty.shapes))]
   return (f'{colour} {shape}', f'{colour} {shape}', f'{colour} object', shape)[rng.integers(4)]
 
 
 def _pair(rng: np.random.Generator, template: Template, label: bool) -> tuple[int, int] | None:
-  """Two different images of which the sentence is true, or false; None if none are met."""
+  """Draws two different images of which the sentence is true, or false; None if it finds none."""
   cells = template.true if label else template.false
   left, right = (np.flatnonzero(template.classes == c) for c in cells[rng.integers(len(cells))])
   if not len(left) or not len(right):

@@ -1,4 +1,4 @@
-"""The WordPiece vocabulary of the scenes: `python -m data.scenes.vocabulary` writes it."""
+"""Makes the WordPiece vocabulary of scenes; `python -m data.scenes.vocabulary` writes it."""
 
 import itertools
 import pathlib
@@ -11,7 +11,7 @@ from data.scenes import sentences, statements
 FILE = pathlib.Path(__file__).with_name('vocab.txt')
 SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
 
-# The questions are put together in code; these are their words.
+# Words of the questions, which are composed in code.
 _QUESTIONS = (
   'what colour is the object',
   'what shape is the object',
@@ -24,7 +24,7 @@ _QUESTIONS = (
 
 
 def tokens() -> list[str]:
-  """Special tokens, every word of every difficulty, and pieces that spell anything else."""
+  """Returns special tokens, the words of all difficulties, and pieces that spell other words."""
   words = sorted({word for text in _texts() for word in re.sub(r'\{\w*\}', ' ', text).split()})
   letters = string.ascii_lowercase + string.digits
   pieces = [*letters, *(f'##{letter}' for letter in letters), *string.punctuation]
@@ -32,7 +32,7 @@ def tokens() -> list[str]:
 
 
 def _texts() -> Iterator[str]:
-  """Texts, with {slots}, that hold every word of the grammar."""
+  """Yields texts, some with {slots}, that contain every word of the grammar."""
   yield from (*sentences.KINDS, 'a with', *_QUESTIONS, *sentences.WHERE.values())
   yield from (*sentences.EXISTS, *sentences.PLACE, *sentences.AND)
   yield from itertools.chain(*sentences.RELATION.values(), *sentences.COUNT.values())

@@ -1,7 +1,7 @@
-"""What a scene is, and how one is drawn from a seed.
+"""Defines scenes and draws them from a seed.
 
-All attributes of all things are drawn independently and uniformly, so that no word
-about one of them can be guessed from the other words. Lengths are in pixels.
+All attributes of all things are drawn independently and uniformly, so that no word in a text
+predicts another. Lengths are in pixels.
 """
 
 import dataclasses
@@ -26,19 +26,19 @@ PLAIN = 'plain'
 PLACES = ('left', 'right', 'top', 'bottom')
 OPPOSITE = {'left': 'right', 'right': 'left', 'top': 'bottom', 'bottom': 'top'}
 
-# Shares of the image's width or height. Nearer than this and no sentence speaks of it.
+# Shares of the image's width or height. Positions that differ by less are never stated.
 PLACE_MARGIN = 0.08
 RELATION_MARGIN = 0.12
 
 
 def _ring(points: int, radii: tuple[float, ...] = (1.0,)) -> tuple[tuple[float, float], ...]:
-  """Points around the unit circle from the top, their radii taken in turn."""
+  """Computes points around the unit circle from the top, with `radii` in turn."""
   angles = [2 * math.pi * i / points for i in range(points)]
   radius = [radii[i % len(radii)] for i in range(points)]
   return tuple((r * math.sin(a), -r * math.cos(a)) for a, r in zip(angles, radius, strict=True))
 
 
-# Polygons about the centre, in radii, y downwards.
+# Polygons around the centre, in radii, y downwards.
 OUTLINES = {
   'circle': _ring(48),
   'square': ((-0.76, -0.76), (0.76, -0.76), (0.76, 0.76), (-0.76, 0.76)),
@@ -55,16 +55,16 @@ HOLES = {'ring': 0.58}
 
 @dataclasses.dataclass(frozen=True)
 class Difficulty:
-  """How rich the scenes are.
+  """The parameters of scenes.
 
   Attributes:
-    name: also the name of the TFDS configuration.
-    canvases: (width, height) of the images, drawn uniformly.
+    name: also of the TFDS configuration.
+    canvases: (width, height) of images, drawn uniformly.
     most: a scene has 1 to `most` things, drawn uniformly.
-    shapes: names out of OUTLINES.
-    colours: names out of COLOURS.
-    patterns: names out of PATTERNS; without any, all things are plain.
-    radius: for each of SIZES, the range of a thing's radius.
+    shapes: keys of OUTLINES.
+    colours: keys of COLOURS.
+    patterns: elements of PATTERNS; if empty, all things are plain.
+    radius: the range of a thing's radius for each of SIZES.
     clutter: number of faint strokes on the background.
   """
 
@@ -117,7 +117,7 @@ DIFFICULTIES = {
 
 @dataclasses.dataclass(frozen=True)
 class Thing:
-  """One coloured shape; (x, y) is its centre, `rgb` its colour as painted."""
+  """A coloured shape; (x, y) is its centre, `rgb` its colour as painted."""
 
   shape: str
   colour: str
@@ -130,7 +130,7 @@ class Thing:
 
   @property
   def box(self) -> tuple[int, int, int, int]:
-    """(x0, y0, x1, y1) in whole pixels around the outline; x1 and y1 are exclusive."""
+    """Bounding box (x0, y0, x1, y1) in integer pixels; x1 and y1 are exclusive."""
     across, down = zip(*OUTLINES[self.shape], strict=True)
     return (
       math.floor(self.x + self.radius * min(across)),
@@ -144,7 +144,7 @@ class Thing:
 class Background:
   """A gradient of two muted colours along `angle` (radians), with noise and strokes.
 
-  `seed` draws the noise of standard deviation `noise` (of 255) and the `clutter` strokes.
+  `noise` is a standard deviation (of 255), `clutter` the number of strokes, `seed` that of both.
   """
 
   start: tuple[int, int, int]
@@ -157,8 +157,10 @@ class Background:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-  """All that an image shows. Positions and colours are continuous or nearly so, so equal
-  scenes are not met by chance: scenes of different seeds differ."""
+  """The content of an image.
+
+  Positions are continuous, and colours nearly so; therefore scenes of different seeds differ.
+  """
 
   width: int
   height: int
@@ -166,17 +168,17 @@ class Scene:
   things: tuple[Thing, ...]
 
   def places(self, thing: Thing) -> tuple[str, ...]:
-    """Those of PLACES where the thing clearly is."""
+    """Returns the elements of PLACES where the thing clearly is."""
     across, down = thing.x / self.width - 0.5, thing.y / self.height - 0.5
     values = {'left': -across, 'right': across, 'top': -down, 'bottom': down}
     return tuple(place for place, value in values.items() if value > PLACE_MARGIN)
 
   def left_of(self, a: Thing, b: Thing) -> bool:
-    """Whether a is clearly left of b."""
+    """Returns whether a is clearly left of b."""
     return b.x - a.x > RELATION_MARGIN * self.width
 
   def above(self, a: Thing, b: Thing) -> bool:
-    """Whether a is clearly above b."""
+    """Returns whether a is clearly above b."""
     return b.y - a.y > RELATION_MARGIN * self.height
 
 
@@ -194,9 +196,9 @@ def sample(rng: np.random.Generator, difficulty: Difficulty) -> Scene:
 
 
 def _looks(rng: np.random.Generator, difficulty: Difficulty) -> list[tuple[str, ...]]:
-  """(shape, colour, size, pattern) of each thing; no two things look the same."""
+  """Draws (shape, colour, size, pattern) of each thing; all differ."""
   number = rng.integers(1, difficulty.most + 1)
-  # With two patterns, plain things are three in five, whatever else they are.
+  # With two patterns, three in five things are plain, independently of other attributes.
   patterns = (PLAIN,) * 6 + difficulty.patterns * 2
   attributes = (difficulty.shapes, difficulty.colours, SIZES, patterns)
   while True:
@@ -206,12 +208,12 @@ def _looks(rng: np.random.Generator, difficulty: Difficulty) -> list[tuple[str, 
 
 
 def _layout(rng: np.random.Generator, radii: np.ndarray, width: int, height: int) -> np.ndarray:
-  """[K, 2] centres of discs that lie inside the image and apart, uniform over all such."""
+  """Draws [K, 2], centres of disjoint discs inside the image, uniformly over all such layouts."""
   low = radii[:, None] + 1
   high = np.array([width, height]) - low
   apart = radii[:, None] + radii + 3
   np.fill_diagonal(apart, 0)
-  # Only positions are drawn again: drawing sizes again would favour small things.
+  # Only positions are redrawn: redrawing sizes would favour small things.
   while True:
     centres = rng.uniform(low, high, (16, len(radii), 2))
     distance = np.hypot(*np.moveaxis(centres[:, :, None] - centres[:, None], -1, 0))
@@ -221,13 +223,13 @@ def _layout(rng: np.random.Generator, radii: np.ndarray, width: int, height: int
 
 
 def _paint(rng: np.random.Generator, colour: str) -> tuple[int, int, int]:
-  """The colour's RGB with a little jitter of brightness and hue."""
+  """Draws the RGB of a colour, with slight variation of brightness and hue."""
   rgb = np.array(COLOURS[colour]) * rng.uniform(0.92, 1.05) + rng.uniform(-10, 10, 3)
   return tuple(int(v) for v in rgb.clip(0, 255))
 
 
 def _background(rng: np.random.Generator, difficulty: Difficulty) -> Background:
-  """Grey to brown and of middle brightness, which no thing's colour is."""
+  """Draws a background, grey to brown and of middle brightness, unlike any thing's colour."""
 
   def muted() -> tuple[int, int, int]:
     brownness = rng.uniform(0, 0.22)

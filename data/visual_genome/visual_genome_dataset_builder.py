@@ -1,4 +1,4 @@
-"""Visual Genome (Krishna et al. 2017): images with descriptions of their regions."""
+"""Visual Genome (Krishna et al. 2017): photographs with descriptions of their regions."""
 
 import pathlib
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ COCO_CAPTIONS = tuple(f'annotations/captions_{year}.json' for year in ('train201
 
 
 class Builder(corpus.CorpusBuilder):
-  """One record an image with its descriptions, about fifty, in the order of their file.
+  """Visual Genome: a record is an image with about fifty descriptions; in the order of the file.
 
-  Images that others test on are left out, but for the configuration `all`.
+  Images of test splits of other datasets are omitted, except in the configuration `all`.
   """
 
   VERSION = tfds.core.Version('1.1.0')
@@ -33,7 +33,7 @@ class Builder(corpus.CorpusBuilder):
       description="Without images of COCO's val and test (Karpathy) and of Flickr30K.",
     ),
     tfds.core.BuilderConfig(
-      name='all', description='All images, as the paper and ViLT take them: tests leak.'
+      name='all', description='All images, as in the paper and ViLT: test images leak.'
     ),
   )
   NEEDS = {  # noqa: RUF012 - as TFDS's own attributes
@@ -49,31 +49,31 @@ class Builder(corpus.CorpusBuilder):
   def entries(self, split: str, tally: Tally) -> list[Entry]:
     archive = self.request.archive
     excluded = {} if self.builder_config.name == 'all' else reasons(archive, tally)
-    places = image_places(archive)
-    found, empty = [], 0
+    paths = image_paths(archive)
+    entries, empty = [], 0
     for image_id, phrases in descriptions(archive):
-      if image_id not in places:
+      if image_id not in paths:
         raise SourceError(
           f'{archive.find(REGIONS)} describes image {image_id}, which {archive.find(IMAGES)} '
           f'does not list: they are not of the same version, get both from {HOMEPAGE}'
         )
       captions = [Caption(text, number) for number, text in phrases if text]
-      entry = Entry(((str(image_id), places.pop(image_id)),), captions)
+      entry = Entry(((str(image_id), paths.pop(image_id)),), captions)
       empty += len(phrases) - len(captions)
       tally.count(entry)
       if image_id in excluded:
         tally.leave_out(excluded[image_id], str(image_id))
       else:
-        found.append(entry)
+        entries.append(entry)
     if empty:
-      tally.notes.append(f'{empty:,} empty descriptions are left out')
-    if places:
-      tally.notes.append(f'{len(places):,} images of {IMAGES} are not described, and left out')
-    return found
+      tally.notes.append(f'{empty:,} empty descriptions are omitted')
+    if paths:
+      tally.notes.append(f'{len(paths):,} images of {IMAGES} without descriptions are omitted')
+    return entries
 
 
 def image_data(archive: Archive) -> list[dict[str, Any]]:
-  """The images of image_data.json, each with `image_id`, which version 1.0 called `id`."""
+  """Reads the images of image_data.json, each with `image_id` (`id` in version 1.0)."""
   images = archive.json(IMAGES, list)
   try:
     return [
@@ -83,24 +83,24 @@ def image_data(archive: Archive) -> list[dict[str, Any]]:
     raise archive.unreadable(IMAGES, f'an image without image_id: {error!r}') from error
 
 
-def image_places(archive: Archive) -> dict[int, str]:
-  """The path of each image: its url names the folder, its id the file."""
-  places = {}
+def image_paths(archive: Archive) -> dict[int, str]:
+  """Returns the path of each image; its url gives the folder, its id the file name."""
+  paths = {}
   for image in image_data(archive):
     folder = pathlib.PurePosixPath(str(image.get('url'))).parent.name
     if folder not in FOLDERS:
       raise archive.unreadable(
         IMAGES, f'its url is {image.get("url")!r}', f'image {image["image_id"]}'
       )
-    places[image['image_id']] = f'{folder}/{image["image_id"]}.jpg'
-  return places
+    paths[image['image_id']] = f'{folder}/{image["image_id"]}.jpg'
+  return paths
 
 
 def descriptions(archive: Archive) -> Iterator[tuple[int, list[tuple[int, str]]]]:
-  """Each image's id, and the ids and texts of its regions, stripped of blanks around them."""
+  """Yields each image's id with the ids and texts of its regions; texts are stripped."""
   for number, image in enumerate(archive.json_items(REGIONS)):
     try:
-      # The readme says `image_id`, the file `id`; likewise the regions of version 1.0.
+      # The readme documents `image_id`, the file has `id`; likewise for regions in version 1.0.
       image_id = image['id' if 'id' in image else 'image_id']
       yield (
         int(image_id),
@@ -114,18 +114,18 @@ def descriptions(archive: Archive) -> Iterator[tuple[int, list[tuple[int, str]]]
 
 
 def reasons(archive: Archive, tally: Tally) -> dict[int, str]:
-  """Why images are left out, by image id.
+  """Returns the reasons for omitting images, by image id.
 
   Raises:
-    SourceError: a file that tells which they are is missing.
+    SourceError: a file that lists test images is missing.
   """
   for dataset in ('coco', 'flickr30k'):
     need = karpathy.need(dataset)
     if first(archive, need.paths) is None:
       raise SourceError(
         f'{need.paths[0]} not found in {archive.path}: without it images of the test splits of '
-        f'{dataset} cannot be left out. Get it from {need.source}, or take all images as they '
-        'are by the name visual_genome/all'
+        f'{dataset} cannot be omitted. Get it from {need.source}, or build visual_genome/all, '
+        'which has all images'
       )
   coco = karpathy.images(archive, 'coco')
   tested = {int(image['cocoid']) for image in coco if image['split'] in ('val', 'test')}
@@ -133,25 +133,27 @@ def reasons(archive: Archive, tally: Tally) -> dict[int, str]:
     image['filename'].partition('.')[0] for image in karpathy.images(archive, 'flickr30k')
   }
   flickr_of = coco_flickr_ids(archive, tally)
-  found = {}
+  omitted = {}
   for image in image_data(archive):
     coco_id = image.get('coco_id')
     flickr_ids = {str(image.get('flickr_id')), flickr_of.get(coco_id)}
     if coco_id is not None and int(coco_id) in tested:
-      found[image['image_id']] = 'in val or test of COCO (Karpathy)'
+      omitted[image['image_id']] = 'in val or test of COCO (Karpathy)'
     elif flickr_ids & flickr30k:
-      found[image['image_id']] = 'in Flickr30K'
-  return found
+      omitted[image['image_id']] = 'in Flickr30K'
+  return omitted
 
 
 def coco_flickr_ids(archive: Archive, tally: Tally) -> dict[int, str]:
-  """COCO image id -> Flickr id, which is what the basename of `flickr_url` begins with."""
-  found = {}
+  """Returns the Flickr id by COCO image id; the file name in `flickr_url` starts with it."""
+  flickr_ids = {}
   for path in COCO_CAPTIONS:
     name = first(archive, (path, pathlib.PurePosixPath(path).name))
     if name is None:
-      tally.notes.append(f'{path} is not there: of its images only flickr_id tells Flickr30K')
+      tally.notes.append(
+        f'{path} does not exist: images of Flickr30K among its images are only found by flickr_id'
+      )
       continue
     for image in archive.json_items(name, 'images'):
-      found[image['id']] = image['flickr_url'].rpartition('/')[2].partition('_')[0]
-  return found
+      flickr_ids[image['id']] = image['flickr_url'].rpartition('/')[2].partition('_')[0]
+  return flickr_ids

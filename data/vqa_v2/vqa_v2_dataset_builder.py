@@ -1,4 +1,4 @@
-"""VQA v2 (Goyal et al. 2017): questions about COCO images, ten answers each."""
+"""VQA v2 (Goyal et al. 2017): questions about COCO images, each with ten answers."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ HOMEPAGE = 'https://visualqa.org/download.html'
 COCO = 'http://images.cocodataset.org/zips'
 FILES = 'https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa'
 ANSWERED = ('multiple_choice_answer', 'question_type', 'answer_type')
-# Ours -> the owners'.
+# Our name -> name in the published files.
 SPLITS = {'train': 'train2014', 'val': 'val2014', 'test': 'test2015'}
 
 
@@ -46,10 +46,10 @@ def _needs(name: str, answers: str, images: str) -> tuple[Need, ...]:
 
 
 class Builder(corpus.CorpusBuilder):
-  """One record an image with its questions, in the order in which the file first asks of it.
+  """VQA v2: a record is an image with its questions; in the order of their first question.
 
-  Of `test`, whose answers are not public, the questions of test-dev are a subset; of `val`, those
-  about COCO's Karpathy val, `karpathy_val`: nothing else trains on these.
+  Subsets are `test-dev` of `test`, whose answers are not public, and `karpathy_val` of `val`: the
+  questions about images of COCO's Karpathy val, on which no other dataset here trains.
   """
 
   VERSION = tfds.core.Version('1.1.0')
@@ -67,27 +67,27 @@ class Builder(corpus.CorpusBuilder):
   }
 
   def entries(self, split: str, tally: Tally) -> list[Entry]:
-    archive, theirs = self.request.archive, SPLITS[split]
-    of_image = questions(archive, split, self._subset(split, tally))
-    found = []
-    for image_id, asked in of_image.items():
-      path = f'{theirs}/COCO_{theirs}_{image_id:012d}.jpg'
+    published = SPLITS[split]
+    by_image = questions(self.request.archive, split, self._subset(split, tally))
+    entries = []
+    for image_id, asked in by_image.items():
+      path = f'{published}/COCO_{published}_{image_id:012d}.jpg'
       entry = Entry(((str(image_id), path),), questions=asked)
       tally.count(entry)
-      found.append(entry)
-    return found
+      entries.append(entry)
+    return entries
 
   def remarks(self, sidecars: Mapping[str, Sidecar]) -> list[str]:
     if not {'train', 'val'} <= sidecars.keys():
       return []
-    found = answer_list([sidecars[split].questions for split in ('train', 'val')])
-    lines = [f'{len(found):,} answers stand with {LEAST} or more questions of train and val']
-    if not answers.is_published(found):
-      lines.append(f'warning: that is not the published list of {answers.PUBLISHED[0]:,}')
+    frequent = answer_list([sidecars[split].questions for split in ('train', 'val')])
+    lines = [f'{len(frequent):,} answers occur with {LEAST} or more questions of train and val']
+    if not answers.is_published(frequent):
+      lines.append(f'warning: this is not the published list of {answers.PUBLISHED[0]:,} answers')
     return lines
 
   def _subset(self, split: str, tally: Tally) -> Callable[[int, int], str]:
-    """The subset of a question, by its id and that of its image."""
+    """Returns a function from the ids of a question and its image to the subset."""
     archive = self.request.archive
     if split == 'test':
       asked = archive.json_items(questions_path('test-dev2015'), 'questions')
@@ -98,26 +98,26 @@ class Builder(corpus.CorpusBuilder):
       held_out = {int(image['cocoid']) for image in coco if image['split'] == 'val'}
       return lambda question, image: 'karpathy_val' if image in held_out else ''
     if split == 'val':
-      tally.notes.append('dataset_coco.json is not there: no question is marked karpathy_val')
+      tally.notes.append('dataset_coco.json does not exist: no question is marked karpathy_val')
     return lambda question, image: ''
 
 
 def questions(
   archive: Archive, split: str, subset: Callable[[int, int], str]
 ) -> dict[int, list[Question]]:
-  """The questions of a split by image.
+  """Reads the questions of a split, by image id.
 
   Args:
     archive: the files.
     split: train, val or test, which has no answers.
-    subset: that of a question, by its id and that of its image.
+    subset: returns the subset from the ids of a question and its image.
 
   Raises:
-    SourceError: questions and annotations are not those of the split, or not of each other.
+    SourceError: questions and annotations do not belong to the split, or not to each other.
   """
   path = questions_path(SPLITS[split])
   given = {} if split == 'test' else annotations(archive, annotations_path(SPLITS[split]))
-  found: dict[int, list[Question]] = {}
+  by_image: dict[int, list[Question]] = {}
   for number, asked in enumerate(archive.json_items(path, 'questions')):
     try:
       image, text, question = int(asked['image_id']), asked['question'], int(asked['question_id'])
@@ -129,28 +129,28 @@ def questions(
         f'{archive.find(annotations_path(SPLITS[split]))} has no answers to question {question} of '
         f'{archive.find(path)}: they are not of the same split or version, get both from {HOMEPAGE}'
       )
-    found.setdefault(image, []).append(
+    by_image.setdefault(image, []).append(
       Question(text, question, subset=subset(question, image), **(answer or {}))
     )
   if given:
     raise SourceError(
       f'{archive.find(annotations_path(SPLITS[split]))} answers {len(given):,} questions that '
-      f'{archive.find(path)} does not ask, {next(iter(given))} for one: get both from {HOMEPAGE}'
+      f'{archive.find(path)} lacks, such as {next(iter(given))}: get both from {HOMEPAGE}'
     )
-  return found
+  return by_image
 
 
 def annotations(archive: Archive, path: str) -> dict[int, dict[str, Any]]:
-  """By question id, the fields of `Question` that are answers, and `image`."""
-  found = {}
+  """Reads by question id the answer fields of `Question`, and `image`."""
+  answered = {}
   for number, item in enumerate(archive.json_items(path, 'annotations')):
     try:
-      found[int(item['question_id'])] = {
+      answered[int(item['question_id'])] = {
         'image': int(item['image_id']),
-        # Of millions of answers few differ: each is kept once.
+        # Millions of answers have few distinct values, each stored once.
         'answers': tuple(sys.intern(a['answer']) for a in item['answers']),
         **{n: sys.intern(item[n]) for n in ANSWERED},
       }
     except (KeyError, TypeError, ValueError) as error:
       raise archive.unreadable(path, error, f'annotation number {number}') from error
-  return found
+  return answered

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Starts a run on a TPU slice of GKE, or goes on with it: fills in jobset.yaml and applies it.
+# Starts or resumes a run on a TPU slice of GKE: fills in jobset.yaml and applies it.
 set -euo pipefail
 
 usage() {
@@ -7,17 +7,17 @@ usage() {
 launch/gke/start.sh RUN --image=I --bucket=B [options] -- --config=configs/pretrain.py:r50 ...
   --accelerator=A  default tpu-v5-lite-podslice
   --topology=T     default 4x4
-  --hosts=N        of the slice; default 4
-  --chips=N        a host; default 4
-  --account=A      Kubernetes service account that may use the bucket; default default
-  --dry-run        print the calls and what it applies, run none
-The image holds the checkout in /pixelbert and `pip install -e '.[tpu]'`.
+  --hosts=N        number of hosts of the slice; default 4
+  --chips=N        chips per host; default 4
+  --account=A      Kubernetes service account with access to the bucket; default `default`
+  --dry-run        print the calls and the manifest only
+The image must contain the checkout in /pixelbert, installed by `pip install -e '.[tpu]'`.
 TEXT
 }
 
 RUN='' IMAGE='' BUCKET='' ACCELERATOR=tpu-v5-lite-podslice TOPOLOGY=4x4 HOSTS=4 CHIPS=4
 ACCOUNT=default dry=''
-# shellcheck disable=SC2034  # they are read by name below
+# shellcheck disable=SC2034  # The variables are read by name below.
 while (($#)); do
   case $1 in
     --image=*) IMAGE=${1#*=} ;;
@@ -30,7 +30,7 @@ while (($#)); do
     --dry-run) dry=yes ;;
     --help) usage; exit ;;
     --) shift; break ;;
-    -*) echo "error: no option $1; --help lists them" >&2; exit 1 ;;
+    -*) echo "error: unknown option $1; --help lists all" >&2; exit 1 ;;
     *) RUN=$1 ;;
   esac
   shift
@@ -40,15 +40,15 @@ BUCKET=${BUCKET#gs://} BUCKET=${BUCKET%/}
 
 ARGUMENTS=''
 for word in "$@"; do
-  ARGUMENTS+="${ARGUMENTS:+, }'${word//\'/\'\'}'"  # as YAML quotes
+  ARGUMENTS+="${ARGUMENTS:+, }'${word//\'/\'\'}'"  # quoted for YAML
 done
 manifest=$(<"$(dirname "$0")/jobset.yaml")
 for name in RUN IMAGE BUCKET ACCELERATOR TOPOLOGY HOSTS CHIPS ACCOUNT ARGUMENTS; do
   manifest=${manifest//"\${$name}"/"${!name}"}
 done
 
-# A JobSet cannot be changed, and the same one applied again starts nothing. `foreground` waits
-# until its pods have saved and ended: old and new ones must not write to one workdir.
+# A JobSet cannot be changed, and applying an existing one again has no effect, so it is deleted.
+# `foreground` waits until its pods have saved and ended: old and new ones share the workdir.
 delete=(kubectl delete jobset "$RUN" --ignore-not-found --cascade=foreground)
 apply=(kubectl apply --filename=-)
 printf '%q ' "${delete[@]}"; echo

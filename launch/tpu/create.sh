@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Asks for a TPU slice as a queued resource and waits until it is ACTIVE.
+# Requests a TPU slice as a queued resource and waits until it is ACTIVE.
 set -euo pipefail
 
 usage() {
@@ -8,12 +8,12 @@ launch/tpu/create.sh NAME [options]
   --zone=Z         default us-west4-a
   --type=T         accelerator type; default v5litepod-16
   --runtime=R      runtime version of the VMs; default v2-alpha-tpuv5-lite
-  --spot           cheaper, and may be taken back at any time
-  --valid-for=D    give up if it has not come by then; default 6h
-  --max-run=D      taken back after so long, up to 7d (flex-start, alpha; not with --spot)
-  --wait=SECONDS   how long to wait for it here; default 21600
-  --poll=SECONDS   default 30
-  --dry-run        print the calls, run none
+  --spot           cheaper; may be preempted at any time
+  --valid-for=D    cancel the request if it is not fulfilled after D; default 6h
+  --max-run=D      delete the slice after D, up to 7d (flex-start, alpha; not with --spot)
+  --wait=SECONDS   time that this script waits for the slice; default 21600
+  --poll=SECONDS   time between two checks; default 30
+  --dry-run        print the calls only
 TEXT
 }
 
@@ -31,11 +31,11 @@ for word in "$@"; do
     --spot) spot=yes ;;
     --dry-run) dry=yes ;;
     --help) usage; exit ;;
-    -*) echo "error: no option $word; --help lists them" >&2; exit 1 ;;
+    -*) echo "error: unknown option $word; --help lists all" >&2; exit 1 ;;
     *) name=$word ;;
   esac
 done
-[[ $name ]] || { echo 'error: which NAME? See --help' >&2; exit 1; }
+[[ $name ]] || { echo 'error: NAME is missing; see --help' >&2; exit 1; }
 [[ $spot && $max_run ]] && { echo 'error: --spot and --max-run exclude each other' >&2; exit 1; }
 
 call() {
@@ -44,7 +44,7 @@ call() {
 }
 
 create=(gcloud)
-[[ $max_run ]] && create+=(alpha)  # --max-run-duration is not in the stable command yet
+[[ $max_run ]] && create+=(alpha)  # --max-run-duration exists only there.
 create+=(compute tpus queued-resources create "$name" "--node-id=$name" "--zone=$zone")
 create+=("--accelerator-type=$type" "--runtime-version=$runtime")
 create+=("--valid-until-duration=$valid_for")
@@ -58,23 +58,23 @@ if [[ $dry ]]; then call "${describe[@]}"; exit; fi
 
 deadline=$((SECONDS + wait)) before=''
 while true; do
-  state=$("${describe[@]}" || echo unknown)  # no network for a moment, say
+  state=$("${describe[@]}" || echo unknown)  # for example without network for a moment
   [[ $state == "$before" ]] || echo "$name is $state"
   before=$state
   case $state in
     ACTIVE) exit 0 ;;
     FAILED)
       echo "error: $name FAILED: no capacity or quota for $type in $zone, or a wrong --runtime;" \
-        "launch/tpu/delete.sh $name --zone=$zone, then ask again or elsewhere" >&2
+        "launch/tpu/delete.sh $name --zone=$zone, then create it again or in another zone" >&2
       exit 1 ;;
     SUSPENDING | SUSPENDED)
-      echo "error: $name is $state: the slice was taken back;" \
+      echo "error: $name is $state: the slice was preempted or its time is over;" \
         "launch/tpu/delete.sh $name --zone=$zone, then create it again" >&2
       exit 1 ;;
   esac
   if ((SECONDS >= deadline)); then
-    echo "error: $name is still $state after $wait s; it stays in the queue:" \
-      "launch/tpu/delete.sh $name --zone=$zone takes it out" >&2
+    echo "error: $name is still $state after $wait s and stays in the queue;" \
+      "launch/tpu/delete.sh $name --zone=$zone removes it" >&2
     exit 1
   fi
   sleep "$poll"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Gives a slice back, whatever state it is in: nothing is paid for any more. The bucket stays.
+# Deletes a slice in any state, which ends its costs. The bucket stays.
 set -euo pipefail
 
 name='' zone=us-west4-a dry=''
@@ -8,16 +8,16 @@ for word in "$@"; do
     --zone=*) zone=${word#*=} ;;
     --dry-run) dry=yes ;;
     --help) echo 'launch/tpu/delete.sh NAME [--zone=us-west4-a] [--dry-run]'; exit ;;
-    -*) echo "error: no option $word; see --help" >&2; exit 1 ;;
+    -*) echo "error: unknown option $word; see --help" >&2; exit 1 ;;
     *) name=$word ;;
   esac
 done
-[[ $name ]] || { echo 'error: which NAME? See --help' >&2; exit 1; }
+[[ $name ]] || { echo 'error: NAME is missing; see --help' >&2; exit 1; }
 
 call() {
   printf '%q ' "$@"; echo
   [[ $dry ]] || "$@"
 }
 
-# --force deletes the VMs with it.
+# --force also deletes the VMs.
 call gcloud compute tpus queued-resources delete "$name" "--zone=$zone" --force --quiet

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds datasets here (a machine with room on its disk) and copies them to a bucket.
+# Builds datasets on this machine, which needs room on its disk, and copies them to a bucket.
 set -euo pipefail
 
 bucket='' data_dir=${TFDS_DATA_DIR:-$HOME/tensorflow_datasets} manual_dir='' dry='' names=()
@@ -13,11 +13,11 @@ for word in "$@"; do
       echo 'launch/tpu/prepare_data.sh DATASET... --bucket=gs://B [--data_dir=D] [--manual_dir=M]' \
         '[--dry-run]'
       exit ;;
-    -*) echo "error: no option $word; see --help" >&2; exit 1 ;;
+    -*) echo "error: unknown option $word; see --help" >&2; exit 1 ;;
     *) names+=("$word") ;;
   esac
 done
-((${#names[@]})) || { echo 'error: which DATASET? See --help' >&2; exit 1; }
+((${#names[@]})) || { echo 'error: DATASET is missing; see --help' >&2; exit 1; }
 [[ $bucket == gs://* ]] || { echo 'error: --bucket=gs://... is missing' >&2; exit 1; }
 
 call() {
@@ -25,8 +25,8 @@ call() {
   [[ $dry ]] || "$@"
 }
 
-# The whole path of one that was given where the user stands.
-whole() {
+# Makes a path absolute, relative to the user's current folder.
+absolute() {
   case $1 in
     '' | /*) echo "$1" ;;
     \~/*) echo "$HOME/${1#\~/}" ;;
@@ -34,7 +34,7 @@ whole() {
   esac
 }
 
-data_dir=$(whole "$data_dir") manual_dir=$(whole "$manual_dir")
+data_dir=$(absolute "$data_dir") manual_dir=$(absolute "$manual_dir")
 cd "$(dirname "$0")/../.."
 call python3 -m data.build "${names[@]}" "--data_dir=$data_dir" \
   ${manual_dir:+"--manual_dir=$manual_dir"}

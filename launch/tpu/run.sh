@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Trains on every worker of a slice until it is done, through preemptions and lost machines.
+# Trains on all workers of a slice until training is done; restarts after preemptions and losses.
 set -euo pipefail
 
 usage() {
   cat <<'TEXT'
 launch/tpu/run.sh NAME --bucket=gs://B --run=R [options] -- --config=configs/pretrain.py:r50 ...
   --zone=Z         default us-west4-a
-  --restarts=N     at most; default 100
-  --poll=SECONDS   between a failure and the next try; default 30
-  --no-setup       the checkout, environment and data are there already
-  --dry-run        print the calls, run none
-What follows -- goes to pixelbert_jax.main. The workdir is gs://B/runs/R: the same R goes on with
-the same run. Datasets are taken from gs://B/data (prepare_data.sh).
+  --restarts=N     maximum number of restarts; default 100
+  --poll=SECONDS   time between a failure and the next attempt; default 30
+  --no-setup       use the checkout, environment and data that the workers have
+  --dry-run        print the calls only
+Arguments after -- go to pixelbert_jax.main. The workdir is gs://B/runs/R; the same R resumes the
+run. Datasets are read from gs://B/data (prepare_data.sh).
 TEXT
 }
 
@@ -27,7 +27,7 @@ while (($#)); do
     --dry-run) dry=yes ;;
     --help) usage; exit ;;
     --) shift; break ;;
-    -*) echo "error: no option $1; --help lists them" >&2; exit 1 ;;
+    -*) echo "error: unknown option $1; --help lists all" >&2; exit 1 ;;
     *) name=$1 ;;
   esac
   shift
@@ -47,8 +47,8 @@ on_all() {
   call gcloud compute tpus tpu-vm ssh "$name" "--zone=$zone" --worker=all "--command=$1"
 }
 
-# On each worker: the checkout, Python (the VM's own may be too old), the bucket, the data.
-# Whatever fails there is an error, which is not tried again.
+# Sets up each worker: the checkout, Python (the VM's may be too old), the bucket, the data.
+# Any failure exits with 1, which is not retried.
 prepare="trap 'exit 1' ERR
 mkdir -p ~/pixelbert ~/bucket ~/data
 tar -xzf ~/pixelbert.tar.gz -C ~/pixelbert
@@ -59,7 +59,7 @@ test -d .venv || ~/.local/bin/uv venv --quiet --python 3.12
 mountpoint -q ~/bucket || gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 ${bucket#gs://} ~/bucket
 test ! -d ~/bucket/data || gcloud storage rsync --recursive $bucket/data ~/data"
 
-# A lost connection may have left a process behind, and a chip serves one at a time.
+# A lost connection may have left a process running, and a chip serves one process only.
 train="cd ~/pixelbert
 if old=\$(cat ~/train.pid 2>/dev/null) && kill \$old 2>/dev/null; then
   for _ in \$(seq 60); do kill -0 \$old 2>/dev/null || break; sleep 1; done
@@ -71,7 +71,7 @@ exec .venv/bin/python -m pixelbert_jax.main --distributed \\
   --workdir=\$HOME/bucket/runs/$(printf '%q ' "$run" "$@")"
 
 prepare_workers() {
-  git -C "$here/../.." diff --quiet HEAD || echo 'note: uncommitted changes do not travel' >&2
+  git -C "$here/../.." diff --quiet HEAD || echo 'note: uncommitted changes are not copied' >&2
   call git -C "$here/../.." archive --format=tar.gz "--output=$archive" HEAD || exit
   call gcloud compute tpus tpu-vm scp "$archive" "$name:pixelbert.tar.gz" \
     "--zone=$zone" --worker=all && on_all "$prepare"
@@ -87,14 +87,14 @@ describe() {
   gcloud compute tpus queued-resources describe "$name" "--zone=$zone" "--format=$1"
 }
 
-# A slice that was taken back is asked for again, as it was.
+# Deletes a slice that was taken back, and requests the same again.
 recreate() {
   local type runtime all spot=''
   type=$(describe 'value(tpu.nodeSpec[0].node.acceleratorType)') &&
     runtime=$(describe 'value(tpu.nodeSpec[0].node.runtimeVersion)') &&
     all=$(describe json) &&
-    "$here/delete.sh" "$name" "--zone=$zone" || return 0  # tried again at the next restart
-  # An empty message: as a value it would show as nothing, like a missing one.
+    "$here/delete.sh" "$name" "--zone=$zone" || return 0  # retried at the next restart
+  # `spot` is an empty message: `value(...)` could not tell it from a missing one.
   if [[ $all == *'"spot"'* ]]; then spot=--spot; fi
   setup=yes
   for ((attempt = 1; attempt <= 5; attempt++)); do
@@ -102,12 +102,12 @@ recreate() {
       $spot && return
     sleep "$poll"
   done
-  echo "error: $name is deleted and could not be created again: create it, with --type=$type" \
-    "--runtime=$runtime $spot, and give the same command" >&2
+  echo "error: $name is deleted and could not be created again: create it with --type=$type" \
+    "--runtime=$runtime $spot, then run the same command" >&2
   exit 1
 }
 
-# 0 if there is none; fails if the bucket does not answer.
+# Prints the newest saved step, 0 if none is saved; fails if the bucket does not answer.
 newest_step() {
   local listed
   listed=$(gcloud storage ls "$bucket/runs/$run/checkpoints/" 2>&1) ||
@@ -117,18 +117,18 @@ newest_step() {
 
 if [[ $dry ]]; then start; exit; fi
 
-# The newest step at the failure before; how often in a row training was not even started.
+# Newest step at the previous failure; number of consecutive failures to start training.
 before=-1 unstarted=0
 for ((restart = 0; ; restart++)); do
   code=0
   start 2> >(tee "$scratch/errors" >&2) || code=$?
   ((code == 0)) && exit 0
-  wait "$!" 2>/dev/null || true  # for tee
-  # gcloud returns the code of the first worker that failed, and names those of all if there are
-  # several. When it fails itself, before it reaches any, it returns 1 too.
+  wait "$!" 2>/dev/null || true  # until tee has written all
+  # gcloud returns the exit code of the first worker that failed, and prints those of all if there
+  # are several. It also returns 1 when it fails itself before reaching a worker.
   own=$(grep -E -m 1 '^ERROR: (\(gcloud\.|gcloud crashed)' "$scratch/errors" || true)
   if [[ $code == 1 && ! $own ]] || grep -q 'failed with exit status 1\.' "$scratch/errors"; then
-    echo 'error: a worker ended with an error, see above: mend it and run again' >&2
+    echo 'error: a worker ended with an error, see above: fix it and run again' >&2
     exit 1
   fi
   if [[ $setup || $code == 1 ]]; then
@@ -148,7 +148,7 @@ for ((restart = 0; ; restart++)); do
     fi
   fi
   if ((restart >= restarts)); then
-    echo "error: exit code $code after $restarts restarts; run again to go on" >&2
+    echo "error: exit code $code after $restarts restarts; run again to resume" >&2
     exit "$code"
   fi
   sleep "$poll"

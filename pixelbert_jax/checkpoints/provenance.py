@@ -1,11 +1,12 @@
 """What a model was trained on, and so what its answers are worth."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from pixelbert_jax.checkpoints.checkpoint import Loaded
-from pixelbert_jax.checkpoints.workdir import TRAINED_ON
-from pixelbert_jax.experiment import is_embedded
+from pixelbert_jax.input.dataset import is_embedded
+
+FILE = 'trained_on.json'  # of a run: the datasets it has seen, and those of the run it started from
 
 SCENES = (
   'trained on rendered scenes of coloured shapes only: what it says of photographs means nothing'
@@ -13,22 +14,24 @@ SCENES = (
 UNTRAINED = 'put together from a BERT and a CNN and not trained yet: what it says means nothing'
 
 
-def provenance(loaded: Loaded) -> tuple[tuple[str, ...], str]:
-  """The datasets that a checkpoint was trained on, and what to keep in mind of it, or ''."""
-  names = datasets(loaded)
+def datasets(files: Mapping[str, bytes], config: Mapping[str, Any]) -> tuple[str, ...]:
+  """Lists the datasets of a run and of all that it started from; none of a converted BERT and CNN.
+
+  Args:
+    files: the run's own, by name.
+    config: of the run, as in `config.json`.
+  """
+  names = json.loads(files[FILE]) if FILE in files else config['data']['name'].split('+')
+  return tuple(names)
+
+
+def caveat(names: Sequence[str]) -> str:
+  """Returns what to keep in mind of a model trained on these datasets; '' if nothing."""
   if not names:
-    return names, UNTRAINED
-  return names, SCENES if all(map(is_embedded, names)) else ''
+    return UNTRAINED
+  return SCENES if all(map(is_embedded, names)) else ''
 
 
-def datasets(loaded: Loaded) -> tuple[str, ...]:
-  """Those of its run and of all that this started from; none of a converted BERT and CNN."""
-  recorded = loaded.folder / TRAINED_ON
-  if recorded.exists():
-    return tuple(json.loads(recorded.read_text()))
-  return tuple(loaded.config['data']['name'].split('+'))
-
-
-def after_training(loaded: Loaded | None, data: str) -> Sequence[str]:
-  """The datasets of a model when a run on `data`, which starts from `loaded`, has trained it."""
-  return list(dict.fromkeys([*(datasets(loaded) if loaded else ()), *data.split('+')]))
+def encode(names: Sequence[str]) -> bytes:
+  """Encodes the content of FILE."""
+  return (json.dumps(list(dict.fromkeys(names))) + '\n').encode()

@@ -3,22 +3,16 @@
 import json
 import pathlib
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from pixelbert_jax import UserError
-from pixelbert_jax.checkpoints import checkpoint
-from pixelbert_jax.checkpoints.checkpoint import CheckpointError, Loaded
-from pixelbert_jax.checkpoints.manifest import by_name
-from pixelbert_jax.checkpoints.workdir import (
-  difference,
-  differences,
-  to_json,
-  vocabulary_difference,
-)
+from pixelbert_jax.checkpoints import CheckpointError, checkpoint
+from pixelbert_jax.checkpoints.checkpoint import Loaded
+from pixelbert_jax.checkpoints.checksum import by_name
+from pixelbert_jax.checkpoints.workdir import VOCABULARY, difference, differences, to_json
 
 Tree = Any
 
@@ -59,12 +53,7 @@ def starting_point(init_from: str, workdir: pathlib.Path, mesh: Mesh) -> Loaded 
     raise CheckpointError(f'init_from: {error}') from error
 
 
-def take(
-  loaded: Loaded,
-  config: dict[str, Any],
-  variables: dict[str, Tree],
-  answers: Sequence[str] | None = None,
-) -> dict[str, Tree]:
+def take(loaded: Loaded, config: dict[str, Any], variables: dict[str, Tree]) -> dict[str, Tree]:
   """`variables` with all that the checkpoint has of them, by name; says what it has not.
 
   Args:
@@ -72,13 +61,12 @@ def take(
     config: of the new run.
     variables: fresh {'params', 'batch_stats'}. What only they have (a new head) stays as it is;
       what only the checkpoint has is dropped.
-    answers: that the new run chooses from, if it answers questions.
 
   Raises:
-    CheckpointError: the vocabulary, the answer list or the backbone is another, or a shape.
+    CheckpointError: the vocabulary, the backbone or a shape differs.
   """
   here, there = by_name(variables), by_name(loaded.variables)
-  _check_fit(f'init_from: {loaded.folder}', loaded, config, here, there, answers)
+  _check_fit(f'init_from: {loaded.folder}', loaded, config, here, there)
   taken, new, dropped = here.keys() & there.keys(), here.keys() - there, there.keys() - here
   print(
     f'starting from {loaded.folder}, step {loaded.step}: '
@@ -103,7 +91,7 @@ def fitted(loaded: Loaded, config: dict[str, Any], shapes: dict[str, Tree]) -> d
   """
   here, there = by_name(shapes), by_name(loaded.variables)
   what = f'--checkpoint={loaded.folder}'
-  _check_fit(what, loaded, config, here, there, None)
+  _check_fit(what, loaded, config, here, there)
   missing = sorted({name.removeprefix('params/').split('/')[0] for name in here.keys() - there})
   if missing:
     raise CheckpointError(
@@ -115,28 +103,14 @@ def fitted(loaded: Loaded, config: dict[str, Any], shapes: dict[str, Tree]) -> d
   )
 
 
-def _check_fit(
-  what: str,
-  loaded: Loaded,
-  config: dict[str, Any],
-  here: dict,
-  there: dict,
-  answers: Sequence[str] | None,
-) -> None:
+def _check_fit(what: str, loaded: Loaded, config: dict[str, Any], here: dict, there: dict) -> None:
   vocabulary = config['text']['vocabulary']
-  differing = vocabulary_difference(loaded.vocabulary, vocabulary)
+  differing = difference(loaded.files[VOCABULARY], pathlib.Path(vocabulary).read_bytes())
   if differing:
     raise CheckpointError(
       f'{what} has another vocabulary than text.vocabulary, {vocabulary} ({differing}): '
       f'take {loaded.vocabulary}'
     )
-  if answers is not None and loaded.answers is not None:
-    differing = difference(loaded.answers, answers)
-    if differing:
-      raise CheckpointError(
-        f'{what} chooses from {len(loaded.answers):,} answers and data.answers has '
-        f'{len(answers):,} ({differing}): leave data.answers empty to take those of the checkpoint'
-      )
   config = json.loads(to_json(config))
   problems = differences(loaded.config, config, only=BACKBONE)
   problems += [

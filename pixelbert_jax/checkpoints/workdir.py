@@ -1,21 +1,21 @@
-"""What makes a workdir this run's.
+"""What makes a workdir this run's: `config.json`, and the run's own files beside it.
 
-`config.json`, `vocab.txt`, of VQA `answers.json`, and `trained_on.json`, the names of all datasets
-that the run and those before it, from which it started, have seen.
+These are `vocab.txt`, `trained_on.json` (`provenance.py`), and what the task keeps (`Task.files`).
+A run that starts from another inherits them.
 """
 
 import itertools
 import json
-import os
 import pathlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from etils import epath
 
-from pixelbert_jax.checkpoints.manifest import CheckpointError, DamagedError
+from pixelbert_jax.checkpoints import CheckpointError, DamagedError
+from pixelbert_jax.files import write_bytes, write_text
 
-TRAINED_ON = 'trained_on.json'
+VOCABULARY = 'vocab.txt'
 
 # What may differ when a run goes on; all else decides what the next step computes.
 MAY_CHANGE = (
@@ -23,93 +23,82 @@ MAY_CHANGE = (
   *('eval_images', 'eval_captions'),
   *('save_every', 'keep', 'threads'),
   *('mesh.data', 'mesh.fsdp'),  # to the last bit it is the same run on the same mesh only
-  *('text.vocabulary', 'data.answers'),  # where they lie; what they hold may not
+  *('text.vocabulary', 'data.answers'),  # paths; the contents are files of the run, and may not
 )
 
 
 def check_workdir(
-  workdir: pathlib.Path,
-  config: dict[str, Any],
-  vocabulary: str,
-  answers: Sequence[str] | None = None,
+  workdir: pathlib.Path, config: Mapping[str, Any], files: Mapping[str, bytes]
 ) -> None:
-  """Checks that a run may use `workdir`: there is no other in it.
+  """Checks that `workdir` holds no other run.
+
+  Args:
+    workdir: may not exist yet.
+    config: nested dictionaries that JSON can hold.
+    files: the run's own files, by name.
 
   Raises:
-    CheckpointError: the workdir holds another run; what differs is named.
+    CheckpointError: it does; what differs is named.
   """
   path = workdir / 'config.json'
   if not path.exists():
     return
   try:
-    there = read_config(path)
+    saved = read_config(path)
   except DamagedError as error:
     # Every step holds the configuration too, and is compared with it when it is restored.
     raise CheckpointError(f'{error}: delete it, and the run writes it again') from error
-  differing = differences(there, json.loads(to_json(config)))
+  differing = differences(saved, json.loads(to_json(config)))
   if differing:
     raise CheckpointError(
       f'{workdir} holds a run with another configuration ({"; ".join(differing)}): '
       'take another --workdir, or delete that one'
     )
-  if answers is not None and (workdir / 'answers.json').exists():
-    differing = difference(json.loads((workdir / 'answers.json').read_text()), answers)
+  for name, content in files.items():
+    differing = (
+      difference((workdir / name).read_bytes(), content) if (workdir / name).exists() else ''
+    )
     if differing:
       raise CheckpointError(
-        f'data.answers is not the answer list of the run in {workdir} ({differing}): '
+        f'{workdir} holds a run with another {name} ({differing}): '
         'take another --workdir, or delete that one'
       )
-  if not (workdir / 'vocab.txt').exists():
-    return
-  differing = vocabulary_difference(workdir / 'vocab.txt', vocabulary)
-  if differing:
-    raise CheckpointError(
-      f'text.vocabulary: {vocabulary} is not the vocabulary of the run in {workdir} '
-      f'({differing}): take another --workdir, or delete that one'
-    )
 
 
 def claim_workdir(
-  workdir: pathlib.Path,
-  config: dict[str, Any],
-  vocabulary: str,
-  answers: Sequence[str] | None = None,
-  trained_on: Sequence[str] = (),
+  workdir: pathlib.Path, config: Mapping[str, Any], files: Mapping[str, bytes]
 ) -> None:
-  """Checks like `check_workdir`, then writes what makes it this run's."""
-  check_workdir(workdir, config, vocabulary, answers)
+  """Checks like `check_workdir`, then writes `config.json` and the files that are missing."""
+  check_workdir(workdir, config, files)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise CheckpointError(
       f'{workdir} cannot be made ({error.strerror}): take another --workdir'
     ) from error
-  if not (workdir / 'vocab.txt').exists():
-    _write_whole(workdir / 'vocab.txt', pathlib.Path(vocabulary).read_bytes())
-  if answers is not None and not (workdir / 'answers.json').exists():
-    text = json.dumps(list(answers), indent=0, ensure_ascii=False) + '\n'
-    _write_whole(workdir / 'answers.json', text.encode())
-  if trained_on and not (workdir / TRAINED_ON).exists():
-    _write_whole(workdir / TRAINED_ON, (json.dumps(list(trained_on)) + '\n').encode())
-  _write_whole(workdir / 'config.json', to_json(config).encode())
+  for name, content in files.items():
+    if not (workdir / name).exists():
+      write_bytes(workdir / name, content)
+  write_text(workdir / 'config.json', to_json(config))
 
 
-def vocabulary_difference(there: pathlib.Path, here: str | os.PathLike) -> str:
-  """Which entries of two vocabulary files differ: how many and the first; '' if none."""
-  files = [pathlib.Path(path).read_bytes() for path in (there, here)]
-  words = (file.decode(errors='backslashreplace').removesuffix('\n').split('\n') for file in files)
-  return difference(*words)
+def read_files(workdir: pathlib.Path) -> dict[str, bytes]:
+  """Reads the run's own files in a workdir, by name; none where there is no run."""
+  names = ('*.txt', '*.json')
+  paths = [path for name in names for path in workdir.glob(name) if path.name != 'config.json']
+  return {path.name: path.read_bytes() for path in paths}
 
 
-def difference(there: Sequence[str], here: Sequence[str]) -> str:
-  """Which entries of two lists differ: how many and the first; '' if none."""
-  pairs = enumerate(itertools.zip_longest(there, here), 1)
-  differing = [(line, *pair) for line, pair in pairs if pair[0] != pair[1]]
+def difference(old: bytes, new: bytes) -> str:
+  """Describes how many lines of two files differ, and the first of them; '' if none does."""
+  lines = (x.decode(errors='backslashreplace').removesuffix('\n').split('\n') for x in (old, new))
+  pairs = enumerate(itertools.zip_longest(*lines), 1)
+  differing = [(number, *pair) for number, pair in pairs if pair[0] != pair[1]]
   if not differing:
     return ''
-  line, old, new = differing[0]
-  number = f'{len(differing):,} entr{"ies differ" if differing[1:] else "y differs"}'
-  return f'{number}, the first in line {line}: {old!r} there and {new!r} here'
+  number, old_line, new_line = differing[0]
+  count = f'{len(differing):,} line{"s differ" if differing[1:] else " differs"}'
+  return f'{count}, the first is line {number}: {old_line!r} there and {new_line!r} here'
 
 
 def read_config(path: epath.Path | pathlib.Path) -> dict[str, Any]:
@@ -145,9 +134,3 @@ def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
   for key, value in tree.items():
     flat |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
   return flat
-
-
-def _write_whole(path: pathlib.Path, content: bytes) -> None:
-  partial = path.with_suffix('.partial')
-  partial.write_bytes(content)
-  os.replace(partial, path)

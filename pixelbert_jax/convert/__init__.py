@@ -1,1 +1,1 @@
-"""Weights in PyTorch's names and layouts: read, checked, mapped to ours and back."""
+"""Conversion of weights between PyTorch's names and layouts and those of this package."""

@@ -1,9 +1,9 @@
-"""The command that takes weights from PyTorch, and gives them back.
+"""Imports weights from PyTorch, and exports models to it.
 
     python -m pixelbert_jax.convert --bert=DIR_OR_HUB_ID --cnn=FILE \
         --config=configs/pretrain.py:r50 --output=C
     python -m pixelbert_jax.convert --checkpoint=C --export=DIR
-    python -m pixelbert_jax.convert --bert=DIR --output=C     # of an exported DIR, which is whole
+    python -m pixelbert_jax.convert --bert=DIR --output=C     # DIR is an export
 """
 
 import functools
@@ -16,8 +16,8 @@ from absl import logging
 from pixelbert_jax import UserError, commandline, configuration
 
 FLAGS = {
-  'bert': "a Hugging Face BERT's folder or hub id, or an export",
-  'cnn': "an ImageNet CNN's .safetensors, .pth or Detectron .pkl",
+  'bert': 'folder or hub id of a Hugging Face BERT, or an exported folder',
+  'cnn': '.safetensors, .pth or Detectron .pkl file of an ImageNet CNN',
   'config': 'configs/NAME.py[:VARIANT]',
   'output': 'the checkpoint to write',
   'checkpoint': 'the checkpoint to export',
@@ -25,14 +25,14 @@ FLAGS = {
 }
 USAGE = (
   'give --bert, --cnn, --config and --output to convert; --checkpoint and --export to export; '
-  '--bert and --output to take an export back'
+  '--bert and --output to import an exported folder'
 )
 
 
 def command(argv: Sequence[str]) -> None:
-  """Converts or exports, and prints what was done."""
+  """Imports or exports, and prints a summary."""
   parser = commandline.Parser(
-    'pixelbert_jax.convert', 'Takes weights from PyTorch, and gives them back.'
+    'pixelbert_jax.convert', 'Imports weights from PyTorch, and exports models to it.'
   )
   for name, text in FLAGS.items():
     parser.add_argument(f'--{name}', help=text)
@@ -42,8 +42,8 @@ def command(argv: Sequence[str]) -> None:
     given['config'] = config = configuration.load(flags.config, overrides)
     if config.name != 'pretrain':
       raise UserError(
-        f'--config={flags.config}: what is converted is what pre-training starts from; '
-        f'take --config=configs/pretrain.py:{config.variant}'
+        f'--config={flags.config}: weights are imported as the start of pre-training; '
+        f'give --config=configs/pretrain.py:{config.variant}'
       )
   print(
     dispatch(given, [f'--config={flags.config}', *(commandline.OVERRIDE + x for x in overrides)])
@@ -51,24 +51,29 @@ def command(argv: Sequence[str]) -> None:
 
 
 def dispatch(given: dict[str, Any], words: Sequence[str] = ()) -> str:
-  """Does what the given flags ask for; returns what was done.
+  """Imports or exports, depending on which flags are given; returns a summary.
 
-  `words` of the command line are those that made the configuration.
+  Args:
+    given: values by flag; `config` is a ConfigDict.
+    words: of the command line, that made the configuration.
   """
-  logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a save.
-  out, back, new = {'checkpoint', 'export'}, {'bert', 'output'}, {'bert', 'cnn', 'config', 'output'}
-  if given.keys() not in (out, back, new):
+  logging.set_verbosity(logging.WARNING)  # Orbax logs every step of a save.
+  exporting, reimporting = {'checkpoint', 'export'}, {'bert', 'output'}
+  importing = {'bert', 'cnn', 'config', 'output'}
+  if given.keys() not in (exporting, reimporting, importing):
     raise UserError(USAGE)
-  with commandline.interruptible():  # JAX is imported once the flags are known to be right.
-    from pixelbert_jax.convert import export, intake
-  if given.keys() == out:
+  with commandline.interruptible():  # JAX is imported only after the flags are checked.
+    from pixelbert_jax.convert import export, importer
+  if given.keys() == exporting:
     export.export(given['checkpoint'], given['export'])
     return f'{given["export"]} holds the model for PyTorch'
-  return intake.take_export(**given) if given.keys() == back else intake.take(**given, words=words)
+  if given.keys() == reimporting:
+    return importer.import_export(**given)
+  return importer.import_weights(**given, words=words)
 
 
 def main(argv: Sequence[str]) -> int:
-  """The command, its errors one line."""
+  """Runs the command; returns the exit code. Errors are printed in one line."""
   return commandline.answer(functools.partial(command, argv), '--debug' in argv)
 
 

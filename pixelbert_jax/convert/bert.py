@@ -1,4 +1,4 @@
-"""A BERT in: a folder or hub id of Hugging Face's, of any size."""
+"""Reads a BERT of any size from a folder or hub id of Hugging Face."""
 
 import json
 import pathlib
@@ -14,11 +14,11 @@ from pixelbert_jax.input.text import SPECIAL
 SMALL_FILES = ('config.json', 'vocab.txt', 'tokenizer.json', 'tokenizer_config.json')
 
 UNWANTED = {
-  r'bert\.embeddings\.(position_ids|token_type_ids)': 'a buffer, 0 and up',
-  r'cls\.seq_relationship\.(weight|bias)': 'next-sentence head; image-text matching is another',
+  r'bert\.embeddings\.(position_ids|token_type_ids)': 'a buffer of consecutive or zero ids',
+  r'cls\.seq_relationship\.(weight|bias)': 'next-sentence head; not image-text matching',
 }
 
-# Fields of config.json that have to have this value, which is also that of an absent one.
+# Fields of config.json that must have this value, which is also their default.
 PLAIN = {
   'model_type': 'bert',
   'hidden_act': 'gelu',
@@ -28,7 +28,7 @@ PLAIN = {
   'add_cross_attention': False,
 }
 
-# Of the configuration's `transformer`, the field of config.json.
+# Field of our `transformer` configuration -> field of config.json.
 SIZES = {
   'layers': 'num_hidden_layers',
   'width': 'hidden_size',
@@ -39,10 +39,10 @@ SIZES = {
 
 
 def find(place: str) -> pathlib.Path:
-  """The folder that --bert names; a hub id is downloaded to Hugging Face's cache first.
+  """Returns the folder that --bert names; downloads a hub id to the cache of Hugging Face.
 
   Raises:
-    WeightsError: there is no such folder and no such model on the hub, or no network.
+    WeightsError: neither folder nor hub model exists, or the network is unavailable.
   """
   folder = pathlib.Path(place)
   if folder.is_dir():
@@ -52,30 +52,30 @@ def find(place: str) -> pathlib.Path:
       f'--bert={place}: no such folder; give one with config.json, vocab.txt and '
       'model.safetensors, or a hub id such as bert-base-uncased'
     )
-  # Not before it is needed: importing it takes a second.
+  # Imported here because it takes a second.
   from huggingface_hub import snapshot_download
 
   weights = ['model*.safetensors', 'model.safetensors.index.json']
   try:
-    found = pathlib.Path(snapshot_download(place, allow_patterns=[*SMALL_FILES, *weights]))
-    if not list(found.glob('model*.safetensors')):
-      found = pathlib.Path(
+    folder = pathlib.Path(snapshot_download(place, allow_patterns=[*SMALL_FILES, *weights]))
+    if not list(folder.glob('model*.safetensors')):
+      folder = pathlib.Path(
         snapshot_download(place, allow_patterns=[*SMALL_FILES, 'pytorch_model.bin'])
       )
-  except Exception as error:  # The hub's own, those of the network library, OSError, ValueError.
+  except Exception as error:  # Of the hub, of the network library, OSError, ValueError.
     raise WeightsError(
       f'--bert={place}: no such folder, and the hub does not give it ({one_line(error)}): download '
       f'config.json, vocab.txt and model.safetensors from https://huggingface.co/{place}/tree/main '
-      'to a folder and name that'
+      'to a folder and give --bert=FOLDER'
     ) from error
-  return found
+  return folder
 
 
 def read(folder: pathlib.Path, place: str) -> Source:
-  """The BERT in a folder, under the names of `names.py`; `place` is what the user named.
+  """Reads the BERT in a folder, under the names of `names.py`; `place` is what the user gave.
 
   Raises:
-    WeightsError: there are no weights, or they cannot be read.
+    WeightsError: weights are missing or cannot be read.
   """
   files = _weight_files(folder, place)
   tensors: dict[str, Any] = {}
@@ -113,59 +113,59 @@ def _rename(name: str) -> str:
 
 
 def _untie(source: Source) -> None:
-  """Leaves out the decoder of hidden words, which is the word embeddings, and its bias's double."""
+  """Omits the MLM decoder, which equals the word embeddings, and the duplicate of its bias."""
   word, bias = 'bert.embeddings.word_embeddings.weight', 'cls.predictions.bias'
   decoder = 'cls.predictions.decoder.'
   if f'{decoder}bias' in source.tensors and bias not in source.tensors:
     source.tensors[bias] = source.tensors.pop(f'{decoder}bias')
     source.origins[bias] = source.origins.pop(f'{decoder}bias')
-  for double, same in ((f'{decoder}weight', word), (f'{decoder}bias', bias)):
-    if double not in source.tensors:
+  for duplicate, original in ((f'{decoder}weight', word), (f'{decoder}bias', bias)):
+    if duplicate not in source.tensors:
       continue
-    if same not in source.tensors or not np.array_equal(
-      source.tensors.pop(double), source.tensors[same]
+    if original not in source.tensors or not np.array_equal(
+      source.tensors.pop(duplicate), source.tensors[original]
     ):
       raise WeightsError(
-        f'{source.place}: {double} is not {same}; this model has one matrix for both'
+        f'{source.place}: {duplicate} differs from {original}; this model ties the two'
       )
-    source.left_out[source.origins.pop(double)] = f'the same as {source.origins[same]}'
+    source.left_out[source.origins.pop(duplicate)] = f'the same as {source.origins[original]}'
 
 
 def configure(config: Any, folder: pathlib.Path, place: str) -> None:
   """Sets the sizes in `config.transformer` to those of a BERT.
 
   Raises:
-    WeightsError: it is not a BERT, or not one that this model can be.
+    WeightsError: the folder holds no BERT, or one with an unsupported architecture.
   """
   path = folder / 'config.json'
   if not path.is_file():
     raise WeightsError(f'--bert={place}: {folder} has no config.json')
-  theirs = read_json(path)
-  other = [
-    f'{name} is {theirs[name]!r} and not {value!r}'
+  bert = read_json(path)
+  unsupported = [
+    f'{name} is {bert[name]!r}, expected {value!r}'
     for name, value in PLAIN.items()
-    if theirs.get(name, value) != value
+    if bert.get(name, value) != value
   ]
-  if theirs.get('pruned_heads'):
-    other.append('it has pruned_heads')
-  if other:
-    raise WeightsError(f'{path} is not of a plain BERT: {", ".join(other)}')
-  absent = [name for name in SIZES.values() if not isinstance(theirs.get(name), int)]
-  if absent:
-    raise WeightsError(f'{path} does not say {", ".join(absent)}')
-  for ours, name in SIZES.items():
-    config.transformer[ours] = theirs[name]
+  if bert.get('pruned_heads'):
+    unsupported.append('it has pruned_heads')
+  if unsupported:
+    raise WeightsError(f'{path} is not of a plain BERT: {", ".join(unsupported)}')
+  missing = [name for name in SIZES.values() if not isinstance(bert.get(name), int)]
+  if missing:
+    raise WeightsError(f'{path} lacks {", ".join(missing)}')
+  for field, name in SIZES.items():
+    config.transformer[field] = bert[name]
   if config.transformer.width % config.transformer.heads:
     raise WeightsError(f'{path}: num_attention_heads does not divide hidden_size')
-  config.text.vocabulary = ''  # It lies in the checkpoint.
+  config.text.vocabulary = ''  # The checkpoint contains it.
 
 
 def vocabulary(folder: pathlib.Path, source: Source) -> bytes:
-  """The `vocab.txt` of a BERT, made out of tokenizer.json if there is none.
+  """Returns the `vocab.txt` of a BERT; without one, its content is made from tokenizer.json.
 
   Raises:
-    WeightsError: there is no vocabulary, it has capitals or accents, or it is not as long as the
-      word embeddings.
+    WeightsError: the vocabulary is missing, has capitals or accents, or differs in length from
+      the word embeddings.
   """
   _check_uncased(folder)
   path = folder / 'vocab.txt'
@@ -178,19 +178,19 @@ def vocabulary(folder: pathlib.Path, source: Source) -> bytes:
     content = _vocabulary_of_tokenizer(path)
   words = entries(content)
   if not set(SPECIAL) <= set(words):
-    raise WeightsError(f'{path} is no vocabulary of BERT: it lacks one of {", ".join(SPECIAL)}')
+    raise WeightsError(f'{path} is not a BERT vocabulary: it lacks one of {", ".join(SPECIAL)}')
   embeddings = source.tensors.get('bert.embeddings.word_embeddings.weight', words)
   if len(words) != len(embeddings):
     raise WeightsError(
       f'{path} has {len(words):,} entries and the word embeddings {len(embeddings):,} rows: '
-      'take the vocabulary that these weights were trained with'
+      'give the vocabulary that these weights were trained with'
     )
   return content
 
 
 def entries(content: bytes) -> list[str]:
-  """The entries of a `vocab.txt`, one a line."""
-  # Not `splitlines`: an entry may be one of Unicode's line separators.
+  """Splits a `vocab.txt` into its entries, one per line."""
+  # `splitlines` would split at entries that are Unicode line separators.
   return content.decode('utf-8', 'replace').removesuffix('\n').split('\n')
 
 
@@ -198,12 +198,12 @@ def _vocabulary_of_tokenizer(path: pathlib.Path) -> bytes:
   model = read_json(path).get('model', {})
   number = model.get('vocab', {})
   if model.get('type') != 'WordPiece' or sorted(number.values()) != list(range(len(number))):
-    raise WeightsError(f'{path} holds no WordPiece vocabulary with the numbers from 0 up')
+    raise WeightsError(f'{path} holds no WordPiece vocabulary with consecutive ids from 0')
   return '\n'.join(sorted(number, key=number.get)).encode() + b'\n'
 
 
 def _check_uncased(folder: pathlib.Path) -> None:
-  """Capitals and accents are taken off here: texts would be nonsense to a BERT that has them."""
+  """Raises for a BERT that keeps capitals or accents: the tokenizer here removes both."""
   fields = (
     ('tokenizer_config.json', 'do_lower_case'),
     ('tokenizer_config.json', 'strip_accents'),
@@ -216,17 +216,17 @@ def _check_uncased(folder: pathlib.Path) -> None:
       value = value.get(key) if isinstance(value, dict) else None
     if value is False:
       raise WeightsError(
-        f'{folder / file}: {keys[-1]} is false; capitals and accents are taken off texts here: '
-        'take an uncased BERT, without accents'
+        f'{folder / file}: {keys[-1]} is false, but texts are lowercased and stripped of accents '
+        'here: give an uncased BERT'
       )
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """The object in a JSON file; WeightsError if there is none."""
+  """Reads the object in a JSON file; WeightsError if it holds none."""
   try:
-    read = json.loads(path.read_text(encoding='utf-8'))
+    value = json.loads(path.read_text(encoding='utf-8'))
   except ValueError as error:
     raise WeightsError(f'{path} is not JSON ({one_line(error)}): download it again') from error
-  if not isinstance(read, dict):
+  if not isinstance(value, dict):
     raise WeightsError(f'{path} is not a JSON object')
-  return read
+  return value

@@ -1,8 +1,8 @@
-"""Detectron's ResNeXt: a pickle of NumPy arrays under Caffe2's names.
+"""Reads Detectron's ResNeXt: a pickle of NumPy arrays under Caffe2's names.
 
 Known source: ImageNetPretrained/25093814/X-152-32x8d-IN5k.pkl of Detectron's model zoo. Its
-convolutions are arranged as torchvision's, the stride in the 3x3. Statistics of BatchNorm are
-folded into scale and shift, and images come as BGR in 0..255 less a mean.
+blocks are torchvision's, with the stride in the 3x3 convolution. BatchNorm statistics are folded
+into scale and shift; inputs are BGR in 0..255 minus a mean.
 """
 
 import io
@@ -16,41 +16,41 @@ import numpy as np
 from pixelbert_jax.convert.names import WeightsError
 from pixelbert_jax.convert.tensors import one_line
 
-# Of RGB in 0..1; Detectron's is (102.9801, 115.9465, 122.7717) of BGR in 0..255, without deviation.
+# Of RGB in 0..1. Detectron subtracts (102.9801, 115.9465, 122.7717) of BGR in 0..255.
 MEAN = tuple(x / 255 for x in (122.7717, 115.9465, 102.9801))
 DEVIATION = (1 / 255,) * 3
 
 BATCH_NORM_EPSILON = 1e-5  # models/resnet.py
 
 UNWANTED = {
-  r'.*_momentum': 'state of the optimiser',
-  r'lr|model_iter|weight_order': 'state of the training',
-  r'(pred|fc\d+|last_out_L\d+)_[wb]': 'classifier of ImageNet',
+  r'.*_momentum': 'optimiser state',
+  r'lr|model_iter|weight_order': 'training state',
+  r'(pred|fc\d+|last_out_L\d+)_[wb]': 'ImageNet classifier',
 }
 
 
 def read_pickle(path: pathlib.Path) -> dict[str, Any]:
-  """The blobs of a pickle, by name.
+  """Reads the blobs of a pickle, by name.
 
   Raises:
     WeightsError: it holds anything but dictionaries, lists, strings, numbers and NumPy arrays.
   """
   try:
-    read = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding='latin1').load()
-    blobs = read.get('blobs', read) if isinstance(read, dict) else read
+    value = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding='latin1').load()
+    blobs = value.get('blobs', value) if isinstance(value, dict) else value
     if isinstance(blobs, dict) and all(isinstance(name, str) for name in blobs):
       return {name: x.numpy if isinstance(x, _Array) else x for name, x in blobs.items()}
   except WeightsError as error:
     raise WeightsError(f'{path}: {error}') from error
   except Exception as error:  # Damaged pickles raise almost anything.
     raise WeightsError(f'{path} cannot be read ({one_line(error)}): download it again') from error
-  raise WeightsError(f"{path} is not Detectron's: it holds no dictionary of blobs")
+  raise WeightsError(f"{path} is not in Detectron's format: it holds no dictionary of blobs")
 
 
 class _ArraysOnly(pickle.Unpickler):
-  """Knows what NumPy's arrays are pickled as, and nothing else that has a name.
+  """An unpickler that resolves only the names that pickled NumPy arrays need.
 
-  Even NumPy's own functions stay out of reach of the pickle: these stand in for them.
+  Even those resolve to the stand-ins below, so that a pickle cannot call functions of NumPy.
   """
 
   def find_class(self, module: str, name: str) -> Any:
@@ -62,16 +62,16 @@ class _ArraysOnly(pickle.Unpickler):
       ('numeric', '_frombuffer'): _from_buffer,
       ('_codecs', 'encode'): lambda text, encoding: _bytes(text),
     }
-    found = known.get((re.sub(r'^numpy\._?core\.', '', module), name))
-    if found is None:
+    replacement = known.get((re.sub(r'^numpy\._?core\.', '', module), name))
+    if replacement is None:
       raise WeightsError(
         f'the pickle asks for {module}.{name}; only arrays are admitted: others may run code'
       )
-    return found
+    return replacement
 
 
 class _Dtype:
-  """Stands for a dtype of numbers."""
+  """A stand-in for a numeric dtype."""
 
   def __init__(self, kind: str, align: int = 0, copy: int = 0):
     if not re.fullmatch(r'[biuf]\d', kind):
@@ -83,11 +83,13 @@ class _Dtype:
 
 
 class _Array:
-  """Stands for an array; `numpy` is it."""
+  """A stand-in for an array, which is its attribute `numpy`."""
 
   def __setstate__(self, state: tuple) -> None:
     _, shape, dtype, fortran, data = state
-    self.numpy = np.frombuffer(_bytes(data), dtype.numpy).reshape(shape, order='CF'[fortran])
+    self.numpy = np.frombuffer(_bytes(data), dtype.numpy).reshape(
+      shape, order='F' if fortran else 'C'
+    )
 
 
 def _from_buffer(data: Any, dtype: _Dtype, shape: tuple, order: str, *_) -> _Array:
@@ -97,15 +99,15 @@ def _from_buffer(data: Any, dtype: _Dtype, shape: tuple, order: str, *_) -> _Arr
 
 
 def _bytes(data: str | bytes) -> bytes:
-  # Python 2 has no bytes; protocols before 3 have none either.
+  # Python 2 and pickle protocols before 3 write bytes as str.
   return data.encode('latin1') if isinstance(data, str) else bytes(data)
 
 
 def rename(name: str) -> str:
-  """torchvision's name of a blob; its own if it is none that a ResNeXt has.
+  """Returns torchvision's name of a blob; unchanged if it is not part of a ResNeXt.
 
-  conv1_w, res_conv1_bn_s, res2_0_branch2a_w, res2_0_branch2a_bn_b, res2_0_branch1_w, ...: stages
-  count from 2, branch2a to c are the three convolutions, branch1 is the shortcut, s is scale.
+  Blobs are conv1_w, res_conv1_bn_s, res2_0_branch2a_w, res2_0_branch2a_bn_b, res2_0_branch1_w, ...:
+  stages count from 2, branch2a to c are the three convolutions, branch1 the shortcut, s the scale.
   """
   leaf = {'w': 'weight', 's': 'weight', 'b': 'bias'}
   if match := re.fullmatch(r'(?:conv1_(w)|res_conv1_bn_([sb]))', name):
@@ -122,9 +124,9 @@ def rename(name: str) -> str:
 
 
 def as_torchvision(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Renamed tensors with what torchvision has and Detectron has not: RGB, and statistics.
+  """Converts renamed tensors to torchvision's conventions: RGB inputs and BatchNorm statistics.
 
-  The mean is 0 and the variance 1 less epsilon, so that scale and shift are applied as they are.
+  The mean is 0 and the variance 1 - epsilon, so that BatchNorm applies scale and shift unchanged.
   """
   tensors = dict(tensors)
   for name in [name for name in tensors if re.search(r'(bn\d|downsample\.1)\.weight$', name)]:

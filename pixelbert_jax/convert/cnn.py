@@ -1,4 +1,4 @@
-"""An ImageNet CNN in: torchvision's and timm's ResNets and ResNeXts, Detectron's ResNeXt-152."""
+"""Reads an ImageNet CNN: ResNets and ResNeXts of torchvision and timm, Detectron's ResNeXt-152."""
 
 import pathlib
 import re
@@ -8,23 +8,23 @@ from pixelbert_jax.convert import caffe2
 from pixelbert_jax.convert.names import WeightsError
 from pixelbert_jax.convert.tensors import Source, digest, read_file
 
-# Of RGB in 0..1: what torchvision and timm normalise by before their ResNets.
+# Of RGB in 0..1: the normalisation of torchvision and timm.
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 UNWANTED = {
-  r'cnn\.fc\.(weight|bias)': 'classifier of ImageNet',
-  r'cnn\..*\.num_batches_tracked': 'count of batches, which nothing here depends on',
+  r'cnn\.fc\.(weight|bias)': 'ImageNet classifier',
+  r'cnn\..*\.num_batches_tracked': 'count of batches, not used here',
 }
 
 
 def read(path: pathlib.Path) -> Source:
-  """The CNN in a file, under the names of `names.py`.
+  """Reads the CNN in a file, under the names of `names.py`.
 
   Raises:
-    WeightsError: the file cannot be read, or is no dictionary of tensors.
+    WeightsError: the file cannot be read, or is not a dictionary of tensors.
   """
   if path.is_dir():
-    raise WeightsError(f'--cnn={path} is a folder: give the file in it that holds the weights')
+    raise WeightsError(f'--cnn={path} is a folder: give the file of weights in it')
   if not path.is_file():
     raise WeightsError(f'--cnn={path}: no such file')
   source = Source(str(path))
@@ -44,10 +44,10 @@ def _rename(name: str) -> str:
 
 
 def configure(config: Any, source: Source) -> None:
-  """Checks `config.cnn` against the depth of a CNN, and sets what it was normalised by.
+  """Checks `config.cnn` against the depth of a CNN, and sets its image normalisation.
 
   Raises:
-    WeightsError: the file is of another depth, or Detectron's and the configuration not for it.
+    WeightsError: the depths differ, or the file is Detectron's and the configuration not for it.
   """
   blocks = [re.match(r'cnn\.layer(\d)\.(\d+)\.', name) for name in source.tensors]
   numbers = {(int(m[1]), int(m[2])) for m in blocks if m}
@@ -62,8 +62,8 @@ def configure(config: Any, source: Source) -> None:
     )
   if stages != tuple(config.cnn.stages):
     raise WeightsError(
-      f'{source.place} is of another depth: its stages have {stages} blocks, cnn.stages of the '
-      f'configuration is {tuple(config.cnn.stages)}: take the variant of this CNN '
+      f'{source.place} has another depth: its stages have {stages} blocks, cnn.stages of the '
+      f'configuration is {tuple(config.cnn.stages)}: give the variant of this CNN '
       '(r50, x101, x152), or another file'
     )
   config.image.mean, config.image.deviation = MEAN, DEVIATION
@@ -75,11 +75,11 @@ def configure(config: Any, source: Source) -> None:
 def _check_folded(config: Any, place: str) -> None:
   if config.cnn.batch_norm != 'frozen':
     raise WeightsError(
-      f"{place} has its statistics folded into scale and shift: cnn.batch_norm has to be 'frozen'"
+      f"{place} has its statistics folded into scale and shift: cnn.batch_norm must be 'frozen'"
     )
   if config.cnn.groups == 1:
-    # They have the same names and shapes as torchvision's.
+    # Only the stride differs from torchvision; names and shapes do not.
     raise WeightsError(
-      f"{place}: of Detectron's pickles only ResNeXts are taken, and cnn.groups is 1; its ResNets "
-      "stride in the 1x1 convolutions: take torchvision's or timm's"
+      f"{place}: of Detectron's pickles only ResNeXts are supported, and cnn.groups is 1; its "
+      "ResNets stride in the 1x1 convolutions: give torchvision's or timm's"
     )

@@ -1,7 +1,7 @@
-"""A model as a folder for PyTorch: written from a checkpoint, and read back.
+"""Exports a checkpoint as a folder for PyTorch.
 
-The folder loads with `transformers.AutoModel` and `AutoTokenizer` where neither JAX nor this
-package is installed: the model's code, `modeling_pixelbert.py`, lies inside.
+The folder contains the code of the model, `modeling_pixelbert.py`, so it loads with
+`transformers.AutoModel` and `AutoTokenizer` where neither JAX nor this package is installed.
 """
 
 import json
@@ -14,7 +14,7 @@ import jax
 import safetensors.numpy
 from tokenizers import BertWordPieceTokenizer
 
-from pixelbert_jax import UserError
+from pixelbert_jax import UserError, files
 from pixelbert_jax.checkpoints import checkpoint, provenance
 from pixelbert_jax.convert import names
 from pixelbert_jax.convert.model_card import model_card
@@ -24,49 +24,43 @@ CODE = pathlib.Path(__file__).with_name('modeling_pixelbert.py')
 
 
 class ExportError(UserError):
-  """A folder that cannot be written to or read from; the message says which and why."""
+  """A model that cannot be exported; the message names the checkpoint and the reason."""
 
 
 def export(spec: str | os.PathLike, folder: str | os.PathLike) -> None:
-  """Writes the model of a checkpoint to a folder, whole or not at all.
+  """Writes the model of a checkpoint to a folder, atomically.
 
   Args:
-    spec: a checkpoint, as of `checkpoint.load`.
-    folder: that does not exist yet, or is empty.
+    spec: a checkpoint, as for `checkpoint.load`.
+    folder: does not exist yet, or is empty.
 
   Raises:
-    UserError: there is no such checkpoint, it is of another task, or the folder is not empty.
+    UserError: the checkpoint does not exist or is not of pre-training, or the folder is not empty.
   """
   check_empty(folder)
-  folder = pathlib.Path(folder).absolute()
   loaded = checkpoint.load(spec)
-  if loaded.variables['params'].keys() != {ours.split('/')[0] for ours, *_ in names.TABLE}:
+  if loaded.variables['params'].keys() != {module.split('/')[0] for module, *_ in names.TABLE}:
     raise ExportError(
-      f'{spec} is of {loaded.config["name"]}: only models of pre-training can be exported yet'
+      f'{spec} is a model of {loaded.config["name"]}: only pre-training models can be exported'
     )
-  partial = folder.with_name(f'.{folder.name}.partial')
-  shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-  partial.mkdir(parents=True)
-  try:
+  with files.atomic(folder) as partial:
+    partial.mkdir()
     write(loaded, partial)
-    os.replace(partial, folder)
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
 
 
 def write(loaded: checkpoint.Loaded, folder: pathlib.Path) -> None:
   """Writes the files of an export into `folder`."""
   tensors = names.to_torch(loaded.variables)
-  # transformers wants to be told what wrote the tensors.
+  # transformers requires this metadata.
   safetensors.numpy.save_file(tensors, folder / 'model.safetensors', {'format': 'pt'})
   config = {
     **model_config(loaded.config, len(tensors['cls.predictions.bias'])),
     'trained_on': trained_on(loaded),
-    'tensors_sha256': digest_of_tensors(tensors),  # tells whether they were tuned in PyTorch
+    'tensors_sha256': digest_of_tensors(tensors),  # shows whether they were tuned in PyTorch
     'training_config': loaded.config,
   }
   (folder / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
-  # safetensors writes for the owner alone; a model is there to be given away.
+  # safetensors makes files readable by their owner only; models are shared.
   shutil.copymode(folder / 'config.json', folder / 'model.safetensors')
   write_tokenizer(loaded.vocabulary, loaded.config['text']['length'], folder)
   shutil.copyfile(CODE, folder / CODE.name)
@@ -75,12 +69,15 @@ def write(loaded: checkpoint.Loaded, folder: pathlib.Path) -> None:
 
 
 def trained_on(loaded: checkpoint.Loaded) -> dict[str, Any]:
-  """What a model learnt from, in short; of a converted one only what it had seen before."""
-  found = {'steps': loaded.step, 'datasets': list(provenance.datasets(loaded))}
+  """Summarises what a model was trained on; before step 0 only the datasets of its weights."""
+  summary = {
+    'steps': loaded.step,
+    'datasets': list(provenance.datasets(loaded.files, loaded.config)),
+  }
   if not loaded.step:
-    return found
+    return summary
   config = loaded.config
-  return found | {
+  return summary | {
     'batch_size': config['batch_size'],
     'data': f'{config["data"]["name"]}/{config["data"]["train"]}',
     'init_from': config['init_from'],
@@ -88,7 +85,7 @@ def trained_on(loaded: checkpoint.Loaded) -> dict[str, Any]:
 
 
 def model_config(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
-  """The numbers of a model under the names of `modeling_pixelbert.PixelBertConfig` and of BERT."""
+  """Returns the sizes of a model under the names of `PixelBertConfig` and BERT."""
   cnn, t, image = config['cnn'], config['transformer'], config['image']
   return {
     'model_type': 'pixelbert',
@@ -124,7 +121,7 @@ def model_config(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
 
 
 def write_tokenizer(vocabulary: pathlib.Path, length: int, folder: pathlib.Path) -> None:
-  """Writes what `transformers.AutoTokenizer` loads; texts are cut to `length` if it truncates."""
+  """Writes the files of `transformers.AutoTokenizer`, which truncates texts to `length` tokens."""
   tokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=True)
   tokenizer.save(str(folder / 'tokenizer.json'))
   shutil.copyfile(vocabulary, folder / 'vocab.txt')

@@ -1,4 +1,4 @@
-"""The model card of an export: what the model is, what it was trained on, how to load it."""
+"""Model card of an export: what the model is, what it was trained on, how to load it."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ tags:
 
 # Pixel-BERT, {name}
 
-Pixel-BERT ([Huang et al. 2020](https://arxiv.org/abs/2004.00849)): a convolutional network on raw
-pixels and a BERT on words in one Transformer, without an object detector. Written by
-`pixelbert_jax`; its PyTorch code is `modeling_pixelbert.py` in this folder.
+Pixel-BERT ([Huang et al. 2020](https://arxiv.org/abs/2004.00849)) feeds the features of a
+convolutional network and the tokens of a text to one Transformer, without an object detector.
+Exported by `pixelbert_jax`; the PyTorch code is `modeling_pixelbert.py` in this folder.
 
 | | |
 |---|---|
@@ -22,8 +22,8 @@ pixels and a BERT on words in one Transformer, without an object detector. Writt
 | Transformer | {num_hidden_layers} layers, width {hidden_size}, {num_attention_heads} heads |
 | vocabulary | {vocab_size:,} entries, uncased WordPiece |
 | parameters | {parameters:.2f} M, float32 |
-| images | RGB; the shorter side {image_shorter}, the longer at most {image_longer}; bicubic |
-| texts | at most {length} tokens, [CLS] and [SEP] counted |
+| images | RGB; shorter side {image_shorter}, longer side at most {image_longer}; bicubic |
+| texts | at most {length} tokens, including [CLS] and [SEP] |
 
 ## Trained on
 
@@ -34,7 +34,7 @@ The whole configuration is `training_config` in `config.json`.
 ## Use
 
 Needs `torch`, `transformers` and, for images, `Pillow`. `trust_remote_code=True` runs
-`modeling_pixelbert.py`: read it first, it is short.
+`modeling_pixelbert.py`; it is short enough to read first.
 
 ```python
 import torch
@@ -47,33 +47,33 @@ texts = tokenizer(['a text', 'a [MASK]'], padding=True, truncation=True, return_
 with torch.no_grad():
   outputs = model(**model.preprocess([Image.open('image.jpg')]), **texts)
 outputs.itm_logits.sigmoid()  # the probability that image and text match, for each text
-hidden = texts.input_ids[1] == tokenizer.mask_token_id
-tokenizer.decode(outputs.mlm_logits[1, hidden].argmax(-1))  # the word under the [MASK]
+masked = texts.input_ids[1] == tokenizer.mask_token_id
+tokenizer.decode(outputs.mlm_logits[1, masked].argmax(-1))  # the word under the [MASK]
 ```
 
-Several images come with as many texts each, those of the first image first. `labels` and
-`itm_labels` give losses. Back to JAX, bit by bit the same parameters:
-`python -m pixelbert_jax.convert --bert=THIS_FOLDER --output=CHECKPOINT`.
+With several images, give the same number of texts for each, those of the first image first. With
+`labels` and `itm_labels` the outputs contain losses. To import the folder into JAX, with bitwise
+equal parameters: `python -m pixelbert_jax.convert --bert=THIS_FOLDER --output=CHECKPOINT`.
 
 ## Limits
 
-- It answers for images and texts like those it was trained on, in English, lower-cased. What it
-  says of others, of people above all, was not examined.
+- It was trained on lower-cased English texts. Its behaviour on images and texts unlike those of
+  its training data, above all on people, was not evaluated.
 - It has the two heads of pre-training. Other tasks need fine-tuning.
-- Images are seen at 1/{total_stride} of their size: small things are lost.
+- Pixel features have 1/{total_stride} of the image's resolution: small objects are lost.
 """
 
-CONVERTED = """Nothing yet as a whole: it was put together from a BERT and a CNN in PyTorch. What
-only Pixel-BERT has (`projection`, `semantic`, `itm`) is random, so its answers mean nothing until
-it is trained."""
+CONVERTED = """Nothing yet as a whole: it was assembled from a BERT and a CNN in PyTorch. The
+modules that only Pixel-BERT has (`projection`, `semantic`, `itm`) are random, so its outputs are
+meaningless until it is trained."""
 
 
 def model_card(config: dict[str, Any], parameters: int) -> str:
-  """The text of README.md.
+  """Returns the text of README.md.
 
   Args:
-    config: what `config.json` of the export holds.
-    parameters: how many numbers are trained.
+    config: the content of `config.json` of the export.
+    parameters: number of trainable parameters.
   """
   training, trained = config['training_config'], config['trained_on']
   stages = ', '.join(map(str, config['stages']))
@@ -85,7 +85,8 @@ def model_card(config: dict[str, Any], parameters: int) -> str:
   if trained['steps']:
     trained_on = (
       f'`{trained["data"]}`: {trained["steps"]:,} steps of {trained["batch_size"]:,} image-text '
-      f'pairs, for hidden words and image-text matching; started from `{trained["init_from"]}`.'
+      'pairs, with masked language modelling and image-text matching; started from '
+      f'`{trained["init_from"]}`.'
     )
   return CARD.format(
     **config | {'trained_on': trained_on},

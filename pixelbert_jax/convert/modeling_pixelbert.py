@@ -1,4 +1,4 @@
-"""Pixel-BERT (Huang et al. 2020, arXiv 2004.00849) in PyTorch: a CNN and BERT in one Transformer.
+"""Pixel-BERT (Huang et al. 2020, arXiv 2004.00849) in PyTorch.
 
     model = transformers.AutoModel.from_pretrained(FOLDER, trust_remote_code=True)
     tokenizer = transformers.AutoTokenizer.from_pretrained(FOLDER, trust_remote_code=True)
@@ -6,8 +6,8 @@
     outputs = model(**model.preprocess([PIL.Image.open('bus.jpg')]), **text)
     outputs.itm_logits.sigmoid()  # the probability that image and text match
 
-Needs torch and transformers, nothing else. The CNN has torchvision's parameter names and the rest
-those of Hugging Face's BERT. Shapes: B images, N texts, T tokens, P pixels, D width, V vocabulary.
+Needs torch and transformers only. Parameter names are torchvision's in the CNN, and those of
+Hugging Face's BERT elsewhere. Shapes: B images, N texts, T tokens, P pixels, D width, V vocabulary.
 """
 
 import dataclasses
@@ -20,17 +20,17 @@ from transformers.utils import ModelOutput
 
 
 class PixelBertConfig(PretrainedConfig):
-  """What `config.json` says; the defaults are the paper's model with ResNet-50."""
+  """The configuration in `config.json`; defaults are the paper's model with ResNet-50."""
 
   model_type = 'pixelbert'
   defaults = {  # noqa: RUF012
     'stages': (3, 4, 6, 3),  # blocks in each stage of the CNN
-    'total_stride': 64,  # input pixels a side for each pixel that the Transformer sees
+    'total_stride': 64,  # of the pixel features, in input pixels
     'cnn_width': 64,  # channels of the stem
-    'groups': 1,  # of the 3x3 convolutions ...
-    'group_width': 0,  # ... and channels of each in the first stage; 0 is plain ResNet
+    'groups': 1,  # of the 3x3 convolutions
+    'group_width': 0,  # channels per group in the first stage; 0 for a plain ResNet
     'stem': '7x7',  # or 'space_to_depth'
-    'batch_norm': 'frozen',  # in training: by 'frozen' statistics or those of the 'batch'
+    'batch_norm': 'frozen',  # statistics in training: 'frozen', or of the 'batch'
     'vocab_size': 30522,
     'max_position_embeddings': 512,
     'hidden_size': 768,
@@ -41,8 +41,8 @@ class PixelBertConfig(PretrainedConfig):
     'initializer_range': 0.02,
     'image_mean': (0.485, 0.456, 0.406),  # of RGB in 0..1
     'image_deviation': (0.229, 0.224, 0.225),
-    'image_shorter': 800,  # the shorter side of images, ...
-    'image_longer': 1333,  # ... unless the longer would be longer than this
+    'image_shorter': 800,  # length of the shorter side of images ...
+    'image_longer': 1333,  # ... unless the longer side would exceed this
   }
 
   def __init__(self, **kwargs):
@@ -53,13 +53,13 @@ class PixelBertConfig(PretrainedConfig):
 
 @dataclasses.dataclass
 class PixelBertOutput(ModelOutput):
-  """What `PixelBert` gives."""
+  """The outputs of `PixelBert`."""
 
-  loss: Tensor | None = None  # the sum of those below that could be computed
+  loss: Tensor | None = None  # sum of the losses below that have labels
   mlm_loss: Tensor | None = None
   itm_loss: Tensor | None = None
   mlm_logits: Tensor | None = None  # [N, T, V]
-  itm_logits: Tensor | None = None  # [N], of 'image and text match'
+  itm_logits: Tensor | None = None  # [N], positive where image and text match
   pooled: Tensor | None = None  # [N, D]
   tokens: Tensor | None = None  # [N, T, D]
   pixels: Tensor | None = None  # [N, P, D]
@@ -67,12 +67,12 @@ class PixelBertOutput(ModelOutput):
 
 
 # --- The CNN: images of different sizes in the top left corners of one canvas --------------------
-# A BatchNorm turns the zeros of the padding into its bias and 3x3 convolutions carry that inwards,
-# so everything is masked again: what comes out at real pixels is what the unpadded image gives.
+# BatchNorm turns zeros of the padding into its bias, which 3x3 convolutions carry inwards. Masking
+# after each BatchNorm makes the output at real pixels that of the unpadded image.
 
 
 class BatchNorm(nn.Module):
-  """BatchNorm2d whose batch statistics, unless `frozen`, are those of the real pixels."""
+  """BatchNorm2d with batch statistics of real pixels only, or `frozen` statistics."""
 
   def __init__(self, features: int, frozen: bool, epsilon: float = 1e-5, momentum: float = 0.1):
     super().__init__()
@@ -99,7 +99,7 @@ def conv(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1)
 
 
 def max_pool(x: Tensor, mask: Tensor, window: int) -> tuple[Tensor, Tensor]:
-  """Max-pools real pixels with stride 2; sizes halve, rounded up."""
+  """Max-pools real pixels with stride 2; sizes are halved and rounded up."""
   x = x.masked_fill(~mask, -torch.inf)
   x = F.max_pool2d(x, window, 2, padding=(window - 1) // 2, ceil_mode=window == 2)
   mask = mask[..., ::2, ::2]
@@ -107,7 +107,7 @@ def max_pool(x: Tensor, mask: Tensor, window: int) -> tuple[Tensor, Tensor]:
 
 
 class Bottleneck(nn.Module):
-  """1x1, 3x3 (which carries the stride and the groups) and 1x1 convolutions."""
+  """1x1, 3x3 (with the stride and the groups) and 1x1 convolutions."""
 
   def __init__(self, inputs, width, outputs, stride, groups, frozen):
     super().__init__()
@@ -139,7 +139,7 @@ class ResNet(nn.Module):
     self.patches, frozen = c.stem == 'space_to_depth', c.batch_norm == 'frozen'
     self.conv1 = conv(48, c.cnn_width, 3) if self.patches else conv(3, c.cnn_width, 7, 2)
     self.bn1 = BatchNorm(c.cnn_width, frozen)
-    inputs, stride = c.cnn_width, 8  # with the stem (4) and the last pool (2)
+    inputs, stride = c.cnn_width, 8  # of the stem (4) and the last pool (2)
     for i, blocks in enumerate(c.stages):
       width = (c.groups * c.group_width or c.cnn_width) * 2**i
       outputs = 4 * c.cnn_width * 2**i
@@ -147,18 +147,26 @@ class ResNet(nn.Module):
       stride *= 1 + strided
       stage = nn.ModuleList()
       for j in range(blocks):
-        stage.append(Bottleneck(inputs, width, outputs, 1 + (strided and j == 0), c.groups, frozen))
+        step = 2 if strided and j == 0 else 1
+        stage.append(
+          Bottleneck(inputs, width, outputs, stride=step, groups=c.groups, frozen=frozen)
+        )
         inputs = outputs
       self.add_module(f'layer{i + 1}', stage)
     self.depth, self.features = len(c.stages), inputs
 
   def forward(self, image: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """[B, 3, H, W] and [B, 2] to features [B, C, h, w] and which are real [B, 1, h, w] bool."""
+    """Returns features [B, C, h, w] and the mask of real ones [B, 1, h, w] bool.
+
+    Args:
+      image: [B, 3, H, W].
+      size: [B, 2], height and width of each image in its canvas.
+    """
     rows, columns = (torch.arange(n, device=image.device) for n in image.shape[2:])
     mask = (rows[:, None] < size[:, 0, None, None]) & (columns < size[:, 1, None, None])
     mask = mask[:, None]
     x = image.masked_fill(~mask, 0)
-    if self.patches:  # 4x4 of them become channels
+    if self.patches:  # Patches of 4x4 pixels become channels.
       x, mask = F.pad(x, (0, -x.shape[3] % 4, 0, -x.shape[2] % 4)), mask[..., ::4, ::4]
       x = x.unflatten(2, (-1, 4)).unflatten(4, (-1, 4)).permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
     else:
@@ -176,7 +184,7 @@ class ResNet(nn.Module):
 
 
 def group(**modules: nn.Module) -> nn.ModuleDict:
-  """Modules under names, as Hugging Face nests them."""
+  """Nests modules under names, as Hugging Face's BERT does."""
   return nn.ModuleDict(modules)
 
 
@@ -185,7 +193,7 @@ def layer_norm(width: int) -> nn.LayerNorm:
 
 
 class Embeddings(nn.Module):
-  """LayerNorm(word + position); BERT's token types are there for its sake, and zero."""
+  """LayerNorm(word + position); token types are zero and kept for compatibility with BERT."""
 
   def __init__(self, c: PixelBertConfig):
     super().__init__()
@@ -216,7 +224,7 @@ class Layer(nn.Module):
     self.output = group(dense=nn.Linear(c.intermediate_size, d), LayerNorm=layer_norm(d))
 
   def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-    """x [N, S, D] and mask [N, S] bool of what may be attended to, to [N, S, D]."""
+    """Maps x [N, S, D] to [N, S, D]; only positions in `mask` [N, S] bool are attended to."""
     projections = self.attention['self'].values()
     query, key, value = (
       linear(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for linear in projections
@@ -233,7 +241,7 @@ class Layer(nn.Module):
 
 
 class PixelBert(PreTrainedModel):
-  """Pixel-BERT with its heads for hidden words (MLM) and image-text matching (ITM)."""
+  """Pixel-BERT with heads for masked language modelling (MLM) and image-text matching (ITM)."""
 
   config_class = PixelBertConfig
 
@@ -268,8 +276,8 @@ class PixelBert(PreTrainedModel):
 
   @torch.no_grad()
   def preprocess(self, images: list) -> dict[str, Tensor]:
-    """Upright PIL images to `pixel_values` and `image_size`: resized, normalised, padded."""
-    c, found = self.config, []
+    """Resizes, normalises and pads upright PIL images; returns `pixel_values` and `image_size`."""
+    c, normalised = self.config, []
     for image in images:
       scale = min(c.image_shorter / min(image.size), c.image_longer / max(image.size))
       width, height = (max(int(side * scale + 0.5), 1) for side in image.size)
@@ -277,14 +285,14 @@ class PixelBert(PreTrainedModel):
       pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
       pixels = pixels.view(height, width, 3).to(self.device, self.dtype) / 255
       mean, deviation = pixels.new_tensor(c.image_mean), pixels.new_tensor(c.image_deviation)
-      found.append(((pixels - mean) / deviation).permute(2, 0, 1))
-    size = torch.tensor([x.shape[1:] for x in found], device=self.device)
+      normalised.append(((pixels - mean) / deviation).permute(2, 0, 1))
+    size = torch.tensor([x.shape[1:] for x in normalised], device=self.device)
     canvas = size.amax(0).tolist()
-    padded = [F.pad(x, (0, canvas[1] - x.shape[2], 0, canvas[0] - x.shape[1])) for x in found]
+    padded = [F.pad(x, (0, canvas[1] - x.shape[2], 0, canvas[0] - x.shape[1])) for x in normalised]
     return {'pixel_values': torch.stack(padded), 'image_size': size}
 
   def embed_pixels(self, pixel_values: Tensor, image_size: Tensor) -> tuple[Tensor, Tensor]:
-    """Images to pixel tokens [B, P, D] and which of them are real [B, P] bool."""
+    """Encodes images as pixel tokens [B, P, D], with the mask of real ones [B, P] bool."""
     features, mask = self.cnn(pixel_values, image_size)
     return self.projection(features.flatten(2).mT) + self.semantic, mask.flatten(1)
 
@@ -303,10 +311,10 @@ class PixelBert(PreTrainedModel):
     Args:
       pixel_values: [B, 3, H, W], normalised.
       input_ids: [N, T], from [CLS] to [SEP]; the first N / B texts are those of the first image.
-      attention_mask: [N, T], 0 for padding. Default: none is.
-      image_size: [B, 2], height and width of each image in its canvas. Default: all of it.
-      pixel_indices: [N, p], the pixels that each text is to see, as drawn in pre-training (paper
-        section 3.3). Default: all.
+      attention_mask: [N, T], 0 for padding. Default: no padding.
+      image_size: [B, 2], height and width of each image in its canvas. Default: the whole canvas.
+      pixel_indices: [N, p], the pixels sampled for each text, as in pre-training (paper section
+        3.3). Default: all.
       labels: [N, T], the words under the [MASK]s, and -100 elsewhere.
       itm_labels: [N], 1 where image and text match.
     """
@@ -348,7 +356,7 @@ class PixelBert(PreTrainedModel):
 def pretraining_losses(
   mlm_logits: Tensor, itm_logits: Tensor, labels: Tensor | None, itm_labels: Tensor | None
 ) -> dict[str, Tensor]:
-  """The mean cross-entropy of each task that has labels, in nats."""
+  """Computes the mean cross-entropy, in nats, of each task that has labels."""
   losses = {}
   if labels is not None:
     total = F.cross_entropy(mlm_logits.flatten(0, 1), labels.flatten(), reduction='sum')

@@ -1,8 +1,8 @@
-"""Which of our arrays is which PyTorch tensor: one table, read in both directions.
+"""Mapping between our arrays and PyTorch tensors: one table, used in both directions.
 
 PyTorch's names are those of an export: torchvision's ResNet under `cnn.`, Hugging Face's BERT under
-`bert.` and `cls.`, and `projection`, `semantic` and `itm`, which only Pixel-BERT has. Of ours, the
-layers of one shape lie stacked along a leading axis and query, key and value side by side.
+`bert.` and `cls.`, and `projection`, `semantic` and `itm`, which only Pixel-BERT has. Our arrays
+stack layers of one shape along a leading axis, and concatenate query, key and value.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from pixelbert_jax import UserError
 Variables = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
 
-# Axes of ours in PyTorch's order.
+# Our axes in PyTorch's order.
 CONV, DENSE, SAME = (3, 2, 0, 1), (1, 0), None
 
 # Our collection and leaf, PyTorch's leaf, axes; '' where the module is the array itself.
@@ -33,8 +33,8 @@ BATCH_NORM = (
 EMBEDDING = (('params', 'embedding', 'weight', SAME),)
 ARRAY = (('params', '', '', SAME),)
 
-# Our module, PyTorch's, leaves. {s} and {c} are the same digits on both sides; {n} is the number
-# along our leading axis ({n+1} where that starts at 1); {a|b} are parts of our last axis.
+# Our module, PyTorch's module, leaves. {s} and {c} are the same digits on both sides; {n} is the
+# index along our leading axis ({n+1} counts from 1); {a|b} are parts of our last axis.
 TABLE = (
   ('backbone/cnn/stem/conv{c}', 'cnn.conv{c}', CONVOLUTION),
   ('backbone/cnn/stem/bn{c}', 'cnn.bn{c}', BATCH_NORM),
@@ -74,25 +74,25 @@ TABLE = (
   ('itm', 'itm', LINEAR),
 )
 
-# BERT adds token type 0 to every word. We have it in the positions, and write zeros.
+# BERT adds token type 0 to every word. Here the positions include it; exports have zeros.
 POSITIONS = 'bert.embeddings.position_embeddings.weight'
 TOKEN_TYPES = 'bert.embeddings.token_type_embeddings.weight'
 
 
 class WeightsError(UserError):
-  """Weights that do not fit; the message names the tensors."""
+  """Weights that cannot be read or do not fit; the message names file or tensors."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-  """The place of one PyTorch tensor in one of our arrays.
+  """The position of one PyTorch tensor in one of our arrays.
 
   Attributes:
     name: of the tensor.
     ours: the path of the array, such as 'params/itm/kernel'.
-    number: along the leading axis, if the array is stacked.
-    part: which of how many parts of the last axis, and its name.
-    axes: ours in PyTorch's order, or None if it is the same.
+    number: index along the leading axis, if the array is stacked.
+    part: index of the part of the last axis, number of parts, and name of the part.
+    axes: our axes in PyTorch's order, or None if it is the same.
   """
 
   name: str
@@ -106,7 +106,7 @@ class Slot:
     return self.ours + (f'[{", ".join(inside)}]' if inside else '')
 
   def view(self, array: np.ndarray) -> np.ndarray:
-    """The part of our `array` that is this tensor, in PyTorch's layout; writing it writes ours."""
+    """Returns a view of this tensor in our `array`, in PyTorch's layout; it can be written."""
     x = array if self.number is None else array[self.number]
     index, count, _ = self.part
     width = x.shape[-1] // count
@@ -115,35 +115,35 @@ class Slot:
 
 
 def slots(like: Variables) -> Iterator[Slot]:
-  """The tensors of our variables (arrays, or only their shapes), each exactly once.
+  """Yields the PyTorch tensors of our variables (arrays or shapes), each exactly once.
 
   Raises:
-    WeightsError: an array of ours is not in the table.
+    WeightsError: an array is not in the table, or more than once.
   """
   for path, array in flat(like).items():
-    found = list(_rows(path))
-    if len(found) != 1:
-      raise WeightsError(f'{path} stands {len(found)} times in the table of weights, not once')
-    theirs, axes = found[0]
+    rows = list(_rows(path))
+    if len(rows) != 1:
+      raise WeightsError(f'{path} matches {len(rows)} rows of the table of weights, expected 1')
+    theirs, axes = rows[0]
     numbered = re.search(r'\{n(?:\+(\d))?\}', theirs)
     parts = re.search(r'\{(\w+(?:\|\w+)+)\}', theirs)
     names = parts[1].split('|') if parts else ['']
     for number in range(array.shape[0]) if numbered else [None]:
       for i, part in enumerate(names):
         name = theirs.replace(parts[0], part) if parts else theirs
-        if numbered:
+        if numbered and number is not None:
           name = name.replace(numbered[0], str(number + int(numbered[1] or 0)))
         yield Slot(name, path, number, (i, len(names), part), axes)
 
 
 def flat(tree: Variables) -> dict[str, Any]:
-  """The leaves of a tree of dictionaries, by path."""
+  """Returns the leaves of a tree of dictionaries, by path."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {'/'.join(key.key for key in path): leaf for path, leaf in leaves}
 
 
 def _rows(path: str) -> Iterator[tuple[str, tuple[int, ...] | None]]:
-  """The PyTorch name (but for {n} and {a|b}) and axes of each row of the table that fits."""
+  """Yields the PyTorch name (with {n} and {a|b}) and axes of each matching row of the table."""
   for module, theirs, leaves in TABLE:
     pattern = re.sub(r'\{(\w)\}', r'(?P<\1>\\d)', module)
     for collection, leaf, their_leaf, axes in leaves:
@@ -156,48 +156,48 @@ def _rows(path: str) -> Iterator[tuple[str, tuple[int, ...] | None]]:
 
 
 def expected(like: Variables) -> Shapes:
-  """The shape of every tensor that `from_torch` wants, by PyTorch's names."""
+  """Returns the shape of every tensor that `from_torch` needs, by PyTorch's names."""
   arrays = flat(like)
-  # A view of nothing: broadcasting allocates one number.
+  # Broadcast views of a single number allocate no memory.
   empty = {path: np.broadcast_to(np.float32(0), x.shape) for path, x in arrays.items()}
   return {slot.name: slot.view(empty[slot.ours]).shape for slot in slots(like)}
 
 
-def check(found: Shapes, wanted: Shapes, source: str = 'the weights', hint: str = '') -> None:
-  """Compares the shapes of tensors with those that are wanted.
+def check(given: Shapes, wanted: Shapes, source: str = 'the weights', hint: str = '') -> None:
+  """Checks the shapes of tensors.
 
   Raises:
-    WeightsError: names the missing, unexpected and mis-shaped tensors; `hint` says how to mend it.
+    WeightsError: names the missing, unexpected and mis-shaped tensors; `hint` is the cure.
   """
   problems = {
-    'missing': [name for name in wanted if name not in found],
-    'unexpected': [name for name in found if name not in wanted],
-    'of another shape': [
-      f'{name} is {_shape(found[name])} and not {_shape(shape)}'
-      + (': it is transposed' if sorted(found[name]) == sorted(shape) else '')
+    'missing': [name for name in wanted if name not in given],
+    'unexpected': [name for name in given if name not in wanted],
+    'of the wrong shape': [
+      f'{name} is {_shape(given[name])}, expected {_shape(shape)}'
+      + (': it is transposed' if sorted(given[name]) == sorted(shape) else '')
       for name, shape in wanted.items()
-      if name in found and tuple(found[name]) != shape
+      if name in given and tuple(given[name]) != shape
     ],
   }
-  told = [f'{len(names)} {kind}: {some(names)}' for kind, names in problems.items() if names]
-  if told:
-    raise WeightsError(f'{source} do not fit: {"; ".join(told)}' + (f' ({hint})' if hint else ''))
+  lists = [f'{len(names)} {kind}: {some(names)}' for kind, names in problems.items() if names]
+  if lists:
+    raise WeightsError(f'{source} do not fit: {"; ".join(lists)}' + (f' ({hint})' if hint else ''))
 
 
 def _shape(shape: tuple[int, ...]) -> str:
   return 'x'.join(map(str, shape)) or 'a number'
 
 
-def some(names: list[str], most: int = 5) -> str:
-  """The first names of a list, and how many more there are."""
-  more = f' and {len(names) - most} more' if len(names) > most else ''
-  return ', '.join(names[:most]) + more
+def some(names: list[str], limit: int = 5) -> str:
+  """Formats the first names of a list and the number of the others."""
+  more = f' and {len(names) - limit} more' if len(names) > limit else ''
+  return ', '.join(names[:limit]) + more
 
 
 def to_torch(variables: Variables) -> dict[str, np.ndarray]:
-  """Our variables as contiguous NumPy arrays under PyTorch's names, dtypes as they are.
+  """Converts our variables, or a part of them, to contiguous NumPy arrays under PyTorch's names.
 
-  `variables` may be a part of the whole. Token types, which we have not, are two rows of zeros.
+  Dtypes stay. With the positions come token types, as two rows of zeros.
   """
   arrays = {path: np.asarray(x) for path, x in flat(variables).items()}
   tensors = {s.name: np.ascontiguousarray(s.view(arrays[s.ours])) for s in slots(variables)}
@@ -208,17 +208,17 @@ def to_torch(variables: Variables) -> dict[str, np.ndarray]:
 
 
 def from_torch(tensors: Mapping[str, np.ndarray], like: Variables) -> Variables:
-  """Our variables from tensors under PyTorch's names; the inverse of `to_torch`, to the bit.
+  """Converts tensors under PyTorch's names to our variables; the exact inverse of `to_torch`.
 
   Args:
-    tensors: as of `to_torch`, of any floating dtype. Token type 0 is added to the positions.
-    like: variables, or only their shapes and dtypes, as of `jax.eval_shape`.
+    tensors: as from `to_torch`, of any floating dtype. Token type 0 is added to the positions.
+    like: variables, or their shapes and dtypes from `jax.eval_shape`.
 
   Returns:
     NumPy arrays in the structure and dtypes of `like`.
 
   Raises:
-    WeightsError: tensors are missing, unexpected or of another shape.
+    WeightsError: tensors are missing, unexpected or have the wrong shape.
   """
   tensors = fold_token_types(dict(tensors))
   check({name: x.shape for name, x in tensors.items()}, expected(like))
@@ -229,10 +229,10 @@ def from_torch(tensors: Mapping[str, np.ndarray], like: Variables) -> Variables:
 
 
 def fold_token_types(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """The tensors without token types; the first is added to the positions, as BERT does to words."""
+  """Removes token types and adds the first to the positions, which is equivalent in BERT."""
   tensors = dict(tensors)
   types = tensors.pop(TOKEN_TYPES, None)
-  # Adding zeros would turn -0 into 0.
+  # Zeros are not added, because they would turn -0 into 0.
   if types is not None and POSITIONS in tensors and types[0].any():
     positions = tensors[POSITIONS]
     tensors[POSITIONS] = positions + types[0].astype(positions.dtype)

@@ -1,4 +1,4 @@
-"""Files of tensors as the world publishes them, read without running anything that they contain."""
+"""Readers of published tensor files that never run code contained in them."""
 
 import dataclasses
 import hashlib
@@ -19,14 +19,14 @@ from pixelbert_jax.convert.names import WeightsError
 
 @dataclasses.dataclass
 class Source:
-  """Tensors under the names of `names.py`, and what became of all else in their files.
+  """Tensors under the names of `names.py`, with a record of the files they come from.
 
   Attributes:
-    place: what the user named.
+    place: path or hub id that the user gave.
     files: the SHA-256 of each file that was read, by its name.
     tensors: float32 arrays.
     origins: the name in the files of each of `tensors`.
-    left_out: of everything else in the files, why.
+    left_out: the reason for each omitted entry of the files, by its name.
   """
 
   place: str
@@ -36,14 +36,19 @@ class Source:
   left_out: dict[str, str] = dataclasses.field(default_factory=dict)
 
   def sort(
-    self, read: Mapping[str, Any], rename: Callable[[str], str], unwanted: Mapping[str, str]
+    self, entries: Mapping[str, Any], rename: Callable[[str], str], unwanted: Mapping[str, str]
   ) -> None:
-    """Takes what was read under its new names, but for what fits a pattern of `unwanted`.
+    """Adds entries of a file under their new names, or to `left_out` if `unwanted` matches.
+
+    Args:
+      entries: as read, by the name in the file.
+      rename: returns the new name.
+      unwanted: reason for omission by pattern of the new name.
 
     Raises:
-      WeightsError: two tensors have one name, or what is wanted is no array of finite floats.
+      WeightsError: two tensors have one name, or an entry is not an array of finite floats.
     """
-    for name, x in read.items():
+    for name, x in entries.items():
       new = rename(name)
       reason = next((why for pattern, why in unwanted.items() if re.fullmatch(pattern, new)), None)
       if reason:
@@ -60,10 +65,10 @@ class Source:
 
 
 def read_file(path: pathlib.Path) -> dict[str, Any]:
-  """What a file of tensors holds, by name: NumPy arrays and, of a pickle, whatever lies beside.
+  """Reads the entries of a tensor file by name: NumPy arrays and, in a pickle, other values.
 
   Raises:
-    WeightsError: it is missing, damaged, of no known kind, or wants code to be run.
+    WeightsError: the file is missing, damaged, of an unknown format, or would run code.
   """
   readers = {'.safetensors': _safetensors, '.bin': _torch, '.pth': _torch, '.pt': _torch}
   if path.suffix not in readers:
@@ -74,22 +79,22 @@ def read_file(path: pathlib.Path) -> dict[str, Any]:
 
 
 def digest(path: pathlib.Path) -> str:
-  """The SHA-256 of a file."""
+  """Computes the SHA-256 of a file."""
   with path.open('rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def digest_of_tensors(tensors: Mapping[str, np.ndarray]) -> str:
-  """The SHA-256 of tensors and their names, however a file arranges them."""
-  found = hashlib.sha256()
+  """Computes the SHA-256 of tensors and their names, independent of their order in a file."""
+  total = hashlib.sha256()
   for name in sorted(tensors):
-    found.update(name.encode())
-    found.update(np.ascontiguousarray(tensors[name]))
-  return found.hexdigest()
+    total.update(name.encode())
+    total.update(np.ascontiguousarray(tensors[name]))
+  return total.hexdigest()
 
 
 def check_empty(folder: str | os.PathLike) -> None:
-  """Before minutes of work for it; WeightsError if a folder is not empty."""
+  """Raises WeightsError if the output folder is not empty; called before minutes of work."""
   folder = pathlib.Path(folder).absolute()
   if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
     raise WeightsError(f'{folder} is not empty: give a folder that does not exist yet')
@@ -98,35 +103,35 @@ def check_empty(folder: str | os.PathLike) -> None:
 def _safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
   try:
     return safetensors.numpy.load_file(path)
-  except Exception as error:  # SafetensorError, and several of a dtype that NumPy has not.
+  except Exception as error:  # SafetensorError, and others for dtypes that NumPy lacks.
     raise WeightsError(f'{path} cannot be read ({one_line(error)}): download it again') from error
 
 
 def _torch(path: pathlib.Path) -> dict[str, Any]:
-  """A pickle of PyTorch, by PyTorch's own reader of weights, which runs nothing."""
-  remedy = "pip install 'torch>=2.6', or take a .safetensors file of the same weights"
+  """Reads a pickle of PyTorch with `weights_only=True`, which runs no code."""
+  cure = "pip install 'torch>=2.6', or give a .safetensors file of the same weights"
   try:
     import torch
   except ImportError as error:
-    raise WeightsError(f'{path} is read with PyTorch, which is not installed: {remedy}') from error
-  # Older ones could be made to run code even so (CVE-2025-32434).
+    raise WeightsError(f'{path} is read with PyTorch, which is not installed: {cure}') from error
+  # Older versions can be made to run code all the same (CVE-2025-32434).
   if tuple(int(x) for x in re.findall(r'\d+', torch.__version__)[:2]) < (2, 6):
-    raise WeightsError(f'{path} is not safe to read with PyTorch {torch.__version__}: {remedy}')
+    raise WeightsError(f'{path} is not safe to read with PyTorch {torch.__version__}: {cure}')
   try:
-    read = torch.load(path, map_location='cpu', weights_only=True)
-    # Training scripts put the weights beside the optimiser's state.
+    value = torch.load(path, map_location='cpu', weights_only=True)
+    # Training scripts save the weights beside the optimiser's state.
     for key in ('state_dict', 'model'):
-      if isinstance(read, dict) and isinstance(read.get(key), dict):
-        read = read[key]
-    if isinstance(read, dict):
-      return {str(name): _array(x) for name, x in read.items()}
+      if isinstance(value, dict) and isinstance(value.get(key), dict):
+        value = value[key]
+    if isinstance(value, dict):
+      return {str(name): _array(x) for name, x in value.items()}
   except pickle.UnpicklingError as error:
     raise WeightsError(
       f'{path} holds more than weights, which may run code ({one_line(error)}): not read'
     ) from error
   except Exception as error:  # Damaged files raise almost anything.
     raise WeightsError(f'{path} cannot be read ({one_line(error)}): download it again') from error
-  raise WeightsError(f'{path} holds a {type(read).__name__}, not a dictionary of tensors')
+  raise WeightsError(f'{path}: expected a dictionary of tensors, got {type(value).__name__}')
 
 
 def _array(x: Any) -> Any:
@@ -137,6 +142,6 @@ def _array(x: Any) -> Any:
   return (x.float() if x.is_floating_point() else x).detach().numpy()
 
 
-def one_line(error: Exception, most: int = 200) -> str:
-  """The first line of an error's message."""
-  return (str(error).strip() or type(error).__name__).splitlines()[0][:most]
+def one_line(error: Exception, limit: int = 200) -> str:
+  """Returns the first line of an error's message, at most `limit` characters of it."""
+  return (str(error).strip() or type(error).__name__).splitlines()[0][:limit]

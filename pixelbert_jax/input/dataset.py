@@ -59,6 +59,11 @@ class Dataset:
     return self.splits[split]
 
 
+def is_embedded(name: str) -> bool:
+  """Tells whether a dataset is rendered by its builder, which then needs no files."""
+  return name.split('/')[0] == 'scenes'
+
+
 def open_built(name: str, builder: 'DatasetBuilder') -> Dataset:
   """Opens the dataset of a TFDS builder, for which `is_built` holds.
 

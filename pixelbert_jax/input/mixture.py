@@ -1,7 +1,7 @@
-"""Mixtures: several datasets drawn from as one, `coco_karpathy+visual_genome` by name.
+"""Mixtures: several datasets used as one, such as `coco_karpathy+visual_genome`.
 
-Their sidecars are joined, images and texts of one source after those of the other; everything that
-holds for one dataset then holds for the mixture. Batches mix sources, and so do untrue pairs.
+Their sidecars are joined: the images and texts of a source follow those of the one before it. A
+mixture is then planned like any dataset; batches and untrue pairs mix the sources.
 """
 
 import bisect
@@ -13,13 +13,13 @@ import numpy as np
 
 from pixelbert_jax import UserError
 from pixelbert_jax.input.dataset import Dataset, Split
-from pixelbert_jax.input.order import Shares
+from pixelbert_jax.input.groups import Shares
 from pixelbert_jax.input.sidecar import Ragged, Sidecar
 from pixelbert_jax.input.truth import Truth
 
 
 class Joined(Sequence):
-  """Records of one image each, of several splits one after the other."""
+  """The records of several splits, one split after the other; an image each."""
 
   def __init__(self, splits: Sequence[Split]):
     self._splits = splits
@@ -28,7 +28,7 @@ class Joined(Sequence):
   def __len__(self) -> int:
     return self.first[-1]
 
-  def __getitem__(self, i: int) -> Mapping[str, bytes]:
+  def __getitem__(self, i: int) -> Mapping[str, bytes]:  # type: ignore[override] # No slices.
     if not 0 <= i < len(self):
       raise IndexError(i)
     number = bisect.bisect_right(self.first, i) - 1
@@ -36,18 +36,18 @@ class Joined(Sequence):
 
 
 def mix(datasets: Sequence[Dataset], train: str, evaluation: Sequence[str]) -> Dataset:
-  """The mixture of datasets.
+  """Mixes datasets.
 
-  Its split `train` is that of all of them; of other splits, a mixture has those of the first
-  dataset that has them.
+  The split `train` is joined from all of them; each split in `evaluation` is that of the first
+  dataset that has it.
 
   Raises:
     DatasetError: a dataset has no split `train`.
-    UserError: one is named twice, or their labels do not go together.
+    UserError: a dataset is named twice, or only some have labels.
   """
   names = [dataset.name for dataset in datasets]
   if len(set(names)) < len(names):
-    raise UserError(f'data.name: {"+".join(names)} has a dataset twice, so pairs would come twice')
+    raise UserError(f'data.name: {"+".join(names)} names a dataset twice: its pairs would repeat')
   splits = {s: d.splits[s] for s in evaluation for d in reversed(datasets) if s in d.splits}
   parts = [dataset[train] for dataset in datasets]
   splits[train] = Split(
@@ -58,13 +58,13 @@ def mix(datasets: Sequence[Dataset], train: str, evaluation: Sequence[str]) -> D
 
 
 def join(sidecars: Mapping[str, Sidecar]) -> Sidecar:
-  """The sidecars of several sources as one, in memory.
+  """Joins the sidecars of several sources, in memory.
 
-  Ids of images become `source/id`, and claims of different sources are different. Where no source
-  has claims, the same text is the same claim whoever lists it, as it is within a source.
+  Image ids become `source/id`, and claims of different sources are different. If no source has
+  claims, equal texts are the same claim in all sources, as they are within one.
 
   Raises:
-    UserError: only some sources label their texts true and false.
+    UserError: only some sources label their texts as true or false.
   """
   labelled = [name for name, sidecar in sidecars.items() if not sidecar.label.all()]
   if 0 < len(labelled) < len(sidecars):
@@ -83,12 +83,12 @@ def join(sidecars: Mapping[str, Sidecar]) -> Sidecar:
 
 
 def _first(parts: Sequence[Sidecar]) -> list[int]:
-  """The number of each part's first image among those of all."""
+  """Numbers the first image of each part, counted over all parts."""
   return np.cumsum([0, *(len(part.image_id) for part in parts[:-1])]).tolist()
 
 
 def _renumbered(part: Sidecar, first: int) -> Sidecar:
-  """With the images that questions and statements are about numbered from `first` on."""
+  """Renumbers the images of questions and statements to start at `first`."""
   asked, stated = part.questions, part.statements
   return dataclasses.replace(
     part,
@@ -98,7 +98,7 @@ def _renumbered(part: Sidecar, first: int) -> Sidecar:
 
 
 def _with_distinct_claims(parts: Sequence[Sidecar]) -> Iterator[Sidecar]:
-  """Gives all texts claims, numbered on from those of the source before."""
+  """Gives all texts claims; each source's numbers follow those of the source before."""
   first = 0
   for part in parts:
     truth = Truth(part)
@@ -108,7 +108,7 @@ def _with_distinct_claims(parts: Sequence[Sidecar]) -> Iterator[Sidecar]:
 
 
 def _stack(parts: Sequence[Any]) -> Any:
-  """Tables one behind the other, column by column; `strings` too, so that their numbers move on."""
+  """Concatenates tables column by column; numbers of `strings` are shifted accordingly."""
   if isinstance(parts[0], np.ndarray):
     return np.concatenate(parts)
   if isinstance(parts[0], Ragged):
@@ -131,10 +131,12 @@ def _plus(column: np.ndarray | Ragged, number: int) -> np.ndarray | Ragged:
 
 
 def shares_of(split: Split, share: Sequence[float]) -> Shares | None:
-  """The declared shares of a mixture's sources in an epoch; with none, every pair comes once.
+  """Normalises the declared shares of a mixture's sources; None if none are declared.
+
+  Without shares, every pair comes once in an epoch.
 
   Raises:
-    UserError: they are not one positive number a source.
+    UserError: there is not one positive number for each source.
   """
   if not share:
     return None
@@ -142,13 +144,13 @@ def shares_of(split: Split, share: Sequence[float]) -> Shares | None:
   if len(share) != len(first) or min(share) <= 0:
     raise UserError(
       f'data.shares {tuple(share)}: give one positive number for each of {len(first)} sources, '
-      'in the order of data.name, or none for every pair once an epoch'
+      'in the order of data.name, or none to use every pair once in an epoch'
     )
   return Shares(tuple(first), tuple(x / sum(share) for x in share))
 
 
 def summary(datasets: Sequence[Dataset], mixture: Dataset, train: str) -> str:
-  """One line: what comes from where."""
+  """Describes in one line which splits and counts come from which dataset."""
   counts = (
     f'{d.name} {len(d[train].source):,} images with {len(d[train].sidecar.text):,} texts'
     for d in datasets

@@ -1,4 +1,4 @@
-"""Host batches: the plan's images decoded and its texts tokenised, in parallel, in order."""
+"""Host batches: decodes the images of a plan and tokenises its texts, in parallel and in order."""
 
 import abc
 import dataclasses
@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import grain
 import numpy as np
@@ -15,38 +15,38 @@ import numpy as np
 from pixelbert_jax.input import image
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Split
-from pixelbert_jax.input.order import FLIPS, Plan
+from pixelbert_jax.input.order import FLIPS, Batching, Plan
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.input.unreadable import Unreadable
 
 Batch = dict[str, np.ndarray]
 
-# Words that are no longer true of a mirrored image; 'leftmost' and 'right-hand' too.
+# Words that mirroring an image makes untrue; 'leftmost' and 'right-hand' too.
 SIDES = re.compile(r'\b(left|right)', re.IGNORECASE)
-# Images that a thread decodes in one go.
+# Images that a thread decodes at a time.
 CHUNK = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Batches(abc.ABC):
-  """A task's batches by number: batch k is the same whoever asks, and whenever.
+  """The batches of a task, by number: batch k is the same in every process and at any time.
 
-  With `micro_batches` A, batch k comes in A parts of B / A images, which are numbers A k to
-  A k + A - 1; each then says how much is counted in all of batch k.
+  With `micro_batches` A, batch k is split into A parts of B / A images, numbers A k to
+  A k + A - 1; each part also holds the total weights of batch k (`x_total`).
 
   Attributes:
     split: records and sidecar.
-    tokenizer: of the texts.
+    tokenizer: tokenises the texts.
     canvases: how images are resized and placed.
-    seed: of the plan and of all that is drawn.
+    seed: of the plan and of all random draws.
     images: B, images in a global batch, or pairs of images.
-    texts_per_image: K.
+    texts_per_image: K, texts of each image.
     training: shuffled epochs without end, or each text once.
-    micro_batches: A.
-    flip: share of the training images to mirror, of those whose texts say neither left nor right.
-    process: number of this process and of all; each makes its share of the B images.
-    unreadable: counts what cannot be read in training; in evaluation it is an error.
-    WEIGHTS: names of the weights [B, K, ...] by which a batch counts.
+    micro_batches: A, parts of a batch.
+    flip: share of images to mirror in training, of those whose texts say neither left nor right.
+    process: number of this process, and how many there are; each makes its part of the B images.
+    unreadable: counts images that cannot be read in training; in evaluation that is an error.
+    WEIGHTS: names of the weights [B, K, ...] that an unreadable image sets to 0.
   """
 
   WEIGHTS: ClassVar[tuple[str, ...]] = ('weight',)
@@ -69,48 +69,50 @@ class Batches(abc.ABC):
 
   @abc.abstractmethod
   def _plan(self, epoch: int) -> Plan:
-    """Makes the plan of an epoch."""
+    """Plans an epoch."""
 
   @property
   def texts(self) -> int:
-    """How many texts the split has: captions, where a task is about no others."""
+    """Number of texts in the split: of captions, unless the task has texts of another kind."""
     return len(self.split.sidecar.text)
 
   def text(self, i: int) -> str:
-    """The text of number i in the plan."""
+    """Returns the text that has number i in the plan."""
     return self.split.sidecar.caption(i)
 
-  def said(self, i: int) -> str:
-    """All that may be true of the image of text i alone, and not of its mirror image."""
+  def full_text(self, i: int) -> str:
+    """Returns text i with its answers, if it has any: all that mirroring may make untrue."""
     return self.text(i)
 
   def tokens(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ids [..., T] int32 of the texts of numbers [...], and which of them are no padding, bool."""
+    """Tokenises the texts of numbers [...]: ids [..., T] int32 and mask [..., T] bool."""
     ids, _ = self.tokenizer([self.text(i) for i in texts.reshape(-1)])
     ids = ids.reshape(*texts.shape, -1)
     return ids, ids != self.tokenizer.pad_id
 
   @property
-  def _planned(self) -> dict[str, Any]:
-    """What every plan is made by, as plan.py calls it."""
-    return {
-      'seed': self.seed,
-      'images_per_batch': self.images,
-      'texts_per_image': self.texts_per_image,
-      'training': self.training,
-    }
+  def batching(self) -> Batching:
+    """How the texts of the split are put into batches."""
+    return Batching(
+      canvases=self.canvases,
+      seed=self.seed,
+      images_per_batch=self.images,
+      texts_per_image=self.texts_per_image,
+      training=self.training,
+    )
 
   @abc.abstractmethod
   def _texts(self, plan: Plan, number: int, mine: slice, step: int) -> Batch:
-    """All of rows `mine` of a batch, the plan's `number`, but the images."""
+    """Makes the rows `mine` of batch `number` of a plan, all but the images."""
 
   @abc.abstractmethod
   def _totals(self, step: int) -> dict[str, np.float32]:
-    """`x_total` for each loss `x_loss`: how much is counted in the whole of a batch, by all."""
+    """Computes `x_total` for each loss `x_loss`: its weight in a whole batch, of all processes."""
 
   def plan(self, epoch: int) -> Plan:
-    """The plan of an epoch; two are kept."""
-    with self._planning:  # Of millions of pairs it takes seconds, and all threads want it at once.
+    """Returns the plan of an epoch; the last two are kept."""
+    # A plan of millions of pairs takes seconds, and all threads ask for it at once.
+    with self._planning:
       if epoch not in self._plans:
         if len(self._plans) == 2:
           del self._plans[min(self._plans)]
@@ -123,27 +125,27 @@ class Batches(abc.ABC):
 
   @functools.cached_property
   def _sources(self) -> list[tuple[int, int]]:
-    """The canvas on which images travel, for each of the model's."""
+    """Shape of the host canvas for each canvas of the model."""
     return self.canvases.sources(self._sizes, self.plan(0).moves)
 
   @property
   def _sizes(self) -> np.ndarray:
-    """[I, 2] of the images, or [I, 2, 2] of those pairs of images that the texts are about."""
+    """Image sizes [I, 2], or [I, 2, 2] where the texts are about pairs of images."""
     return self.split.sidecar.size
 
   def __len__(self) -> int:
-    """Batches in an epoch, micro-batches taken together; the same in every epoch."""
+    """Number of batches in an epoch, not of micro-batches; the same in every epoch."""
     return self._length
 
   def __getitem__(self, index: int) -> Batch:
-    """(Micro-)batch `index`, counted over all epochs, as its module in `tasks` describes it."""
+    """Makes (micro-)batch `index`, counted over all epochs; its task's module describes it."""
     return self.make(index)
 
   def make(self, index: int, pool: Executor | None = None) -> Batch:
-    """(Micro-)batch `index`, its images decoded by the threads of `pool`.
+    """Makes (micro-)batch `index`; the threads of `pool` decode its images.
 
-    The texts of an image that cannot be read have weight 0. Only in the totals of micro-batches
-    they still count, as no process knows what another cannot read.
+    The texts of an unreadable image get weight 0. The totals of micro-batches still count them,
+    because no process knows which images another one cannot read.
     """
     step, micro = divmod(index, self.micro_batches)
     epoch, number = divmod(step, len(self))
@@ -168,7 +170,7 @@ class Batches(abc.ABC):
   def _images(
     self, numbers: np.ndarray, canvas: int, pool: Executor | None
   ) -> tuple[Batch, np.ndarray]:
-    """The images on their canvases, and [B] bool, which of them could be read."""
+    """Decodes images onto their canvases; returns them and [B] bool, which were readable."""
     sidecar, names = self.split.sidecar, [self.split.sidecar.image_id[n].decode() for n in numbers]
     size = sidecar.size[numbers]
     target = self.canvases.target(size)
@@ -189,30 +191,30 @@ class Batches(abc.ABC):
       return bad
 
     chunks = [range(len(numbers))[i : i + CHUNK] for i in range(0, len(numbers), CHUNK)]
-    bad = {i: e for found in (pool.map if pool else map)(load, chunks) for i, e in found.items()}
+    bad = {i: e for part in (pool.map if pool else map)(load, chunks) for i, e in part.items()}
     self.unreadable.count(len(numbers), {names[i]: error for i, error in bad.items()})
     batch = {
       'image': pixels,
       'source_size': placed,
       'size': target,
-      # Nothing but a shape, as static as that of the images.
+      # It holds no data: its shape tells the model the shape of the canvas.
       'canvas': np.zeros((len(numbers), *self.canvases.shapes[canvas], 0), np.uint8),
     }
     return batch, np.array([i not in bad for i in range(len(numbers))])
 
   def _flips(self, texts: np.ndarray, mine: slice, step: int) -> np.ndarray:
-    """[B] bool: which images to mirror, given all of their texts [B, K], true or not."""
+    """Draws which images to mirror, [B] bool, given all their texts [B, K], true or not."""
     rng = np.random.default_rng([self.seed, FLIPS, step])
     flip = rng.random(self.images)[mine] < self.flip
     for row in np.flatnonzero(flip):
-      flip[row] = not any(SIDES.search(self.said(i)) for i in texts[row])
+      flip[row] = not any(SIDES.search(self.full_text(i)) for i in texts[row])
     return flip
 
 
 def read(batches: Batches, numbers: Sequence[int], threads: int = 2) -> Iterator[Batch]:
-  """The batches of these numbers in order, made ahead of time; `threads` decode their images."""
+  """Yields the batches of these numbers in order, made ahead; `threads` decode their images."""
   make = functools.partial(batches.make, pool=ThreadPoolExecutor(threads))
   dataset = grain.MapDataset.source(numbers).map(make)
-  # Two at a time, however many threads: a batch may be gigabytes.
+  # Two batches at a time, for any number of threads: a batch may take gigabytes.
   options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
   return iter(dataset.to_iter_dataset(options))

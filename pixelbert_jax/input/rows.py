@@ -1,9 +1,9 @@
-"""What a builder says of each image: the texts that a sidecar keeps."""
+"""Rows: the texts of an image, as a dataset builder gives them to the sidecar."""
 
 import dataclasses
 from collections.abc import Sequence
 
-# One letter a word of a caption: what kind of thing in the image the word speaks of.
+# A letter for each word of a caption: the kind of visual property that the word names.
 VISUAL_KINDS = {
   'c': 'colour',
   's': 'shape',
@@ -16,16 +16,17 @@ VISUAL_KINDS = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Caption:
-  """A text of an image, as a builder gives it.
+  """A caption of an image.
 
   Attributes:
-    text: the text, unnormalised.
-    id: the dataset's own number of it.
-    label: whether the text is true of its image, where the corpus says so.
+    text: the text, not normalised.
+    id: its number in the dataset.
+    label: whether the text is true of its image, where the corpus has such labels.
     claim: the text's meaning as a key; texts with the same claim are true of the same images.
-    kinds: one letter a word (split on blanks) from VISUAL_KINDS, or '.' for no visual word.
-    rivals: bit masks over the words. The image makes another sentence true that differs
-      from this one in exactly those words, so they are not determined if all are hidden.
+    kinds: one letter for each word (split on blanks) from VISUAL_KINDS; '.' if it is not visual.
+    rivals: bit masks over the words. Another sentence, which differs from this one in exactly
+      the words of a mask, is also true of the image: if all of them are hidden, the image does not
+      determine them.
     subset: the part of the split that it is in, if it has parts; `split[subset]` selects it.
   """
 
@@ -40,9 +41,9 @@ class Caption:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Question:
-  """A question about an image, in VQA's terms; `subset` names the part of the split it is in.
+  """A question about an image, in VQA's terms; `subset` is the part of the split that it is in.
 
-  `answers` are the annotators', as given; none where the dataset keeps them to itself.
+  `answers` are those of the annotators, unchanged; empty where they are not public.
   """
 
   text: str
@@ -68,7 +69,7 @@ class Statement:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-  """What the sidecar keeps of one image; `claims` are all that are true of it."""
+  """The sidecar's entry of one image; `claims` are all that are true of it."""
 
   image_id: str
   height: int

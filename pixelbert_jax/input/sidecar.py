@@ -1,8 +1,8 @@
-"""The sidecar of a split: everything about it that needs no image, memory-mapped.
+"""The sidecar of a split: its texts, ids and image sizes, memory-mapped.
 
-A record of a dataset holds an image (or a pair of them) with all its texts. Beside the
-records lies one folder of `.npy` files a split with every text, its image, and the image
-sizes, so that planning an epoch or drawing a negative text reads no image.
+A record of a dataset holds an image (or a pair of images) with all its texts. Beside the records,
+each split has a folder of `.npy` files with every text, its image, and the image sizes, so that
+planning an epoch does not read any image.
 """
 
 import array
@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from pixelbert_jax import files
 from pixelbert_jax.input.rows import Caption, Question, Row, Statement
 
 
@@ -31,18 +32,18 @@ class Ragged:
     return self.values[self.start[i] : self.start[i + 1]]
 
   def text(self, i: int) -> str:
-    """Row i, where rows are texts in UTF-8."""
+    """Decodes row i, where rows are texts in UTF-8."""
     return self[i].tobytes().decode('utf-8')
 
   def take(self, rows: np.ndarray) -> 'Ragged':
-    """The rows of these numbers."""
+    """Returns the rows of these numbers."""
     start = np.append(0, np.cumsum(np.diff(self.start)[rows]))
     moved = np.repeat(self.start[rows] - start[:-1], np.diff(start))
     return Ragged(self.values[moved + np.arange(start[-1])], start)
 
   @classmethod
   def of(cls, rows: Iterable[Sequence], dtype: np.dtype) -> 'Ragged':
-    """Rows of numbers, or of bytes for uint8."""
+    """Packs rows of numbers, or for uint8 of bytes."""
     values, start = array.array(np.dtype(dtype).char), array.array('q', [0])
     for row in rows:
       values.frombytes(row) if isinstance(row, bytes) else values.extend(row)
@@ -52,28 +53,24 @@ class Ragged:
 
 @dataclasses.dataclass(frozen=True)
 class Questions:
-  """Q questions, in the order of their images.
+  """A table of Q questions, in the order of their images.
 
-  Words that come again and again are numbers of `strings`: `questions.strings.text(number)`.
+  Repeated strings are stored once, by number: `questions.strings.text(number)`.
 
   Attributes:
     text: ragged uint8, UTF-8.
     id: [Q] int64, the dataset's own.
     image: [Q] int64, image numbers, ascending.
-    answers: ragged int32 over questions, strings as given; none where they are not public.
-    multiple_choice_answer, question_type, answer_type: [Q] int32, strings.
-    subset: [Q] int32, string; '' for none.
-    strings: ragged uint8.
-    NUMBERS: the columns that are numbers of strings.
+    answers: ragged int32 over questions, string numbers; empty where answers are not public.
+    multiple_choice_answer, question_type, answer_type: [Q] int32, string numbers.
+    subset: [Q] int32, string number; '' for none.
+    strings: ragged uint8, UTF-8.
+    STRINGS: the columns of a string number for each question.
+    NUMBERS: all columns that hold string numbers.
   """
 
-  NUMBERS: ClassVar = (
-    'answers',
-    'multiple_choice_answer',
-    'question_type',
-    'answer_type',
-    'subset',
-  )
+  STRINGS: ClassVar = ('multiple_choice_answer', 'question_type', 'answer_type', 'subset')
+  NUMBERS: ClassVar = ('answers', *STRINGS)
 
   text: Ragged
   id: np.ndarray
@@ -90,13 +87,13 @@ class Questions:
 
   @classmethod
   def of(cls, rows: Sequence[tuple[int, Question]]) -> 'Questions':
-    """The questions of (image number, question)."""
+    """Makes the table from pairs (image number, question)."""
     questions = [q for _, q in rows]
     number = _Numbers()
     answers = Ragged.of(([number[a] for a in q.answers] for q in questions), np.int32)
     columns = {
       name: np.array([number[getattr(q, name)] for q in questions], np.int32)
-      for name in ('multiple_choice_answer', 'question_type', 'answer_type', 'subset')
+      for name in cls.STRINGS
     }
     return cls(
       text=Ragged.of((q.text.encode() for q in questions), np.uint8),
@@ -110,15 +107,16 @@ class Questions:
 
 @dataclasses.dataclass(frozen=True)
 class Statements:
-  """S statements about two images.
+  """A table of S statements about two images.
 
   Attributes:
     text: ragged uint8, UTF-8.
     identifier: [S] bytes, the dataset's own.
     label: [S] bool.
     left, right: [S] int64, image numbers.
-    subset: [S] int32, number of a string in `strings`; '' for none.
-    strings: ragged uint8.
+    subset: [S] int32, string number; '' for none.
+    strings: ragged uint8, UTF-8.
+    NUMBERS: the columns that hold string numbers.
   """
 
   NUMBERS: ClassVar = ('subset',)
@@ -136,42 +134,41 @@ class Statements:
 
   @classmethod
   def of(cls, statements: Sequence[Statement], images: Mapping[str, int]) -> 'Statements':
-    """The statements, given the numbers of all image ids; ValueError for an unknown image."""
+    """Makes the table, given the number of each image id; ValueError for an unknown image."""
     unknown = [s for s in statements if s.left not in images or s.right not in images]
     if unknown:
       raise ValueError(f'{unknown[0].identifier} is about an image that is not in the split')
     number = _Numbers()
-    subset = np.array([number[s.subset] for s in statements], np.int32)
     return cls(
       text=Ragged.of((s.text.encode() for s in statements), np.uint8),
       identifier=_ids(s.identifier for s in statements),
       label=np.array([s.label for s in statements], bool),
       left=np.array([images[s.left] for s in statements], np.int64),
       right=np.array([images[s.right] for s in statements], np.int64),
-      subset=subset,
+      subset=np.array([number[s.subset] for s in statements], np.int32),
       strings=number.strings(),
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Sidecar:
-  """A split without its images. I images in record order, N captions in image order.
+  """A split without its images: I images in record order, N captions in image order.
 
   Attributes:
     image_id: [I] bytes.
     size: [I, 2] int32, height and width of the image file.
-    captions: ragged over images: the caption numbers of image i are
-      `captions.start[i] .. captions.start[i + 1]`; the values are the datasets' own ids, int64.
+    captions: ragged int64 over images: the captions of image i have the numbers
+      `captions.start[i]` to `captions.start[i + 1]`; the values are the dataset's own ids.
     text: ragged uint8, the UTF-8 bytes of each caption.
     label: [N] bool.
-    claim: [N] int32, or empty where the dataset knows no claims.
-    claims: ragged int32 over images, sorted in each, or of no values.
-    kinds: ragged uint8 over captions, a letter a word, or of no values.
+    claim: [N] int32; empty if the dataset has no claims.
+    claims: ragged int32 over images, sorted for each; without values if there are no claims.
+    kinds: ragged uint8 over captions, a letter for each word; without values if there are none.
     rivals: ragged uint64 over captions.
-    subset: [N] int32, number of a string in `strings`; '' for none.
-    strings: ragged uint8.
-    questions: none where the dataset has none.
-    statements: none where the dataset has none.
+    subset: [N] int32, string number; '' for none.
+    strings: ragged uint8, UTF-8.
+    questions, statements: empty tables if the dataset has none.
+    NUMBERS: the columns that hold string numbers.
   """
 
   NUMBERS: ClassVar = ('subset',)
@@ -192,21 +189,21 @@ class Sidecar:
 
   @property
   def caption_image(self) -> np.ndarray:
-    """[N] int64: the image of each caption."""
+    """Image number of each caption, [N] int64."""
     return np.repeat(np.arange(len(self.captions)), np.diff(self.captions.start))
 
   def caption(self, i: int) -> str:
-    """The text of caption i."""
+    """Returns the text of caption i."""
     return self.text.text(i)
 
   @classmethod
   def of(cls, rows: Iterable[Row]) -> 'Sidecar':
-    """The sidecar of rows given in record order.
+    """Makes the sidecar of rows given in record order.
 
     Raises:
-      ValueError: only some captions have a claim or kinds; a claim is not among those of its
-        image; kinds are not one a word, or for more words than a mask has bits; a statement's
-        image is not among the rows.
+      ValueError: only some captions have a claim or kinds; a claim is not one of its image; kinds
+        are not one for each word, or are for more words than a mask has bits; a statement's image
+        is not among the rows.
     """
     rows = list(rows)
     captions = [c for row in rows for c in row.captions]
@@ -235,33 +232,31 @@ class Sidecar:
     )
 
   def write(self, folder: pathlib.Path) -> None:
-    """Writes one `.npy` an array; the folder appears whole or not at all."""
-    partial = folder.with_name(folder.name + '.partial')
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, values in arrays(self).items():
-      np.save(partial / f'{name}.npy', values)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    """Writes one `.npy` file per array to `folder`, replacing it; whole or not at all."""
+    with files.atomic(folder) as partial:
+      partial.mkdir()
+      for name, values in arrays(self).items():
+        np.save(partial / f'{name}.npy', values)
+      shutil.rmtree(folder, ignore_errors=True)
 
   @classmethod
   def open(cls, folder: pathlib.Path) -> 'Sidecar':
-    """Memory-maps a written sidecar; FileNotFoundError if it is not there or not whole."""
+    """Memory-maps a written sidecar; FileNotFoundError if it is missing or incomplete."""
     return _open(cls, folder, '')
 
 
 def arrays(table: Any) -> dict[str, np.ndarray]:
-  """Every array of a sidecar, or of a part of it, by name: 'text.values', 'questions.id', ..."""
-  found = {}
+  """Lists the arrays of a table and its parts by name: 'text.values', 'questions.id', ..."""
+  named = {}
   for field in dataclasses.fields(table):
     value = getattr(table, field.name)
     parts = {'': value} if isinstance(value, np.ndarray) else arrays(value)
-    found |= {f'{field.name}.{name}'.removesuffix('.'): part for name, part in parts.items()}
-  return found
+    named |= {f'{field.name}.{name}'.removesuffix('.'): part for name, part in parts.items()}
+  return named
 
 
 def _open(cls: type, folder: pathlib.Path, prefix: str) -> Any:
-  """A table whose arrays are files named by `arrays`."""
+  """Opens a table whose arrays are files, named as by `arrays`."""
   return cls(
     **{
       field.name: np.load(folder / f'{prefix}{field.name}.npy', mmap_mode='r')
@@ -273,7 +268,7 @@ def _open(cls: type, folder: pathlib.Path, prefix: str) -> Any:
 
 
 class _Numbers(dict):
-  """Numbers strings in the order in which they are met."""
+  """Numbers of strings, in the order of their first look-up."""
 
   def __missing__(self, string: str) -> int:
     self[string] = len(self)
@@ -290,13 +285,15 @@ def _ids(ids: Iterable[str]) -> np.ndarray:
 def _check(caption: Caption, row: Row, first: Caption) -> None:
   words = caption.text.split()
   if (caption.claim is None) != (first.claim is None):
-    raise ValueError(f'{caption.text!r}: all captions have a claim, or none')
+    raise ValueError(f'{caption.text!r}: all captions must have a claim, or none')
   if caption.claim is not None and caption.claim not in row.claims:
     raise ValueError(f'{caption.text!r}: {caption.claim!r} is not a claim of {row.image_id}')
   if (caption.kinds is None) != (first.kinds is None):
-    raise ValueError(f'{caption.text!r}: all captions have kinds, or none')
+    raise ValueError(f'{caption.text!r}: all captions must have kinds, or none')
   if caption.kinds is not None:
-    # Tokenisers split at punctuation too; here a word must be one to both.
+    # Tokenisers also split at punctuation, so words with punctuation are not allowed here.
     plain = all(word.isalnum() for word in words)
     if not plain or len(words) != len(caption.kinds) or len(words) > 64:
-      raise ValueError(f'{caption.text!r}: kinds are one a word, of at most 64 plain words')
+      raise ValueError(
+        f'{caption.text!r}: kinds must be one for each word, of at most 64 plain words'
+      )

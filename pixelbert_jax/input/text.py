@@ -1,4 +1,4 @@
-"""Texts: WordPiece tokens, and the words hidden for masked language modelling."""
+"""Texts: WordPiece tokens, and the tokens hidden for masked language modelling."""
 
 import dataclasses
 import pathlib
@@ -15,19 +15,24 @@ SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
 
 
 class Tokenizer:
-  """BERT's uncased WordPiece over a vocabulary file of one entry a line.
+  """BERT's uncased WordPiece tokeniser, over a vocabulary file with an entry in each line.
 
   Attributes:
-    words: [V] the entries.
-    special: [V] bool, which of them are BERT's special tokens (and '[unused..]').
+    words: the V entries.
+    special: [V] bool, which entries are special tokens of BERT (or '[unused..]').
+    mask_id, pad_id, unknown_id: token ids of [MASK], [PAD] and [UNK].
   """
 
   def __init__(self, vocabulary: str | pathlib.Path, length: int):
-    """Reads `vocabulary`; texts are cut to `length` tokens, [CLS] and [SEP] counted."""
+    """Reads `vocabulary`; texts will be cut to `length` tokens, with [CLS] and [SEP].
+
+    Raises:
+      UserError: the file does not exist, or is not a vocabulary of BERT.
+    """
     path = pathlib.Path(vocabulary)
     if not path.is_file():
       raise UserError(f'text.vocabulary: no file {str(vocabulary)!r}; give the path of a vocab.txt')
-    # Not `splitlines`: an entry may be one of Unicode's line separators.
+    # Not `splitlines`: an entry may be a line separator of Unicode.
     text = path.read_text(encoding='utf-8', errors='replace')
     self.words = text.removesuffix('\n').split('\n')
     missing = [t for t in SPECIAL if t not in self.words]
@@ -47,22 +52,24 @@ class Tokenizer:
     """Tokenises N texts.
 
     Returns:
-      ids [N, T] int32, and word [N, T] int32: which blank- or punctuation-separated word of the
-      text a token belongs to, -1 for special tokens and padding.
+      ids [N, T] int32, and word [N, T] int32: the number of the token's word (separated by blanks
+      or punctuation) in the text, -1 for special tokens and padding.
     """
     encodings = self._tokenizer.encode_batch(list(texts))
     ids = np.array([e.ids for e in encodings], np.int32)
     word = np.array([[-1 if w is None else w for w in e.word_ids] for e in encodings], np.int32)
-    # [UNK] is a word to the library, but nothing to hide or predict.
+    # The library counts [UNK] as a word, but it is not to be hidden or predicted.
     return ids, np.where(self.special[ids], -1, word)
 
   def read(self, text: str) -> tuple[list[tuple[str, list[int]]], str]:
-    """One text's words as they are written, each with the places of its tokens; and the rest.
+    """Splits a text into words (separated by blanks or punctuation).
 
-    Words are those of a call: blank- or punctuation-separated, without [CLS] and [SEP]. The rest
-    is what is cut off.
+    Returns:
+      The words as written, each with the positions of its tokens, and the end of the text that is
+      cut off.
     """
-    encoding, places = self._tokenizer.encode(text), {}
+    encoding = self._tokenizer.encode(text)
+    places: dict[int, list[int]] = {}
     for place, word in enumerate(encoding.word_ids):
       if word is not None:
         places.setdefault(word, []).append(place)
@@ -71,17 +78,17 @@ class Tokenizer:
     return [(text[start:end], p) for start, end, p in spans], cut
 
   def strange(self, ids: np.ndarray) -> np.ndarray:
-    """[...] bool: which texts of ids [..., T] may have words that the vocabulary does not."""
+    """Tells, [...] bool, which texts of ids [..., T] may hold words unknown to the vocabulary."""
     letter = self._letter[ids]
     return (ids == self.unknown_id).any(-1) | (letter[..., 1:] & letter[..., :-1]).any(-1)
 
 
 class TextError(UserError):
-  """A text that cannot be used; the message says which and why."""
+  """An unusable text; the message says which and why."""
 
 
 class Tokens(NamedTuple):
-  """N texts of T tokens: ids [N, T] int32, mask [N, T] bool, and where the first [MASK] is, [N]."""
+  """N texts of T tokens: ids [N, T] int32, mask [N, T] bool, position of the first [MASK] [N]."""
 
   ids: np.ndarray
   mask: np.ndarray
@@ -89,20 +96,20 @@ class Tokens(NamedTuple):
 
 
 def tokens_of(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
-  """Tokens of texts that somebody gives; warns of what is cut off or unknown.
+  """Tokenises texts of a user; warns of words that are cut off or unknown.
 
   Raises:
-    TextError: one is empty, or no text.
+    TextError: a text is empty, not a string, or not UTF-8.
   """
   for text in texts:
     if not isinstance(text, str):
-      raise TextError(f'{text!r} is no text, but {type(text).__name__}')
+      raise TextError(f'expected a text, got {type(text).__name__} {text!r}')
     try:
       text.encode()
     except UnicodeEncodeError as error:
       raise TextError(f'{text!r} is not UTF-8: give a text in that encoding') from error
   if not texts:
-    return Tokens(*np.zeros((2, 0, 1), np.int32), np.zeros(0, np.int32))
+    return Tokens(np.zeros((0, 1), np.int32), np.zeros((0, 1), bool), np.zeros(0, np.int32))
   ids, _ = tokenizer(texts)
   mask = ids != tokenizer.pad_id
   length, strange = ids.shape[1], tokenizer.strange(ids)
@@ -132,12 +139,12 @@ def tokens_of(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
 
 @dataclasses.dataclass(frozen=True)
 class Masked:
-  """Texts with words hidden. N texts of T tokens with at most M hidden.
+  """N texts of T tokens, with at most M tokens hidden in each.
 
   Attributes:
     ids: [N, T] int32 with hidden tokens replaced.
-    position: [N, M] int32, where; 0 in unused places.
-    target: [N, M] int32, the token that stood there.
+    position: [N, M] int32, positions of the hidden tokens; 0 in unused places.
+    target: [N, M] int32, the tokens that were hidden.
     weight: [N, M] float32, 1 for a hidden token and 0 for an unused place.
   """
 
@@ -152,15 +159,15 @@ def hide_words(
 ) -> Masked:
   """Hides tokens as BERT does (section 3.3): 80% [MASK], 10% another token, 10% unchanged.
 
-  A text of n tokens has `share * n` of them hidden on average (rounded at random), so at most
-  M = ceil(share * (T - 2)), and none is special.
+  Of n hideable tokens of a text, `share * n` are hidden on average (rounded at random), so at most
+  M = ceil(share * (T - 2)).
 
   Args:
     ids: [N, T] int32.
-    hideable: [N, T] bool, False for special tokens, padding and what shall stay.
-    draws: [N, 2 T + 1] float64, uniform in [0, 1): the only source of chance.
-    share: of the tokens to hide.
-    tokenizer: whose vocabulary other tokens come from.
+    hideable: [N, T] bool, False for special tokens, padding and tokens to keep.
+    draws: [N, 2 T + 1] float64, uniform in [0, 1): all random draws.
+    share: share of the tokens to hide.
+    tokenizer: other tokens are drawn from its vocabulary.
   """
   n, t = ids.shape
   order, fate, rounding = draws[:, :t], draws[:, t : 2 * t], draws[:, -1]
@@ -172,7 +179,7 @@ def hide_words(
   row = np.arange(n)[:, None]
   target, fate = ids[row, position], fate[row, position]
   ordinary = np.flatnonzero(~tokenizer.special)
-  # The last tenth of `fate` names the other token, so that one draw decides all.
+  # The last tenth of `fate` also chooses the other token, so one draw is enough.
   other = ordinary[((fate - 0.9) * 10 * len(ordinary)).clip(0, len(ordinary) - 1).astype(int)]
   shown = np.where(fate < 0.8, tokenizer.mask_id, np.where(fate < 0.9, target, other))
   hidden = ids.copy()

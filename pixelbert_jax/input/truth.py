@@ -1,4 +1,4 @@
-"""Which texts are true of which images, as far as a dataset says."""
+"""Truth: which texts are true of which images, as far as a dataset knows."""
 
 import dataclasses
 
@@ -8,20 +8,20 @@ from pixelbert_jax.input.sidecar import Ragged, Sidecar
 
 
 class Truth:
-  """Whether texts are true of images, by their claims; without claims, by being listed there.
+  """Tells whether texts are true of images: by claims or, without these, as captions are listed.
 
   Attributes:
-    claim: [N] int, what each text claims.
-    claims: ragged int over images, all that are true of each.
-    number: of claims; all are below it.
+    claim: [N] int, the claim of each text.
+    claims: ragged int over images, the claims that are true of each.
+    number: upper bound of the claims: all are smaller.
   """
 
   def __init__(self, sidecar: Sidecar):
     if len(sidecar.claim):
       self.claim, self.claims = sidecar.claim, sidecar.claims
     else:
-      # Each text claims itself, and images make true just what is listed with them. Corpora list
-      # some texts with several images.
+      # Equal texts are one claim, and the claims of an image are its captions. In some corpora a
+      # text is a caption of several images.
       self.claim = text_numbers(sidecar.text)
       self.claims = dataclasses.replace(sidecar.captions, values=self.claim)
     self.number = int(max(self.claim.max(initial=0), self.claims.values.max(initial=0))) + 1
@@ -29,18 +29,18 @@ class Truth:
     self._true = np.sort(rows * self.number + self.claims.values)
 
   def __call__(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """Image numbers [N] and caption numbers [N] to [N] bool."""
+    """Tells, [N] bool, whether captions of numbers [N] are true of images of numbers [N]."""
     key = images * self.number + self.claim[texts]
-    found = np.searchsorted(self._true, key).clip(max=len(self._true) - 1)
-    return self._true[found] == key
+    place = np.searchsorted(self._true, key).clip(max=len(self._true) - 1)
+    return self._true[place] == key
 
 
 def text_numbers(text: Ragged) -> np.ndarray:
-  """[N] int64 below N: the same number for the same bytes, and (but for chance) for no others.
+  """Numbers texts, [N] int64 below N: equal texts get equal numbers, different ones different.
 
-  Five million texts take seconds: each is hashed to 64 bits, as the sum of its bytes times an odd
-  random number for each place. Two of so many collide with a probability of a millionth, and what
-  that does is to keep one pair of them from being called untrue.
+  Each text is hashed to 64 bits: the sum of its bytes times an odd random number for each place.
+  Five million texts take seconds. The probability that any two of them collide is a millionth; then
+  that one pair of texts is never drawn as untrue of each other's images.
   """
   lengths = np.diff(text.start)
   factor = np.random.default_rng(0).integers(
@@ -54,7 +54,7 @@ def text_numbers(text: Ragged) -> np.ndarray:
     place = np.arange(length.sum()) - np.repeat(start, length)
     begin = text.start[first]
     values = text.values[begin : begin + len(place)].astype(np.uint64)
-    # The end counts too, or texts that end in NUL would be as without.
+    # The end counts too; else a text that ends in NUL would equal the one without it.
     running = np.append(np.uint64(0), np.cumsum(values * factor[place]))
     hashes[first : first + chunk] = running[start + length] - running[start] + factor[length]
   return np.unique(hashes, return_inverse=True)[1]

@@ -1,4 +1,4 @@
-"""Images that cannot be read in the middle of training: left out, named, and not too many."""
+"""Unreadable images in training: skipped and named, and an error if there are too many."""
 
 import threading
 from collections.abc import Mapping
@@ -7,20 +7,20 @@ from pixelbert_jax import UserError
 
 
 class Unreadable:
-  """Counts images read and unreadable ones, every time they are met; for several threads."""
+  """Counts images that are read and those that are unreadable, each time; safe for threads."""
 
   def __init__(self, share: float = 0.005, at_least: int = 10):
-    """More than `share` of the images read, and more than `at_least`, are too many."""
+    """Allows up to `share` of the images read, or `at_least` images, to be unreadable."""
     self._share, self._at_least = share, at_least
     self._read = self._bad = 0
     self._named: list[str] = []
     self._lock = threading.Lock()
 
   def count(self, read: int, bad: Mapping[str, UserError]) -> None:
-    """Counts `read` images, of which those of `bad` could not be; each is printed once.
+    """Counts `read` images, of which those in `bad` are unreadable, and prints each of these once.
 
     Raises:
-      UserError: they have become too many.
+      UserError: too many are unreadable.
     """
     with self._lock:
       self._read += read

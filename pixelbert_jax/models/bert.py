@@ -1,8 +1,7 @@
-"""BERT's embeddings and encoder (Devlin et al. 2018), with its fine print.
+"""BERT's embeddings and encoder (Devlin et al. 2018), with all details of the original.
 
-Post-LayerNorm, LayerNorm epsilon 1e-12, erf GELU, softmax and LayerNorm in float32 or, where the
-model computes in float64, in that. Weights of
-Hugging Face's `BertModel` map one to one (query, key and value lie side by side in `qkv`).
+Post-LayerNorm with epsilon 1e-12, and erf GELU. Softmax and LayerNorm compute in at least float32.
+Weights of Hugging Face's `BertModel` map one to one; `qkv` concatenates query, key and value.
 """
 
 import jax
@@ -13,17 +12,16 @@ Array = jax.Array
 
 
 def gelu(x: Array) -> Array:
-  """The exact, erf GELU of BERT.
+  """Computes the exact GELU of BERT, with erf.
 
-  Written with erf as PyTorch does; jax.nn.gelu uses erfc, which costs the MLP 2.5 times as much on
-  CPU.
+  jax.nn.gelu uses erfc, which makes the MLP 2.5 times as slow on CPU.
   """
   half = x.dtype.type(0.5)
   return half * x * (1 + jax.lax.erf(x * x.dtype.type(0.5**0.5)))
 
 
 class LayerNorm(nn.Module):
-  """LayerNorm in at least float32, given back in `dtype`."""
+  """LayerNorm that computes in at least float32 and returns `dtype`."""
 
   dtype: jnp.dtype = jnp.float32
 
@@ -35,12 +33,12 @@ class LayerNorm(nn.Module):
 
 
 def dense(features: int, std: float, dtype: jnp.dtype, name: str | None = None) -> nn.Dense:
-  """A linear layer with normal weights of deviation `std` (BERT's is 0.02) and zero bias."""
+  """Makes a linear layer with normal weights of standard deviation `std` and zero bias."""
   return nn.Dense(features, dtype=dtype, kernel_init=nn.initializers.normal(std), name=name)
 
 
 class TextEmbedding(nn.Module):
-  """LayerNorm(word + position); the paper leaves the semantic vector of words out (section 3.2)."""
+  """LayerNorm(word + position); like the paper, without a semantic vector (section 3.2)."""
 
   vocab_size: int
   width: int
@@ -57,12 +55,12 @@ class TextEmbedding(nn.Module):
     self.drop = nn.Dropout(self.dropout)
 
   def __call__(self, token_ids: Array, deterministic: bool) -> Array:
-    """[N, T] int to [N, T, D]."""
+    """Embeds tokens [N, T] int as [N, T, D]."""
     positions = self.position(jnp.arange(token_ids.shape[-1]))
     return self.drop(self.norm(self.word(token_ids) + positions), deterministic=deterministic)
 
   def attend(self, x: Array) -> Array:
-    """[..., D] to logits [..., V] of at least float32: the tied output projection of MLM."""
+    """Maps [..., D] to logits [..., V], at least float32: the tied output projection of MLM."""
     wide = jnp.promote_types(self.dtype, jnp.float32)
     word = self.word.embedding.astype(self.dtype)
     return jnp.einsum('...d,vd->...v', x, word, preferred_element_type=wide)
@@ -71,7 +69,8 @@ class TextEmbedding(nn.Module):
 class Attention(nn.Module):
   """Multi-head self-attention up to the output projection.
 
-  Applied with `mutable=['attention']` it gives its weights [N, H, S, S], before dropout, as well.
+  With `mutable=['attention']`, `apply` also returns the attention weights [N, H, S, S] before
+  dropout.
   """
 
   heads: int
@@ -81,7 +80,7 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, mask: Array, deterministic: bool) -> Array:
-    """x [N, S, D], mask [N, S] bool of the positions that may be attended to, to [N, S, D]."""
+    """Maps x [N, S, D] to [N, S, D]; only positions in `mask` [N, S] bool are attended to."""
     n, s, d = x.shape
     qkv = dense(3 * d, self.init_std, self.dtype, 'qkv')(x).reshape(
       n, s, 3, self.heads, d // self.heads
@@ -93,7 +92,7 @@ class Attention(nn.Module):
     scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(wide).min)
     weights = nn.softmax(scores).astype(self.dtype)
     if not self.is_initializing():
-      # For heat maps; nothing is kept, or computed, unless `apply` has it mutable.
+      # For heat maps; no-op unless the collection is mutable in `apply`.
       self.sow('attention', 'weights', weights)
     weights = nn.Dropout(self.dropout)(weights, deterministic=deterministic)
     out = jnp.einsum('nhqk,nkhd->nqhd', weights, value).reshape(n, s, d)
@@ -101,7 +100,7 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-  """One Transformer layer: attention and MLP, each followed by dropout, residual, LayerNorm."""
+  """A Transformer layer: attention and MLP, each followed by dropout, residual and LayerNorm."""
 
   heads: int
   mlp_width: int
@@ -111,7 +110,7 @@ class Layer(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, mask: Array, deterministic: bool) -> Array:
-    """x [N, S, D] and mask [N, S] bool to [N, S, D]."""
+    """Maps x [N, S, D] and mask [N, S] bool to [N, S, D]."""
     drop = nn.Dropout(self.dropout)
     attention = Attention(self.heads, self.dropout, self.init_std, self.dtype, name='attention')
     y = attention(x, mask, deterministic)
@@ -122,10 +121,10 @@ class Layer(nn.Module):
 
 
 class Encoder(nn.Module):
-  """A stack of layers, scanned: parameters have the layer as their leading axis.
+  """A stack of layers under one scan; the leading axis of parameters is the layer.
 
   Attributes:
-    unroll: write the layers out, for CPUs.
+    unroll: unroll the scan, for CPUs.
     remat: recompute each layer's activations in the backward pass.
   """
 
@@ -140,7 +139,7 @@ class Encoder(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, mask: Array, deterministic: bool) -> Array:
-    """x [N, S, D] and mask [N, S] bool to [N, S, D]."""
+    """Maps x [N, S, D] and mask [N, S] bool to [N, S, D]."""
     layer = nn.remat(Layer, static_argnums=(3,), prevent_cse=False) if self.remat else Layer
     scan = nn.scan(
       lambda layer, x, _: (layer(x, mask, deterministic), None),

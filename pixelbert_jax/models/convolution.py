@@ -1,4 +1,4 @@
-"""Convolutions without bias, padded as PyTorch pads."""
+"""Convolutions without bias, with PyTorch's padding."""
 
 import functools
 
@@ -10,10 +10,10 @@ Array = jax.Array
 
 
 class Conv(nn.Module):
-  """A convolution without bias, padded by half the kernel on every side as PyTorch does.
+  """A convolution without bias, padded by half the kernel on every side as in PyTorch.
 
-  (XLA's 'SAME' pads a strided convolution by less at the top left, so its output would depend on
-  the size of the canvas.)
+  XLA's 'SAME' would pad strided convolutions less at the top left, so that outputs would depend on
+  the size of the canvas.
   """
 
   features: int
@@ -29,14 +29,18 @@ class Conv(nn.Module):
     kernel = self.param('kernel', init, shape, jnp.float32).astype(self.dtype)
     x = x.astype(self.dtype)
     if self.size == 1:
-      # A matrix product is the faster way to say it: a quarter less time a step on CPU.
+      # A matrix product takes a quarter off the time of a step on CPU.
       return x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
     function = convolve if self.groups == 1 else convolve_groups
     return function(x, kernel, self.stride, self.groups)
 
 
 def convolve(x: Array, kernel: Array, stride: int, groups: int) -> Array:
-  """[B, H, W, I] by kernel [k, k, I / groups, O] to [B, ceil(H / stride), ceil(W / stride), O]."""
+  """Convolves x [B, H, W, I] with kernel [k, k, I / groups, O].
+
+  Returns:
+    [B, ceil(H / stride), ceil(W / stride), O].
+  """
   pad = kernel.shape[0] // 2
   return jax.lax.conv_general_dilated(
     x,
@@ -50,8 +54,10 @@ def convolve(x: Array, kernel: Array, stride: int, groups: int) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolve_groups(x: Array, kernel: Array, stride: int, groups: int) -> Array:
-  """`convolve`, with another way to the kernel's gradient on CPU, where XLA's takes 80 times as
-  long (benchmarks/results/grouped_convolution.jsonl)."""
+  """Convolves like `convolve`, with a faster gradient of the kernel on CPU.
+
+  XLA's takes 80 times as long there (benchmarks/results/grouped_convolution.jsonl).
+  """
   return convolve(x, kernel, stride, groups)
 
 
@@ -76,18 +82,18 @@ convolve_groups.defvjp(_forward, _backward)
 def _kernel_gradient(
   shape: tuple[int, ...], stride: int, groups: int, x: Array, dy: Array
 ) -> Array:
-  """The gradient of a kernel of this shape: for each of its places one product, group by group."""
+  """Computes the gradient of a kernel of this shape, as one grouped product per kernel position."""
   size, _, inputs, outputs = shape
   b, h, w, _ = dy.shape
   pad = size // 2
   x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
   dy = dy.reshape(b, h, w, groups, outputs // groups)
 
-  def place(i: int, j: int) -> Array:
-    seen = x[:, i : i + (h - 1) * stride + 1 : stride, j : j + (w - 1) * stride + 1 : stride]
-    seen = seen.reshape(b, h, w, groups, inputs)
+  def position(i: int, j: int) -> Array:
+    inputs_at = x[:, i : i + (h - 1) * stride + 1 : stride, j : j + (w - 1) * stride + 1 : stride]
+    inputs_at = inputs_at.reshape(b, h, w, groups, inputs)
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    return jnp.einsum('bhwgi,bhwgo->igo', seen, dy, preferred_element_type=wide)
+    return jnp.einsum('bhwgi,bhwgo->igo', inputs_at, dy, preferred_element_type=wide)
 
-  places = [place(i, j) for i in range(size) for j in range(size)]
-  return jnp.stack(places).reshape(shape).astype(x.dtype)
+  positions = [position(i, j) for i in range(size) for j in range(size)]
+  return jnp.stack(positions).reshape(shape).astype(x.dtype)

@@ -1,4 +1,4 @@
-"""What is put on top of Pixel-BERT, one model a task."""
+"""Heads on top of Pixel-BERT: one model per task."""
 
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ Array = jax.Array
 
 
 class Pooler(nn.Module):
-  """BERT's tanh pooler: tokens [..., T, D] to [..., D], from [CLS]."""
+  """BERT's tanh pooler: maps tokens [..., T, D] to [..., D], from [CLS]."""
 
   init_std: float
   dtype: jnp.dtype
@@ -25,7 +25,7 @@ class Pooler(nn.Module):
 
 
 class Transform(nn.Module):
-  """BERT's transform before an output: dense, GELU, LayerNorm; to `width`, or as wide as it was."""
+  """BERT's transform before an output: dense, GELU, LayerNorm; `width` 0 keeps the width."""
 
   init_std: float
   dtype: jnp.dtype
@@ -60,30 +60,32 @@ class PretrainingModel(nn.Module):
     mlm_position: Array,
     train: bool,
   ) -> dict[str, Array]:
-    """Logits of both tasks; arguments as of PixelBert and mlm_position [B, K, M] int.
+    """Computes the logits of both tasks.
+
+    Args:
+      image, size, token_ids, token_mask, train: as for `PixelBert`.
+      mlm_position: [B, K, M] int, positions of the masked tokens.
 
     Returns:
-      `mlm_logits` [B, K, M, V] and `itm_logits` [B, K] (the logit of 'match'), both of at least
-      float32.
+      `mlm_logits` [B, K, M, V] and `itm_logits` [B, K] (of 'match'), both of at least float32.
     """
     tokens, _ = self.backbone(image, size, token_ids, token_mask, train)
     hidden = jnp.take_along_axis(tokens, mlm_position[..., None], axis=2)
     return {'mlm_logits': self.fill(hidden), 'itm_logits': self.match(tokens)}
 
   def fill(self, hidden: Array) -> Array:
-    """Tokens [..., D] of hidden places to logits [..., V]."""
+    """Maps masked tokens [..., D] to logits [..., V]."""
     return self.backbone.text.attend(self.mlm_transform(hidden)) + self.mlm_bias
 
   def match(self, tokens: Array) -> Array:
-    """Tokens [..., T, D] to logits [...] of 'match'."""
+    """Maps tokens [..., T, D] to logits [...] of 'match'."""
     return self.itm(self.pooler(tokens))[..., 0]
 
 
 class MatchingModel(nn.Module):
-  """Pixel-BERT with the matching head alone: is a text true of an image, and how much so?
+  """Pixel-BERT with the image-text matching head alone, for NLVR and retrieval (section 4.4).
 
-  It starts from the head that pre-training's ITM has trained, for NLVR (one image a sentence) and
-  retrieval (section 4.4).
+  The head starts from that of ITM pre-training.
   """
 
   INPUTS: ClassVar = ('token_ids', 'token_mask')
@@ -98,20 +100,20 @@ class MatchingModel(nn.Module):
   def __call__(
     self, image: Array, size: Array, token_ids: Array, token_mask: Array, train: bool
   ) -> dict[str, Array]:
-    """Arguments as of PixelBert; `match_logits` [B, K] of at least float32."""
+    """Computes `match_logits` [B, K] of at least float32; arguments as for `PixelBert`."""
     tokens, _ = self.backbone(image, size, token_ids, token_mask, train)
     return {'match_logits': self.match(tokens)}
 
   def match(self, tokens: Array) -> Array:
-    """Tokens [..., T, D] to logits [...] of 'match'."""
+    """Maps tokens [..., T, D] to logits [...] of 'match'."""
     return self.itm(self.pooler(tokens))[..., 0]
 
   def embed(self, image: Array, size: Array) -> tuple[Array, Array]:
-    """What `score` takes of images, [B, P, D] and mask [B, P]: the CNN's part of an evaluation."""
+    """Embeds images for `score`, as [B, P, D] with mask [B, P], so that the CNN runs once."""
     return self.backbone.embed_pixels(image, size, train=False)
 
   def score(self, pixels: Array, pixel_mask: Array, token_ids: Array, token_mask: Array) -> Array:
-    """The logits [B, C] of every image of `embed` with every text of [C, T]."""
+    """Computes the logits [B, C] of every image from `embed` with every text of [C, T]."""
     ids, mask = (jnp.broadcast_to(x, (len(pixels), *x.shape)) for x in (token_ids, token_mask))
     tokens, _ = self.backbone.join(pixels, pixel_mask, ids, mask, train=False)
     return self.match(tokens)
@@ -120,11 +122,12 @@ class MatchingModel(nn.Module):
 class Nlvr2Model(nn.Module):
   """Pixel-BERT for statements about two images (section 4.3, "pair").
 
-  The text goes through with either image; on both [CLS] side by side comes a MLP, as in `VqaModel`.
-  One logit and binary cross-entropy are two logits and the paper's cross-entropy, said shorter.
+  The text is encoded with each image; the two [CLS] are concatenated and go through an MLP, as in
+  `VqaModel`. One logit with binary cross-entropy is equivalent to the paper's two logits with
+  cross-entropy.
   """
 
-  IMAGES: ClassVar = 2  # of a statement
+  IMAGES: ClassVar = 2  # per statement
   INPUTS: ClassVar = ('token_ids', 'token_mask')
 
   backbone: PixelBert
@@ -138,14 +141,14 @@ class Nlvr2Model(nn.Module):
   def __call__(
     self, image: Array, size: Array, token_ids: Array, token_mask: Array, train: bool
   ) -> dict[str, Array]:
-    """`match_logits` [B, K] of at least float32.
+    """Computes `match_logits` [B, K] of at least float32.
 
     Args:
-      image: [2 B, H, W, 3], the left and the right one of each pair, one after the other.
+      image: [2 B, H, W, 3], alternately the left and the right image of each pair.
       size: [2 B, 2].
       token_ids: [B, K, T].
       token_mask: [B, K, T].
-      train: as of PixelBert.
+      train: as for `PixelBert`.
     """
     ids, mask = (jnp.repeat(x, self.IMAGES, axis=0) for x in (token_ids, token_mask))
     tokens, _ = self.backbone(image, size, ids, mask, train)
@@ -155,14 +158,14 @@ class Nlvr2Model(nn.Module):
 
 
 class VqaModel(nn.Module):
-  """Pixel-BERT with the head that answers questions (section 4.2).
+  """Pixel-BERT with a head for visual question answering (section 4.2).
 
-  The paper has "a MLP" on [CLS] and leaves open which. As others do on BERT: its pooler, then a
-  layer twice as wide with GELU and LayerNorm, then one output an answer.
+  The paper does not specify its "MLP" on [CLS]. As is usual on BERT, it is the pooler, a layer
+  twice as wide with GELU and LayerNorm, and one output per answer.
 
   Attributes:
     backbone: Pixel-BERT.
-    answers: A, how many there are to choose from.
+    answers: A, number of answers in the list.
   """
 
   INPUTS: ClassVar = ('token_ids', 'token_mask')
@@ -179,12 +182,12 @@ class VqaModel(nn.Module):
   def __call__(
     self, image: Array, size: Array, token_ids: Array, token_mask: Array, train: bool
   ) -> dict[str, Array]:
-    """Arguments as of PixelBert; `vqa_logits` [B, K, A] of at least float32."""
+    """Computes `vqa_logits` [B, K, A] of at least float32; arguments as for `PixelBert`."""
     tokens, _ = self.backbone(image, size, token_ids, token_mask, train)
     return {'vqa_logits': self.answer(tokens)}
 
   def answer(self, tokens: Array) -> Array:
-    """Tokens [..., T, D] to logits [..., A]."""
+    """Maps tokens [..., T, D] to logits [..., A]."""
     return self.vqa(self.vqa_transform(self.pooler(tokens)))
 
 

@@ -1,6 +1,6 @@
-"""Pixel-BERT (Huang et al. 2020): a CNN on pixels and a BERT on words, in one Transformer.
+"""Pixel-BERT (Huang et al. 2020): one Transformer over words and the pixel features of a CNN.
 
-Shapes: B images, K texts an image, T tokens, P pixels, D width.
+Shapes: B images, K texts per image, T tokens, P pixels, D width.
 """
 
 import jax
@@ -19,34 +19,34 @@ def sample_pixels(key: Array, mask: Array, texts: int, count: int) -> tuple[Arra
   Args:
     key: a PRNG key.
     mask: [B, P] bool, the real pixels.
-    texts: K, how many texts each image has; each gets a draw of its own.
-    count: how many to draw; where an image has fewer real pixels, all of them are taken.
+    texts: K, number of texts per image; pixels are drawn for each of them.
+    count: number of pixels to draw; an image with fewer real pixels gives all of them.
 
   Returns:
-    Pixel numbers [B, K, count] int32 and which of them are real, bool.
+    Pixel indices [B, K, count] int32, and bool [B, K, count] for those that are real.
   """
   b, p = mask.shape
   count = min(count, p)
   noise = jax.random.uniform(key, (b, texts, p))
-  # Real pixels lie in [0, 1), the others below them all: they are taken last.
+  # Noise of real pixels is in [0, 1); padding has -1 and is drawn last.
   drawn, index = jax.lax.top_k(jnp.where(mask[:, None], noise, -1.0), count)
   return index, drawn >= 0
 
 
 class PixelBert(nn.Module):
-  """Images and texts in, contextual pixels and tokens out.
+  """The encoder of image-text pairs, which returns contextual tokens and pixels.
 
   The sequence is [CLS] words [SEP] pixels. Pixels are feature-map cells, projected to the width
-  of the Transformer, plus one shared semantic vector; they have no position and no LayerNorm.
+  of the Transformer, plus one shared semantic vector, without position embedding and LayerNorm.
 
   Attributes:
     cnn: the convolutional network.
     text: embeds tokens.
     encoder: the Transformer.
-    sampled_pixels: pixels drawn for each pair in training; 0 takes them all.
-    mean, deviation: of RGB in 0..1, what images are normalised by before they come in: part of
-      what the CNN has learnt. ImageNet's by default.
-    tuned_cnn: whether the CNN learns; else no gradient goes into it.
+    sampled_pixels: pixels drawn for each pair in training; 0 uses all.
+    mean, deviation: of RGB in 0..1, the normalisation of images that the CNN was trained with;
+      applied before the call. ImageNet's by default.
+    tuned_cnn: whether gradients reach the CNN.
   """
 
   cnn: ResNet
@@ -63,12 +63,12 @@ class PixelBert(nn.Module):
     self.semantic = self.param('semantic', nn.initializers.normal(std), (width,), jnp.float32)
 
   def embed_pixels(self, image: Array, size: Array, train: bool) -> tuple[Array, Array]:
-    """Pixel tokens of images.
+    """Encodes images as pixel tokens.
 
     Args:
       image: [B, H, W, 3] normalised float.
       size: [B, 2] int, real height and width on the canvas.
-      train: whether BatchNorm takes batch statistics.
+      train: whether BatchNorm uses batch statistics.
 
     Returns:
       [B, P, D] and mask [B, P] bool.
@@ -81,7 +81,7 @@ class PixelBert(nn.Module):
     return tokens + self.semantic.astype(tokens.dtype), mask.reshape(b, h * w)
 
   def pair_pixels(self, tokens: Array, mask: Array, texts: int, train: bool) -> tuple[Array, Array]:
-    """Pixels for each of an image's texts: [B, P, D] to [B, K, p, D], with mask [B, K, p]."""
+    """Repeats or samples pixels for each text: [B, P, D] to [B, K, p, D], with mask [B, K, p]."""
     if train and self.sampled_pixels:
       key = self.make_rng('pixels')
       index, mask = sample_pixels(key, mask, texts, self.sampled_pixels)
@@ -93,14 +93,14 @@ class PixelBert(nn.Module):
   def __call__(
     self, image: Array, size: Array, token_ids: Array, token_mask: Array, train: bool
   ) -> tuple[Array, Array]:
-    """Encodes pairs.
+    """Encodes image-text pairs.
 
     Args:
       image: [B, H, W, 3] normalised float.
       size: [B, 2] int, real height and width on the canvas.
-      token_ids: [B, K, T] int, from [CLS] to [SEP] and padding.
+      token_ids: [B, K, T] int, [CLS] ... [SEP], then padding.
       token_mask: [B, K, T] bool.
-      train: dropout, pixel sampling and batch statistics on.
+      train: enables dropout, pixel sampling and batch statistics.
 
     Returns:
       Tokens [B, K, T, D] and pixels [B, K, p, D].
@@ -110,7 +110,7 @@ class PixelBert(nn.Module):
   def join(
     self, pixels: Array, pixel_mask: Array, token_ids: Array, token_mask: Array, train: bool
   ) -> tuple[Array, Array]:
-    """Encodes the pixels of `embed_pixels` with texts; arguments and results as of a call."""
+    """Encodes pixels from `embed_pixels` with texts; arguments and results as in `__call__`."""
     b, k, t = token_ids.shape
     pixels, pixel_mask = self.pair_pixels(pixels, pixel_mask, k, train)
     words = self.text(token_ids.reshape(b * k, t), deterministic=not train)

@@ -1,8 +1,8 @@
 """ResNet (He 2015) and ResNeXt (Xie 2017) on padded images, in torchvision's structure.
 
-Images of different sizes lie in the top left corner of one canvas. Zeros in the padding would
-not stay zero (a BatchNorm turns them into its bias, and 3x3 convolutions carry that inwards), so
-every activation is masked again: what comes out at real pixels is what the unpadded image gives.
+Images of different sizes lie in the top left corner of one canvas. Zeros in the padding do not
+stay zero: BatchNorm turns them into its bias, which 3x3 convolutions carry inwards. Masking every
+activation makes the output at real pixels that of the unpadded image.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ Array = jax.Array
 
 
 def pixel_mask(size: Array, height: int, width: int) -> Array:
-  """Marks the real pixels of a canvas.
+  """Computes the mask of real pixels of a canvas.
 
   Args:
     size: [B, 2] int, height and width of each image on its canvas.
@@ -33,20 +33,20 @@ def pixel_mask(size: Array, height: int, width: int) -> Array:
 
 
 def max_pool(x: Array, mask: Array, window: int, before: int) -> tuple[Array, Array]:
-  """Max-pools real pixels with stride 2; sizes halve, rounded up.
+  """Max-pools real pixels with stride 2; sizes are halved and rounded up.
 
   Args:
     x: [B, h, w, C].
     mask: [B, h, w, 1] bool.
     window: side of the square window.
-    before: rows and columns of padding before the first; after the last there are as many as the
-      last window needs.
+    before: rows and columns of padding at the top left; the bottom right gets as many as the last
+      window needs.
 
   Returns:
-    The pooled [B, ceil(h/2), ceil(w/2), C], zero outside its mask, and that mask.
+    Pooled [B, ceil(h/2), ceil(w/2), C], zero in the padding, and its mask.
   """
   lowest = jnp.finfo(x.dtype).min
-  # The last of ceil(n / 2) windows begins at row 2 (ceil(n / 2) - 1) - before.
+  # The last of ceil(n / 2) windows starts at row 2 (ceil(n / 2) - 1) - before.
   padding = [(before, 2 * (-(-n // 2) - 1) + window - before - n) for n in x.shape[1:3]]
   pooled = nn.max_pool(jnp.where(mask, x, lowest), (window, window), (2, 2), padding)
   mask = mask[:, ::2, ::2]
@@ -56,9 +56,9 @@ def max_pool(x: Array, mask: Array, window: int, before: int) -> tuple[Array, Ar
 class BatchNorm(nn.Module):
   """BatchNorm over real pixels only, with PyTorch's constants.
 
-  Statistics are of at least float32 and, under jit, those of the global batch. The running
-  variance is the unbiased one, as in PyTorch. With `frozen` the running statistics are used in
-  training too and never change; scale and bias are trained either way.
+  Statistics are at least float32 and, under jit, of the global batch. The running variance is
+  unbiased, as in PyTorch. `frozen` uses the running statistics in training too and never updates
+  them; scale and bias are trained either way.
   """
 
   frozen: bool
@@ -68,7 +68,7 @@ class BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, mask: Array, train: bool) -> Array:
-    """Normalises x [B, h, w, C]; mask is [B, h, w, 1] bool. The padding is left unmasked."""
+    """Normalises x [B, h, w, C] with mask [B, h, w, 1] bool; does not mask the output."""
     features = x.shape[-1]
     mean = self.variable('batch_stats', 'mean', jnp.zeros, (features,), jnp.float32)
     var = self.variable('batch_stats', 'var', jnp.ones, (features,), jnp.float32)
@@ -90,7 +90,7 @@ class BatchNorm(nn.Module):
 
 
 class Bottleneck(nn.Module):
-  """torchvision's Bottleneck: 1x1, 3x3 (which carries the stride and the groups), 1x1."""
+  """torchvision's Bottleneck: 1x1, 3x3 (with the stride and the groups) and 1x1 convolutions."""
 
   width: int
   features: int
@@ -101,7 +101,7 @@ class Bottleneck(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, mask: Array, train: bool) -> tuple[Array, Array]:
-    """x [B, h, w, C] and mask [B, h, w, 1] to the same with `features` channels, strided."""
+    """Maps x [B, h, w, C] and mask [B, h, w, 1] to the strided size and `features` channels."""
 
     def conv_bn(x, mask, number, features, size=1, stride=1, groups=1):
       x = Conv(features, size, stride, groups, self.dtype, name=f'conv{number}')(x)
@@ -109,7 +109,8 @@ class Bottleneck(nn.Module):
 
     out_mask = mask[:, :: self.stride, :: self.stride]
     y = nn.relu(conv_bn(x, mask, 1, self.width)) * mask
-    y = nn.relu(conv_bn(y, out_mask, 2, self.width, 3, self.stride, self.groups)) * out_mask
+    y = conv_bn(y, out_mask, 2, self.width, size=3, stride=self.stride, groups=self.groups)
+    y = nn.relu(y) * out_mask
     y = conv_bn(y, out_mask, 3, self.features)
     if self.stride > 1 or x.shape[-1] != self.features:
       x = conv_bn(x, out_mask, '_downsample', self.features, stride=self.stride)
@@ -117,10 +118,10 @@ class Bottleneck(nn.Module):
 
 
 class Stage(nn.Module):
-  """Blocks of one resolution: `first` changes it, `rest` are alike and scanned.
+  """Blocks of one resolution: `first` changes it, `rest` are equal and scanned.
 
-  Scanning holds their parameters stacked on a leading axis and compiles one block instead of up
-  to 35 (ResNeXt-152), which is what makes compiling for a TPU slice bearable.
+  The scan stacks their parameters on a leading axis and compiles one block instead of up to 35
+  (ResNeXt-152), which keeps compilation for a TPU slice short.
   """
 
   blocks: int
@@ -139,7 +140,13 @@ class Stage(nn.Module):
 
     def make(name: str, stride: int) -> Bottleneck:
       return block(
-        self.width, self.features, self.frozen, stride, self.groups, self.dtype, name=name
+        width=self.width,
+        features=self.features,
+        frozen=self.frozen,
+        stride=stride,
+        groups=self.groups,
+        dtype=self.dtype,
+        name=name,
       )
 
     x, mask = make('first', self.stride)(x, mask, train)
@@ -156,10 +163,10 @@ class Stage(nn.Module):
 
 
 class Stem(nn.Module):
-  """From pixels to stride 4: torchvision's 7x7 convolution and max-pool, or 4x4 patches.
+  """The first layers, to stride 4: torchvision's 7x7 convolution and max-pool, or 4x4 patches.
 
-  The patches (`space_to_depth`) are for small images: 4x4x3 values become channels, followed by a
-  3x3 convolution.
+  Patches (`space_to_depth`) are for small images: 4x4x3 values become channels of a 3x3
+  convolution.
   """
 
   kind: str
@@ -175,7 +182,7 @@ class Stem(nn.Module):
       size, stride = 3, 1
       x, mask = space_to_depth(x, 4), mask[:, ::4, ::4]
     else:
-      raise ValueError(f"stem is '7x7' or 'space_to_depth', not {self.kind!r}")
+      raise ValueError(f"stem is {self.kind!r}, expected '7x7' or 'space_to_depth'")
     x = Conv(self.features, size, stride, dtype=self.dtype, name='conv1')(x)
     mask = mask[:, ::stride, ::stride]
     x = nn.relu(BatchNorm(self.frozen, name='bn1')(x, mask, train)) * mask
@@ -183,7 +190,7 @@ class Stem(nn.Module):
 
 
 def space_to_depth(x: Array, patch: int) -> Array:
-  """[B, H, W, C] to [B, ceil(H/p), ceil(W/p), p*p*C], zero-padded at the end."""
+  """Reshapes [B, H, W, C] to [B, ceil(H/p), ceil(W/p), p*p*C]; zero-pads at the bottom right."""
   b, h, w, c = x.shape
   x = jnp.pad(x, ((0, 0), (0, -h % patch), (0, -w % patch), (0, 0)))
   h, w = -(-h // patch), -(-w // patch)
@@ -192,20 +199,20 @@ def space_to_depth(x: Array, patch: int) -> Array:
 
 
 class ResNet(nn.Module):
-  """The CNN of Pixel-BERT (paper section 3.1), up to and with its 2x2 max-pool.
+  """The CNN of Pixel-BERT (paper section 3.1), including its final 2x2 max-pool.
 
   Attributes:
     stages: blocks in each stage.
-    total_stride: input pixels a side for each cell that comes out, the final pool counted. The
-      paper's is 64; less leaves the stride of the last stages at 1.
+    total_stride: of the output, in input pixels; includes the final pool. The paper's is 64;
+      smaller values leave the stride of the last stages at 1.
     width: channels of the stem; stages have 4, 8, 16, 32 times as many.
     groups: of the 3x3 convolutions, each of `group_width` channels in the first stage (32x8d
       is groups=32, group_width=8); `group_width` None means plain ResNet.
     stem: '7x7' or 'space_to_depth'.
-    frozen: BatchNorm by its running statistics, in training too.
+    frozen: use the running statistics of BatchNorm in training too.
     remat: recompute each block's activations in the backward pass.
-    unroll: write the scanned blocks out, for CPUs: in a loop XLA convolves there on one core, 20
-      to 200 times as slowly.
+    unroll: unroll the scanned blocks, for CPUs: inside a loop, XLA runs convolutions there on one
+      core, 20 to 200 times as slowly.
     dtype: of the computation; parameters and statistics are float32.
   """
 
@@ -221,30 +228,33 @@ class ResNet(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   def stage_strides(self) -> list[int]:
-    """1 or 2 for each stage, the early ones first, so that all together give the total."""
-    wanted = [2**i for i in range(3, 3 + len(self.stages))]
-    if self.total_stride not in wanted:
-      raise ValueError(f'total stride {self.total_stride} with this CNN is one of {wanted}')
-    halvings = wanted.index(self.total_stride)
+    """Returns the stride of each stage, 1 or 2, for `total_stride`; early stages stride first."""
+    possible = [2**i for i in range(3, 3 + len(self.stages))]
+    if self.total_stride not in possible:
+      raise ValueError(
+        f'total_stride is {self.total_stride}, expected one of {possible} with '
+        f'{len(self.stages)} stages'
+      )
+    halvings = possible.index(self.total_stride)
     return [2 if 1 <= i <= halvings else 1 for i in range(len(self.stages))]
 
   @property
   def first_centre(self) -> float:
-    """Pixels from an image's edge to the middle of what the first cell sees; `total_stride` apart.
+    """Distance in pixels from the image's edge to the centre of the first cell.
 
-    Strided convolutions are centred on every other place, not between them: only the last pool
-    (and the stem's patches) lie between.
+    The centres of cells are `total_stride` apart. Strided convolutions are centred on every other
+    input cell; the final pool and the stem's patches are centred between input cells.
     """
     return self.total_stride / 4 + (2.0 if self.stem == 'space_to_depth' else 0.5)
 
   @nn.compact
   def __call__(self, image: Array, size: Array, train: bool) -> tuple[Array, Array]:
-    """Feature maps of images.
+    """Computes the feature maps of images.
 
     Args:
-      image: [B, H, W, 3] normalised float; anything may lie in the padding.
+      image: [B, H, W, 3] normalised float; values in the padding are ignored.
       size: [B, 2] int, real height and width.
-      train: whether batch statistics are taken (and remembered), unless frozen.
+      train: whether batch statistics are used (and accumulated), unless frozen.
 
     Returns:
       Features [B, h, w, C], zero in the padding, and their mask [B, h, w] bool, where

@@ -1,4 +1,4 @@
-"""A trained model on one's own images, from Python; `__main__.py` is the command.
+"""The Python API that runs a trained model on your own images; `__main__.py` is the command.
 
     model = predict.load(checkpoint)
     model.answer('photo.jpg', 'what colour is it')
@@ -6,7 +6,7 @@
 docs/predict.md shows both.
 """
 
-from pixelbert_jax.checkpoints.manifest import CheckpointError
+from pixelbert_jax.checkpoints import CheckpointError
 from pixelbert_jax.input.image import ImageError
 from pixelbert_jax.input.text import TextError
 from pixelbert_jax.predict.heatmap import Heatmap

@@ -1,4 +1,4 @@
-"""Heat maps: how much each word of a text attends to each place of an image, and their picture."""
+"""Heat maps of how much each word of a text attends to each part of an image, and their drawing."""
 
 import dataclasses
 import functools
@@ -10,14 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pixelbert_jax import UserError
+from pixelbert_jax import UserError, files
 
-# Dark to bright in even steps, from blue to yellow: also for those who do not tell red from green.
+# Dark to bright in even steps, from blue to yellow: also readable without telling red from green.
 COLOURS = np.array([(0, 28, 84), (66, 78, 108), (124, 123, 120), (188, 175, 108), (255, 234, 70)])
 SIDE = 224  # pixels of the longer side of a panel
 GAP, LINE = 12, 22
-# What has the full colour: so many times an even share of the attention, or more. A picture of
-# nearly even attention looks even.
+# Attention, in multiples of an even share, that the brightest colour stands for at least. So a
+# picture of nearly even attention looks even.
 FULL = 3.0
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 
@@ -28,13 +28,13 @@ class Heatmap:
 
   Attributes:
     tokens: the T words.
-    cells: [T, h, w] float32, the attention to each cell of the feature map, relative to that which
-      all would get if it were even: the mean of a word's is 1.
+    cells: [T, h, w] float32, the attention to each cell of the feature map in multiples of an even
+      share; the mean over the cells of a word is 1.
     image: [H, W, 3] uint8.
-    rows, columns: [H] and [W] float, where each pixel lies among the cells; 0 is the middle of the
-      first.
+    rows, columns: [H] and [W] float, the position of each pixel in cells; 0 is the centre of the
+      first cell.
     note: a line below the picture.
-    title: a line above it.
+    title: a line above the picture.
   """
 
   tokens: Sequence[str]
@@ -47,76 +47,88 @@ class Heatmap:
 
   @functools.cached_property
   def values(self) -> np.ndarray:
-    """[T, H, W] float32: the cells' attention, smoothly interpolated in between."""
+    """The attention [T, H, W] float32 to each pixel, smoothly interpolated between the cells."""
     return self.at(self.rows, self.columns)
 
   def at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """[T, n, m] float32 at places among the cells; beyond the outermost it stays as it is."""
+    """Interpolates the attention at positions in cells.
+
+    Beyond the centres of the outermost cells it is constant.
+
+    Args:
+      rows: [n] float.
+      columns: [m] float.
+
+    Returns:
+      [T, n, m] float32.
+    """
     _, h, w = self.cells.shape
     return np.einsum(
       'yi,tij,xj->tyx', between(rows, h), self.cells, between(columns, w), optimize=True
     )
 
   def save(self, path: str | os.PathLike) -> None:
-    """Draws the image and a panel a word; the format is that of the name.
+    """Draws the image and one panel per word; the extension of `path` gives the format.
 
     Raises:
-      UserError: it is none that holds pictures, or the file cannot be written.
+      UserError: the extension is not that of a picture, or the file cannot be written.
     """
     path = check_path(path)
-    partial = path.with_name(f'.{path.stem}.partial{path.suffix}')
+    kind = Image.registered_extensions()[path.suffix.lower()]
     try:
-      self.picture().save(partial)
-      os.replace(partial, path)
+      files.write(path, lambda file: self.picture().save(file, kind))
     except OSError as error:
-      partial.unlink(missing_ok=True)
       raise UserError(f'{path}: cannot be written ({error.strerror or error})') from error
 
   def picture(self) -> Image.Image:
-    """What `save` writes."""
+    """Draws the picture that `save` writes."""
     height, width = self.image.shape[:2]
     scale = SIDE / max(height, width)
     width, height = max(round(width * scale), 1), max(round(height * scale), 1)
     photo = Image.fromarray(self.image).resize((width, height), Image.Resampling.BICUBIC)
-    most = max(float(self.cells.max(initial=0)), FULL)
-    # Where the middles of the panel's pixels lie among the image's own.
-    places = (
-      np.interp((np.arange(n) + 0.5) * len(own) / n - 0.5, np.arange(len(own)), own)
-      for n, own in ((height, self.rows), (width, self.columns))
+    brightest = max(float(self.cells.max(initial=0)), FULL)
+    # The centres of the panel's pixels, in cells.
+    positions = (
+      np.interp((np.arange(n) + 0.5) * len(cells) / n - 0.5, np.arange(len(cells)), cells)
+      for n, cells in ((height, self.rows), (width, self.columns))
     )
-    heat = self.at(*places) / most
+    heat = self.at(*positions) / brightest
     panels = [('image', photo), *zip(self.tokens, (overlay(photo, h) for h in heat), strict=True)]
-    return sheet(panels, most, self.title, self.note)
+    return sheet(panels, brightest, self.title, self.note)
 
 
 def check_path(path: str | os.PathLike) -> pathlib.Path:
-  """The path of a picture to be; UserError if its ending is not one's, or its folder is missing."""
+  """Returns the path of a picture to write.
+
+  Raises:
+    UserError: its ending is not that of a supported format, or its folder does not exist.
+  """
   path = pathlib.Path(path)
   if Image.registered_extensions().get(path.suffix.lower()) not in ('PNG', 'JPEG', 'WEBP'):
-    raise UserError(f'{path}: a heat map is a .png, .jpg or .webp file')
+    raise UserError(f'{path}: a heat map has to be a .png, .jpg or .webp file')
   if not path.parent.is_dir():
-    raise UserError(f'{path}: cannot be written, there is no folder {path.parent}')
+    raise UserError(f'{path}: the folder {path.parent} does not exist; create it first')
   return path
 
 
-def between(places: np.ndarray, cells: int) -> np.ndarray:
-  """[n, cells] float32: the weights by which values at places are interpolated from cells.
+def between(positions: np.ndarray, cells: int) -> np.ndarray:
+  """Computes the weights [n, cells] float32 that interpolate positions [n] from cells.
 
-  From one cell to the next along a smooth step: highest and lowest are still the cells' middles.
+  A smooth step from one cell to the next keeps the extremes at the centres of cells.
   """
-  places = np.clip(places, 0, cells - 1)[:, None]
-  near = np.maximum(1 - np.abs(places - np.arange(cells)), 0)
+  positions = np.clip(positions, 0, cells - 1)[:, None]
+  near = np.maximum(1 - np.abs(positions - np.arange(cells)), 0)
   return (near**2 * (3 - 2 * near)).astype(np.float32)
 
 
 def cell_places(pixels: int, seen: int, stride: int, first: float) -> np.ndarray:
-  """[pixels] float: where the middles of an image's pixels lie among the cells.
+  """Computes the positions [pixels] float, in cells, of the centres of an image's pixels.
 
   Args:
-    pixels: of the image's height, or width.
-    seen: of the same side when the model sees it.
-    stride: from cell to cell, in pixels that the model sees.
-    first: from the edge to the middle of the first cell.
+    pixels: the image's height, or width.
+    seen: the length of the same side as the model sees it.
+    stride: the distance between cells, in pixels as the model sees them.
+    first: the distance from the edge to the centre of the first cell, in the same pixels.
   """
   return ((np.arange(pixels) + 0.5) * seen / pixels - first) / stride
 
@@ -125,14 +137,14 @@ def cell_places(pixels: int, seen: int, stride: int, first: float) -> np.ndarray
 
 
 def mean_of_last(weights: np.ndarray, layers: int | None) -> np.ndarray:
-  """[L, S, S] weights, those of a row adding up to 1, to the mean [S, S] over the last (or all)."""
+  """Averages weights [L, S, S] over the last `layers` (None: all) to [S, S]."""
   return weights[-(layers or len(weights)) :].mean(0)
 
 
 def rollout(weights: np.ndarray) -> np.ndarray:
-  """[L, S, S] weights to [S, S]: how what goes in reaches what comes out (Abnar, Zuidema 2020).
+  """Computes attention rollout [S, S] through layers [L, S, S] (Abnar and Zuidema 2020).
 
-  Half of a layer's output is its input: the residual.
+  Half of a layer's output counts as its input, which the residual connection passes on.
   """
   half = 0.5 * (weights + np.eye(weights.shape[-1], dtype=weights.dtype))
   return functools.reduce(lambda below, layer: layer @ below, half)
@@ -141,12 +153,15 @@ def rollout(weights: np.ndarray) -> np.ndarray:
 def of_words(
   attention: np.ndarray, places: Sequence[Sequence[int]], mask: np.ndarray
 ) -> np.ndarray:
-  """What words see, for `Heatmap.cells`: the mean over their tokens, relative to an even share.
+  """Computes `Heatmap.cells`: each word's attention to the cells, averaged over its tokens.
 
   Args:
-    attention: [S, S], from places of the sequence to places; pixels are the last ones.
-    places: of the tokens of each of T words.
-    mask: [h, w] bool, the cells that are real; they lie in the top left corner.
+    attention: [S, S], from each position of the sequence to each; pixels are the last ones.
+    places: the positions of the tokens of each of T words.
+    mask: [h, w] bool, False for padding; the real cells lie in the top left corner.
+
+  Returns:
+    [T, real height, real width] float32, in multiples of an even share.
   """
   pixels = attention[:, -mask.size :].reshape(-1, *mask.shape)
   words = np.stack([pixels[list(tokens)].mean(0) for tokens in places])
@@ -158,15 +173,15 @@ def of_words(
 
 
 def colour(heat: np.ndarray) -> np.ndarray:
-  """[...] in 0..1 to RGB [..., 3] in 0..255."""
+  """Maps heat [...] in 0..1 to RGB colours [..., 3] in 0..255."""
   stops = np.linspace(0, 1, len(COLOURS))
   return np.stack([np.interp(heat, stops, channel) for channel in COLOURS.T], axis=-1)
 
 
 def overlay(photo: Image.Image, heat: np.ndarray) -> Image.Image:
-  """Heat [H, W] in 0..1 over the photo, which is grey so that no colour is its own.
+  """Draws heat [H, W] in 0..1 over the photo, which turns grey so that all colour is heat.
 
-  Its grey is the brightest channel: things of one luminance but other colours stay apart.
+  The grey is the brightest channel, so colours of equal luminance remain distinguishable.
   """
   grey = np.asarray(photo, np.float32).max(-1, keepdims=True)
   share = 0.45 + 0.35 * heat[..., None]
@@ -174,9 +189,12 @@ def overlay(photo: Image.Image, heat: np.ndarray) -> Image.Image:
 
 
 def sheet(
-  panels: Sequence[tuple[str, Image.Image]], most: float, title: str, note: str
+  panels: Sequence[tuple[str, Image.Image]], brightest: float, title: str, note: str
 ) -> Image.Image:
-  """Panels with their words in rows, a title above, a scale and a note below."""
+  """Draws panels with their words in rows, a title above, a colour scale and a note below.
+
+  `brightest` is the attention at the bright end of the scale, in multiples of an even share.
+  """
   width, height = panels[0][1].size
   across = min(len(panels), max(2, round(math.sqrt(len(panels) * 1.6 * height / width))))
   down = -(-len(panels) // across)
@@ -193,10 +211,10 @@ def sheet(
   y = top + down * step[1]
   ramp = np.tile(colour(np.linspace(0, 1, SIDE // 2)), (LINE - 8, 1, 1)).round().astype(np.uint8)
   left = 'attention: 0'
-  x = GAP + draw.textlength(left, font=font) + 8
+  beside = GAP + draw.textlength(left, font=font) + 8
   draw.text((GAP, y), left, fill=INK, font=font)
   page.paste(Image.fromarray(ramp), (round(x), y + 3))
-  right = f'{most:.1f} times an even share'
+  right = f'{brightest:.1f} times an even share'
   draw.text((x + SIDE // 2 + 8, y), right, fill=INK, font=font)
   if note:
     draw.text((GAP, y + LINE), shortened(note, size[0] - 2 * GAP, font), fill=INK, font=font)
@@ -204,7 +222,7 @@ def sheet(
 
 
 def shortened(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
-  """The text, or as much of it as is no wider than so many pixels."""
+  """Shortens a text, with an ellipsis, until it is at most `width` pixels wide."""
   while text and font.getlength(text) > width:
     text = text.rstrip('…')[:-1] + '…' if len(text) > 1 else ''
   return text

@@ -1,11 +1,11 @@
-"""One's own images: files, Pillow images or arrays, read ahead and gathered by shape."""
+"""The user's own images: files, Pillow images or arrays, read ahead and grouped by shape."""
 
 import collections
 import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
@@ -18,7 +18,7 @@ from pixelbert_jax.input.pipeline import Batch
 Photo = str | os.PathLike | Image.Image | np.ndarray
 
 THREADS = min(8, os.cpu_count() or 1)
-AHEAD = 32  # images that are decoded before they are asked for
+AHEAD = 32  # images that are decoded before they are needed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Placed:
   """An image as it goes to the device.
 
   Attributes:
-    number: of the image among those asked for.
-    pixels: [h, w, 3] uint8 RGB, upright, as they travel (`image.placed_size`).
+    number: its index in the caller's list.
+    pixels: [h, w, 3] uint8 RGB, upright, at the size sent to the device (`image.placed_size`).
     size: (height, width) at which the model sees it.
-    canvas: (height, width) of the model's canvas.
+    canvas: (height, width) of the canvas that the model sees it on.
   """
 
   number: int
@@ -39,31 +39,36 @@ class Placed:
 
   @property
   def source(self) -> tuple[int, int]:
-    """The canvas on which it travels; one of two for each of the model's, whatever its size."""
+    """The canvas (height, width) on which it is sent to the device.
+
+    It is one of two per canvas of the model, which bounds the number of compiled shapes.
+    """
     if (np.array(self.pixels.shape[:2]) <= self.canvas).all():
       return self.canvas
-    return tuple(image_lib.WHOLE * side for side in self.canvas)
+    height, width = self.canvas
+    return image_lib.WHOLE * height, image_lib.WHOLE * width
 
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-  """Reads images as training does.
+  """A reader that places images as training does.
 
   Attributes:
-    canvases: of the model.
-    stride: pixels a side of one cell of its feature map.
+    canvases: those of the model.
+    stride: the side of a cell of its feature map, in pixels.
   """
 
   canvases: Canvases
   stride: int
 
   def __call__(self, photo: Photo, number: int = 0) -> Placed:
-    """Reads one.
+    """Reads one image.
 
     Raises:
-      ImageError: it is no image, or so narrow that the model would not see it.
+      ImageError: it cannot be read as an image, or is too narrow for the model.
     """
-    name, data = _name(photo, number), _data(photo, number)
+    name = _name(photo, number)
+    data = None if isinstance(photo, (Image.Image, np.ndarray)) else _read(photo, number)
     if data is None:
       pixels = pixels_of(photo, number)
       size = np.array(pixels.shape[:2])
@@ -77,10 +82,10 @@ class Reader:
     return Placed(number, pixels, tuple(target.tolist()), canvas)
 
   def _fit(self, size: np.ndarray, name: str) -> tuple[np.ndarray, tuple[int, int]]:
-    """Size and canvas of an image for the model, as in training.
+    """Chooses size and canvas of an image for the model, as in training.
 
-    One that fits no canvas then (upright, say, where training had none such) is reduced further,
-    until it fits that on which it stays largest.
+    An image that would then fit no canvas (an upright one where all are wide, for example) is
+    reduced further, to fit the canvas on which it stays largest.
     """
     shapes, target = np.array(self.canvases.shapes), self.canvases.target(size)
     if not (target <= shapes).all(-1).any():
@@ -89,18 +94,19 @@ class Reader:
     if target.min() < self.stride:
       sizes = 'x'.join(map(str, size)), 'x'.join(map(str, target))
       raise ImageError(
-        f'{name}: {sizes[0]} pixels (height x width) become {sizes[1]}, too narrow for a model '
-        f'that sees cells of {self.stride}x{self.stride}: cut it into parts'
+        f'{name}: {sizes[0]} pixels (height x width) become {sizes[1]}, which is too narrow for '
+        f'the cells of {self.stride}x{self.stride} pixels of this model: cut it into parts'
       )
-    return target, self.canvases.shapes[image_lib.choose_canvas(target[None], shapes)[0]]
+    (canvas,) = image_lib.choose_canvas(target[None], self.canvases.shapes)
+    return target, self.canvases.shapes[canvas]
 
   def stream(self, photos: Sequence[Photo]) -> Iterator[Placed]:
-    """Reads many in order, decoded ahead by threads."""
+    """Yields images in order; threads decode them ahead."""
     if len(photos) == 1:
       yield self(photos[0])
       return
     with ThreadPoolExecutor(THREADS) as pool:
-      ahead = collections.deque()
+      ahead: collections.deque[Future[Placed]] = collections.deque()
       for number, photo in enumerate(photos):
         ahead.append(pool.submit(self, photo, number))
         if len(ahead) > AHEAD:
@@ -109,67 +115,73 @@ class Reader:
         yield ahead.popleft().result()
 
 
-def gathered(placed: Iterable[Placed], most: int) -> Iterator[list[Placed]]:
-  """Groups of up to `most` of one shape; all but the last of each shape are full."""
+def gathered(placed: Iterable[Placed], size: int) -> Iterator[list[Placed]]:
+  """Groups images by shape, `size` at a time; only the last group of a shape may be smaller."""
   waiting: dict[tuple, list[Placed]] = collections.defaultdict(list)
-  for one in placed:
-    shape = one.canvas, one.source
-    waiting[shape].append(one)
-    if len(waiting[shape]) == most:
+  for image in placed:
+    shape = image.canvas, image.source
+    waiting[shape].append(image)
+    if len(waiting[shape]) == size:
       yield waiting.pop(shape)
   yield from waiting.values()
 
 
 def batch_of(group: Sequence[Placed], rows: int) -> Batch:
-  """What `image.model_input` takes, and `size`; rows beyond the group repeat its first image."""
+  """Makes the batch that `image.model_input` takes, and `size`, from images of one shape.
+
+  The first image of the group pads the batch to `rows`.
+  """
   group = [*group, *[group[0]] * (rows - len(group))]
   pixels = np.zeros((rows, *group[0].source, 3), np.uint8)
-  for one, canvas in zip(group, pixels, strict=True):
-    image_lib.place(one.pixels, canvas)
+  for image, canvas in zip(group, pixels, strict=True):
+    image_lib.place(image.pixels, canvas)
   return {
     'image': pixels,
-    'source_size': np.array([one.pixels.shape[:2] for one in group], np.int32),
-    'size': np.array([one.size for one in group], np.int32),
+    'source_size': np.array([image.pixels.shape[:2] for image in group], np.int32),
+    'size': np.array([image.size for image in group], np.int32),
     'canvas': np.zeros((rows, *group[0].canvas, 0), np.uint8),
   }
 
 
 def pixels_of(photo: Photo, number: int = 0) -> np.ndarray:
-  """All pixels of an image [H, W, 3] uint8 RGB, upright.
+  """Returns all pixels of an image [H, W, 3] uint8 RGB, upright.
 
   Raises:
-    ImageError: it is none.
+    ImageError: it cannot be read as an image.
   """
   if isinstance(photo, Image.Image):
     return image_lib.from_picture(photo, _name(photo, number))
   if not isinstance(photo, np.ndarray):
-    return image_lib.decode(_data(photo, number), _name(photo, number))
+    return image_lib.decode(_read(photo, number), _name(photo, number))
   grey = photo.ndim == 2
   pixels = photo[..., None] if grey else photo
   if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4):
     raise ImageError(
-      f'{_name(photo, number)}: an array {list(photo.shape)} of {photo.dtype}; give uint8 '
-      '[height, width, 3]'
+      f'{_name(photo, number)}: expected uint8 [height, width, 3], got an array '
+      f'{list(photo.shape)} of {photo.dtype}'
     )
   if not pixels.size:
-    raise ImageError(f'{_name(photo, number)}: an array {list(photo.shape)}: it has no pixels')
+    raise ImageError(f'{_name(photo, number)}: an array {list(photo.shape)} has no pixels')
   channels = [0, 0, 0] if pixels.shape[-1] == 1 else [0, 1, 2]
   return np.ascontiguousarray(pixels[..., channels])
 
 
 def listed(photos: Photo | Iterable[Photo]) -> list[Photo]:
-  """One image or several, as a list; an array of four axes is several."""
+  """Returns one image or several as a list; an array of four axes is several images."""
   if isinstance(photos, (str, os.PathLike, Image.Image)):
     return [photos]
   if isinstance(photos, np.ndarray) and photos.ndim < 4:
     return [photos]
   if not isinstance(photos, Iterable):
-    raise ImageError(f'{photos!r} is no image: give a path, a Pillow image or an array')
+    raise ImageError(
+      f'expected images: a path, a Pillow image, an array, or several of these, got '
+      f'{type(photos).__name__}'
+    )
   return list(photos)
 
 
 def distinct(photos: Sequence[Photo]) -> tuple[list[Photo], list[int]]:
-  """Each image once, and which of these each one is."""
+  """Returns the distinct images, and for each photo the index of its image among them."""
   number: dict[object, int] = {}
   which = [number.setdefault(_key(photo), len(number)) for photo in photos]
   first = dict(zip(reversed(which), reversed(photos), strict=True))
@@ -181,17 +193,17 @@ def _key(photo: Photo) -> object:
 
 
 def _name(photo: Photo, number: int) -> str:
-  named = isinstance(photo, (str, os.PathLike))
-  return os.fspath(photo) if named else f'image {number}'
+  is_path = isinstance(photo, (str, os.PathLike))
+  return os.fspath(photo) if is_path else f'image {number}'
 
 
 def _data(photo: Photo, number: int) -> bytes | None:
-  """The bytes of a file; None for what is decoded already."""
+  """Reads the bytes of a file; returns None for an image that is decoded already."""
   if isinstance(photo, (Image.Image, np.ndarray)):
     return None
   if not isinstance(photo, (str, os.PathLike)):
     raise ImageError(
-      f'image {number}: {type(photo).__name__} is no image: give a path, a Pillow image or an array'
+      f'image {number}: expected a path, a Pillow image or an array, got {type(photo).__name__}'
     )
   try:
     return pathlib.Path(photo).read_bytes()

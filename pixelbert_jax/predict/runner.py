@@ -1,7 +1,7 @@
-"""Pairs of images and texts, of any sizes and in any number, through a model in fixed shapes.
+"""The runner: runs a model in fixed shapes over any number of images and texts of any sizes.
 
-Images are gathered by canvas, pairs by image; what does not fill a batch is filled up, and its
-results thrown away. Evaluation statistics are used throughout, so rows do not touch each other.
+Images are grouped by canvas, pairs by image. Partial batches are padded, and the results of the
+padding are discarded. BatchNorm uses running statistics, so rows do not influence each other.
 """
 
 import dataclasses
@@ -24,7 +24,10 @@ Array = jax.Array
 
 
 class Pairs(NamedTuple):
-  """N pairs: tokens [N, T, D] and pixels [N, P, D] with their masks, and a place in each [N]."""
+  """N encoded pairs: tokens [N, T, D] and pixels [N, P, D] with their masks.
+
+  `place` [N] is the position of the [MASK] in each text.
+  """
 
   tokens: Array
   token_mask: Array
@@ -33,7 +36,7 @@ class Pairs(NamedTuple):
   place: Array
 
 
-QUIET = 3.0  # seconds, before progress is shown
+QUIET = 3.0  # seconds before progress is shown
 
 HEADS: dict[str, Callable[[Model, Pairs], Any]] = {
   'answer': lambda m, pairs: jax.nn.sigmoid(m.answer(pairs.tokens)),
@@ -47,12 +50,12 @@ HEADS: dict[str, Callable[[Model, Pairs], Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-  """What the Transformer gives for B pairs of T tokens and P pixels (cells of the feature map).
+  """The Transformer's outputs for B pairs of T tokens and P pixels (cells of the feature map).
 
   Attributes:
     text: [B, T, D] float32.
     pixels: [B, P, D] float32; P is that of the largest canvas among the images.
-    text_mask, pixel_mask: [B, T] and [B, P] bool: which are real. The others hold zeros.
+    text_mask, pixel_mask: [B, T] and [B, P] bool, False for padding, where the outputs are 0.
   """
 
   text: np.ndarray
@@ -62,21 +65,21 @@ class Encoded:
 
   @classmethod
   def of(cls, rows: Sequence[tuple[np.ndarray, ...]]) -> 'Encoded':
-    """Of what the head `encode` gives for each pair."""
+    """Stacks the rows that the head `encode` returns, padded to one number of pixels."""
     text, text_mask, pixels, pixel_mask = zip(*rows, strict=True)
-    most = max(map(len, pixel_mask))
+    length = max(map(len, pixel_mask))
     text_mask = np.stack(text_mask)
-    pixel_mask = np.stack([np.pad(mask, (0, most - len(mask))) for mask in pixel_mask])
-    pixels = np.stack([np.pad(x, ((0, most - len(x)), (0, 0))) for x in pixels])
+    pixel_mask = np.stack([np.pad(mask, (0, length - len(mask))) for mask in pixel_mask])
+    pixels = np.stack([np.pad(x, ((0, length - len(x)), (0, 0))) for x in pixels])
     text = np.where(text_mask[..., None], np.stack(text), 0)
     return cls(text, np.where(pixel_mask[..., None], pixels, 0), text_mask, pixel_mask)
 
 
 class Runner:
-  """Runs a module of `models/heads.py`; each shape is compiled once, when it is first met.
+  """A runner of a module of `models/heads.py`, compiled once per shape.
 
-  There is one shape for each canvas and each of two sizes of batch: `batch_size`, and 1 for an
-  image, or a pair, that is alone.
+  The shapes are one per canvas and batch size, which is `batch_size`, or 1 for a single image or
+  pair.
   """
 
   def __init__(self, module: Model, variables: dict, reader: Reader, batch_size: int):
@@ -97,10 +100,12 @@ class Runner:
   def pairs(
     self, head: str, photos: Sequence[Photo], tokens: Tokens, image: np.ndarray, text: np.ndarray
   ) -> Iterator[tuple[np.ndarray, Any]]:
-    """What a head gives for pairs of image [N] and text [N], numbers of photos and tokens.
+    """Runs a head on pairs, given as indices [N] into `photos` and [N] into `tokens`.
 
-    The CNN sees each photo once. Yields, in the order in which they are done, numbers [n] of pairs
-    and the head's rows [n, ...].
+    The CNN runs once per photo.
+
+    Yields:
+      Indices [n] of pairs, in the order in which they are finished, and the head's rows [n, ...].
     """
     order = np.argsort(image, kind='stable')
     start = np.searchsorted(image[order], np.arange(len(photos) + 1))
@@ -108,26 +113,27 @@ class Runner:
     with tqdm(total=len(image), **bar) as progress:
       for group in photos_lib.gathered(self.reader.stream(photos), self._size):
         pixels, mask = self._see(group)
-        ours = [order[start[one.number] : start[one.number + 1]] for one in group]
-        row = np.repeat(np.arange(len(group), dtype=np.int32), [len(own) for own in ours])
-        numbers = np.concatenate(ours)
-        for some, out in self._join(head, pixels, mask, tokens, row, text[numbers]):
-          yield numbers[some], out
-          progress.update(len(numbers[some]))
+        members = [order[start[photo.number] : start[photo.number + 1]] for photo in group]
+        row = np.repeat(np.arange(len(group), dtype=np.int32), [len(m) for m in members])
+        numbers = np.concatenate(members)
+        for part, out in self._join(head, pixels, mask, tokens, row=row, text=text[numbers]):
+          yield numbers[part], out
+          progress.update(len(numbers[part]))
 
   def texts(self, tokens: Tokens) -> Iterator[Any]:
-    """What the head `encode` gives for texts without an image, in order."""
+    """Runs the head `encode` on texts without an image; yields its rows in order."""
     width = self._variables['params']['backbone']['semantic'].shape[0]
-    nothing = np.zeros((1, 0, width), np.float32), np.zeros((1, 0), bool)
+    no_pixels = np.zeros((1, 0, width), np.float32), np.zeros((1, 0), bool)
     number = np.arange(len(tokens.ids))
-    for _, out in self._join('encode', *nothing, tokens, np.zeros_like(number), number):
+    for _, out in self._join('encode', *no_pixels, tokens, row=np.zeros_like(number), text=number):
       yield out
 
   def attention(self, photo: Photo, tokens: Tokens) -> tuple[np.ndarray, np.ndarray, Placed]:
-    """Of one text and photo: weights [L, S, S], S = T + P, mean over heads; which cells are real.
+    """Computes the attention of one text and one photo, averaged over heads.
 
     Returns:
-      The weights, a mask [h, w] bool, and how the photo was placed.
+      The weights [L, S, S] with S = T + P, a mask [h, w] bool that is False for padding, and the
+      placed photo.
     """
     placed = self.reader(photo)
     pixels, mask = self._see([placed])
@@ -138,31 +144,42 @@ class Runner:
     return np.asarray(weights[:, 0].mean(1)), np.asarray(mask[0]).reshape(grid), placed
 
   def features(self, images: np.ndarray) -> np.ndarray:
-    """[B, h, w, C] of normalised images [B, H, W, 3], as many at once as there are."""
+    """Computes the CNN's features [B, h, w, C] of normalised images [B, H, W, 3] in one batch."""
     size = np.full((len(images), 2), images.shape[1:3], np.int32)
     return np.asarray(self._features(self._variables, images, size))
 
   def _see(self, group: Sequence[Placed]) -> tuple[Array, Array]:
-    """Pixels [B, P, D] and their mask of images of one shape."""
+    """Embeds images of one shape as pixels [B, P, D], with their mask [B, P]."""
     batch = photos_lib.batch_of(group, 1 if len(group) == 1 else self._size)
     return self._embed(self._variables, self._resize(batch), batch['size'])
 
   def _join(
-    self, head: str, pixels: Array, mask: Array, tokens: Tokens, row: np.ndarray, text: np.ndarray
+    self,
+    head: str,
+    pixels: Array,
+    mask: Array,
+    tokens: Tokens,
+    *,
+    row: np.ndarray,
+    text: np.ndarray,
   ) -> Iterator[tuple[slice, Any]]:
-    """The head's rows for pairs of a row of pixels and a number of tokens, both [n]."""
+    """Runs a head on pairs, given as indices [n] into `pixels` and [n] into `tokens`.
+
+    Yields:
+      The slice of the pairs that are finished, and the head's rows for them.
+    """
     size = 1 if len(row) == 1 else self._size
     for first in range(0, len(row), size):
-      some = slice(first, min(first + size, len(row)))
-      n = some.stop - first
-      filled = np.pad(np.stack([row[some], text[some]]), ((0, 0), (0, size - n)))
-      own = (x[filled[1]] for x in tokens)
-      out = self._heads[head](self._variables, pixels, mask, filled[0].astype(np.int32), *own)
-      yield some, jax.tree.map(lambda x, n=n: np.asarray(x)[:n], out)
+      part = slice(first, min(first + size, len(row)))
+      n = part.stop - first
+      rows, texts = np.pad(np.stack([row[part], text[part]]), ((0, 0), (0, size - n)))
+      inputs = (x[texts] for x in tokens)
+      out = self._heads[head](self._variables, pixels, mask, rows.astype(np.int32), *inputs)
+      yield part, jax.tree.map(lambda x, n=n: np.asarray(x)[:n], out)
 
 
 def _joined(head: Callable[[Model, Pairs], Any]) -> Callable:
-  """A head on pairs [N]: rows of pixels [B, P, D], and texts [N, T]."""
+  """Wraps a head as a method that takes pixels [B, P, D], a row of them per pair [N], and texts."""
 
   def method(m, pixels, mask, row, ids, token_mask, place):
     mask = mask[row]

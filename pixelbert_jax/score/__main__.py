@@ -1,8 +1,8 @@
-"""The official scores of anybody's prediction file, from the published annotation files.
+"""Scores a prediction file of any system with the official metrics and annotation files.
 
     python -m pixelbert_jax.score vqa|nlvr2|nlvr|retrieval --predictions=F --annotations=F
 
-`docs/scores.md` has an example of each, and the conventions. Imports no JAX.
+`docs/scores.md` has an example of each task, and the conventions. Imports no JAX.
 """
 
 import argparse
@@ -15,32 +15,32 @@ from pixelbert_jax import commandline
 from pixelbert_jax.score import annotations, bootstrap, predictions, scored
 
 
-def _table(found: scored.Scored) -> str:
-  """Scores in % with the number of items each is over; then what is no score."""
+def _table(result: scored.Scored) -> str:
+  """Formats scores in % with the number of items of each mean; counts and notes follow."""
   rows, notes = [], []
-  for name, value in found.summary.items():
+  for name, value in result.summary.items():
     if isinstance(value, Mapping):
       rows.append((name, None, None))
-      rows += [(f'  {kind}', v, found.sizes[f'{name}/{kind}']) for kind, v in value.items()]
-    elif name in found.sizes:
-      rows.append((name, value, found.sizes[name]))
+      rows += [(f'  {kind}', v, result.sizes[f'{name}/{kind}']) for kind, v in value.items()]
+    elif name in result.sizes:
+      rows.append((name, value, result.sizes[name]))
     else:
       notes.append(f'{name}: {value:,}' if isinstance(value, int) else f'{name}: {value}')
-  wide = max(len(name) for name, _, _ in rows) + 2
-  lines = [f'{"":<{wide}}{"%":>8}{"of":>10}']
+  width = max(len(name) for name, _, _ in rows) + 2
+  lines = [f'{"":<{width}}{"%":>8}{"of":>10}']
   for name, value, size in rows:
-    lines.append(name if value is None else f'{name:<{wide}}{100 * value:>8.2f}{size:>10,}')
+    lines.append(name if value is None else f'{name:<{width}}{100 * value:>8.2f}{size:>10,}')
   return '\n'.join(lines + notes)
 
 
 def _compare_table(differences: Mapping[str, Mapping], cluster: str) -> str:
-  """Differences in % and their intervals."""
-  wide = max(map(len, differences)) + 2
-  lines = [f'{"":<{wide}}{"first":>8}{"second":>8}{"difference":>12}  95% interval']
+  """Formats differences in % with their confidence intervals."""
+  width = max(map(len, differences)) + 2
+  lines = [f'{"":<{width}}{"first":>8}{"second":>8}{"difference":>12}  95% interval']
   for name, d in differences.items():
     low, high = d['interval']
     lines.append(
-      f'{name:<{wide}}{100 * d["first"]:>8.2f}{100 * d["second"]:>8.2f}'
+      f'{name:<{width}}{100 * d["first"]:>8.2f}{100 * d["second"]:>8.2f}'
       f'{100 * d["difference"]:>+12.2f}  {100 * low:+.2f} to {100 * high:+.2f}'
     )
   clusters = next(iter(differences.values()))['clusters']
@@ -49,7 +49,7 @@ def _compare_table(differences: Mapping[str, Mapping], cluster: str) -> str:
 
 
 def _item_lines(per_item: Mapping) -> Iterable[str]:
-  """'id score' lines, with the direction before them in retrieval."""
+  """Yields lines of 'id score'; in retrieval 'direction id rank'."""
   for name, value in per_item.items():
     if isinstance(value, Mapping):
       yield from (f'{name} {line}' for line in _item_lines(value))
@@ -63,23 +63,23 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   )
   parser.add_argument('task', choices=('vqa', 'nlvr2', 'nlvr', 'retrieval'))
   parser.add_argument('--predictions', metavar='F', required=True, help='the file to score')
-  parser.add_argument('--annotations', metavar='F', help='as published; may be gzipped')
-  parser.add_argument('--questions', metavar='F', help='of vqa: the questions to be answered')
-  parser.add_argument('--compare', metavar='F', help='a second prediction file')
+  parser.add_argument('--annotations', metavar='F', help='published annotations; may be gzipped')
+  parser.add_argument('--questions', metavar='F', help='vqa only: the questions to answer')
+  parser.add_argument('--compare', metavar='F', help='a second prediction file; adds differences')
   parser.add_argument('--json', action='store_true', help='print one JSON object')
-  parser.add_argument('--per_item', action='store_true', help='with the score of each id')
+  parser.add_argument('--per_item', action='store_true', help='add the score of each id')
   options = parser.parse_args(argv)
   if options.questions and options.task != 'vqa':
     parser.error('--questions is for vqa only')
   if not options.annotations and not options.questions:
     parser.error('name the annotations with --annotations=F')
   if options.compare and not options.annotations:
-    parser.error('--compare needs --annotations=F: without answers there is no score')
+    parser.error('--compare needs --annotations=F: scores need the ground truth')
   return options
 
 
 def _scorer(options: argparse.Namespace) -> Callable[[str], scored.Scored]:
-  """Reads the annotations, once; what it returns scores a prediction file by them."""
+  """Reads the annotations once; returns a function that scores a prediction file."""
   file = options.annotations
   match options.task:
     case 'vqa':
@@ -96,34 +96,35 @@ def _scorer(options: argparse.Namespace) -> Callable[[str], scored.Scored]:
 
 
 def _check(options: argparse.Namespace) -> str:
-  """Checks answers to questions that have no annotations, such as those of test."""
+  """Checks answers to questions without annotations, such as those of a test split."""
   answers = predictions.read_vqa(
     options.predictions, annotations.read_vqa_question_ids(options.questions)
   )
-  found = {'valid_predictions': len(answers)}
-  return json.dumps(found) if options.json else f'valid_predictions: {len(answers):,}'
+  if options.json:
+    return json.dumps({'valid_predictions': len(answers)})
+  return f'valid_predictions: {len(answers):,}'
 
 
 def _report(options: argparse.Namespace) -> str:
-  """What the command prints."""
+  """Returns the text that the command prints."""
   if not options.annotations:
     return _check(options)
   score = _scorer(options)
-  found = score(options.predictions)
-  differences = scored.compare(found, score(options.compare)) if options.compare else {}
+  result = score(options.predictions)
+  differences = scored.compare(result, score(options.compare)) if options.compare else {}
   if options.json:
-    printed = found.summary | ({'compare': differences} if differences else {})
-    return json.dumps(printed | ({'per_item': found.per_item} if options.per_item else {}))
-  parts = [_table(found)]
+    printed = result.summary | ({'compare': differences} if differences else {})
+    return json.dumps(printed | ({'per_item': result.per_item} if options.per_item else {}))
+  parts = [_table(result)]
   if differences:
-    parts.append(_compare_table(differences, found.cluster))
+    parts.append(_compare_table(differences, result.cluster))
   if options.per_item:
-    parts.append('\n'.join(_item_lines(found.per_item)))
+    parts.append('\n'.join(_item_lines(result.per_item)))
   return '\n\n'.join(parts)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Prints the scores; errors that the user can mend are a line each, and exit code 1."""
+  """Prints the scores; returns the exit code, 1 after printing errors in one line each."""
   argv = sys.argv[1:] if argv is None else argv
   return commandline.answer(lambda: print(_report(_parse(argv))), '--debug' in argv)
 

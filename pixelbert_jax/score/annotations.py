@@ -1,4 +1,4 @@
-"""The published annotation files, as much of them as the scores need; gzipped or not."""
+"""Readers of the published annotation files, gzipped or not, for the fields that scores need."""
 
 import pathlib
 from collections import Counter, defaultdict
@@ -14,7 +14,11 @@ _QUESTIONS = 'the questions file of VQA, with a list of "questions"'
 
 
 def read_vqa(path: files.Path) -> list[Question]:
-  """Reads `v2_mscoco_*_annotations.json`; UserError naming what is wrong with which entry."""
+  """Reads `v2_mscoco_*_annotations.json`.
+
+  Raises:
+    UserError: an entry is malformed or repeated; the message names it.
+  """
   questions = {}
   for number, entry in enumerate(_entries(path, 'annotations', 'the annotations file of VQA'), 1):
     try:
@@ -26,7 +30,7 @@ def read_vqa(path: files.Path) -> list[Question]:
         tuple(str(answer['answer']) for answer in entry['answers']),
       )
     except (KeyError, TypeError, ValueError) as error:
-      raise UserError(f'{path}: annotation {number} is none of VQA: {error!r}') from error
+      raise UserError(f'{path}: annotation {number} is not in VQA format: {error!r}') from error
     if not question.answers:
       raise UserError(f'{path}: question {question.question_id} has no answers')
     if question.question_id in questions:
@@ -36,47 +40,50 @@ def read_vqa(path: files.Path) -> list[Question]:
 
 
 def read_vqa_question_ids(path: files.Path) -> list[int]:
-  """The question ids of `v2_OpenEnded_mscoco_*_questions.json`."""
+  """Reads the question ids of `v2_OpenEnded_mscoco_*_questions.json`."""
   try:
     ids = [int(entry['question_id']) for entry in _entries(path, 'questions', _QUESTIONS)]
   except (KeyError, TypeError, ValueError) as error:
     raise UserError(f'{path} holds a question without question_id: is it {_QUESTIONS}?') from error
   if len(set(ids)) < len(ids):
-    twice = next(i for i, count in Counter(ids).items() if count > 1)
-    raise UserError(f'{path}: question {twice} is there twice')
+    repeated = next(i for i, count in Counter(ids).items() if count > 1)
+    raise UserError(f'{path}: question {repeated} is listed more than once')
   return ids
 
 
-def _entries(path: files.Path, key: str, what: str) -> list:
+def _entries(path: files.Path, key: str, expected: str) -> list:
+  """Reads the list under `key`; `expected` describes the right file, for the message."""
   value = files.read_json(path)
   entries = value.get(key) if isinstance(value, dict) else None
   if not isinstance(entries, list):
-    raise UserError(f'{path} has no list of "{key}": is it {what}?')
+    raise UserError(f'{path} has no list of "{key}": is it {expected}?')
   if not entries:
     raise UserError(f'{path} is empty: name a file with {key}')
   return entries
 
 
 def read_nlvr2(path: files.Path) -> dict[str, bool]:
-  """The label of each example, by identifier, of `dev.json` or the like of NLVR2."""
+  """Reads the label of each example of an NLVR2 split (`dev.json`), by identifier."""
   return _read_labels(path, 4)
 
 
 def read_nlvr(path: files.Path) -> dict[str, bool]:
-  """The label of each *image*, by ids as '1572-0-3', of `dev.json` or the like of NLVR."""
+  """Reads the label of each *image* of an NLVR split (`dev.json`), by ids such as '1572-0-3'."""
   labels = _read_labels(path, 2)
   return {f'{name}-{k}': label for name, label in labels.items() for k in range(IMAGES)}
 
 
 def _read_labels(path: files.Path, fields: int) -> dict[str, bool]:
-  """Labels of JSON lines whose identifiers have so many fields."""
+  """Reads labels from JSON lines whose identifiers have `fields` parts joined by '-'."""
   labels = {}
   for number, example in files.read_json_lines(path):
     name, label = str(example.get('identifier')), str(example.get('label')).lower()
     if name.count('-') != fields - 1:
-      raise UserError(f'{path} line {number}: identifier {name!r} has not {fields} fields')
+      raise UserError(f'{path} line {number}: identifier {name!r} does not have {fields} fields')
     if label not in ('true', 'false'):
-      raise UserError(f'{path} line {number}: {name!r} has the label {label!r}')
+      raise UserError(
+        f'{path} line {number}: {name!r} has the label {label!r}, expected true or false'
+      )
     if name in labels:
       raise UserError(f'{path} line {number} repeats the identifier {name!r}')
     labels[name] = label == 'true'
@@ -86,15 +93,18 @@ def _read_labels(path: files.Path, fields: int) -> dict[str, bool]:
 
 
 def read_captions(path: files.Path) -> list[Captions]:
-  """Text ids by image id, in file order: of each split, for each way to name its images.
+  """Reads captions as text ids by image id, in file order.
 
   Args:
-    path: Karpathy's `dataset_*.json`, or `{"text id": "image id", ...}` of one split. The former
-      names images by `cocoid` (where there is none, `imgid`), by `filename`, and by that without
-      its ending; texts by `sentid`.
+    path: Karpathy's `dataset_*.json`, or `{"text id": "image id", ...}` of one split.
+
+  Returns:
+    One mapping per split. Karpathy's files give one per split and naming scheme of images:
+    `cocoid` (`imgid` where it is missing), `filename`, and `filename` without its extension.
+    Their text ids are `sentid`.
 
   Raises:
-    UserError: the file is neither.
+    UserError: the file has neither format.
   """
   value = files.read_json(path)
   if not isinstance(value, dict) or not value:
@@ -104,26 +114,26 @@ def read_captions(path: files.Path) -> list[Captions]:
   captions = defaultdict(list)
   for text, image in value.items():
     if isinstance(image, bool) or not isinstance(image, int | str):
-      raise UserError(f'{path}: text {text!r} has no image id but {image!r}')
+      raise UserError(f'{path}: text {text!r} has no image id, but {image!r}')
     captions[str(image)].append(text)
   return [dict(captions)]
 
 
 def _read_karpathy(path: files.Path, images: list) -> list[Captions]:
-  found = defaultdict(dict)
+  captions = defaultdict(dict)
   try:
     for image in images:
       texts = [str(text['sentid']) for text in image['sentences']]
       for kind, name in _image_names(image).items():
         if texts:
-          found[image['split'], kind][name] = texts
+          captions[image['split'], kind][name] = texts
   except (KeyError, TypeError, AttributeError) as error:
-    raise UserError(f'{path} is no dataset_*.json of Karpathy: {error!r}') from error
-  return list(found.values())
+    raise UserError(f'{path} is not a dataset_*.json of Karpathy: {error!r}') from error
+  return list(captions.values())
 
 
 def _image_names(image: Mapping) -> dict[str, str]:
-  """What an image may be called, by kind of name."""
+  """Returns the name of an image under each naming scheme."""
   number = image['cocoid'] if 'cocoid' in image else image['imgid']
   file = image['filename']
   return {'number': str(number), 'file': file, 'stem': pathlib.PurePath(file).stem}
@@ -132,10 +142,15 @@ def _image_names(image: Mapping) -> dict[str, str]:
 def captions_of(
   path: files.Path, splits: Sequence[Captions], image_ids: Collection[str]
 ) -> Captions:
-  """The split, and the names in it, that most of the images go by.
+  """Returns the element of `splits` that shares most image ids with `image_ids`.
+
+  Args:
+    path: of the annotations, for the message.
+    splits: one mapping per split and naming scheme, from `read_captions`.
+    image_ids: of the predictions.
 
   Raises:
-    UserError: none of the images is in any; `path` is that of the annotations.
+    UserError: no element shares an id.
   """
   shared = [len(captions.keys() & set(image_ids)) for captions in splits]
   if not any(shared):

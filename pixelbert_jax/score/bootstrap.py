@@ -1,4 +1,4 @@
-"""How sure the difference of two systems is that were scored on the same items."""
+"""Bootstrap confidence interval of the difference of two systems scored on the same items."""
 
 import dataclasses
 
@@ -22,25 +22,25 @@ class Difference:
 def paired_difference(
   first: np.ndarray, second: np.ndarray, cluster: np.ndarray, seed: int = 0
 ) -> Difference:
-  """A paired bootstrap: both systems are scored on the same resampled items.
+  """Computes a paired bootstrap: both systems are scored on the same resampled items.
 
-  Whole clusters are drawn, with replacement: items that share an image or a sentence are not
-  independent, and treated as if they were would make the interval too narrow.
+  Whole clusters are drawn with replacement. Items that share an image or a sentence are not
+  independent; drawing them one by one would make the interval too narrow.
 
   Args:
-    first: float [N], score of each item.
-    second: float [N], of the other system.
-    cluster: [N], what tells the cluster of each item; integers or strings.
+    first: float [N], scores of the first system.
+    second: float [N], scores of the second system.
+    cluster: [N], cluster of each item; integers or strings.
     seed: of the draws; the same seed gives the same interval.
 
   Returns:
-    The difference with its percentile interval of 95%.
+    The difference with its 95% percentile interval.
   """
   change = np.asarray(first, np.float64) - np.asarray(second, np.float64)
   _, number, sizes = np.unique(cluster, return_inverse=True, return_counts=True)
   sums = np.bincount(number, weights=change)
-  # Clusters with equal sum and size are interchangeable: how often each kind is drawn is
-  # multinomial, which needs far fewer random numbers than to draw every cluster.
+  # Clusters with equal sum and size are interchangeable. The number of draws of each kind is
+  # multinomial, which needs far fewer random numbers than drawing every cluster.
   kinds, counts = np.unique(
     np.stack([np.round(sums, 9), sizes], axis=1), axis=0, return_counts=True
   )

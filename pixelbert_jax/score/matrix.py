@@ -1,4 +1,4 @@
-"""The score matrix of a retrieval run: an npz of `scores` [I, T], `image_ids` and `text_ids`."""
+"""Score matrices of retrieval: an npz file of `scores` [I, T], `image_ids` and `text_ids`."""
 
 import pathlib
 import zipfile
@@ -10,22 +10,26 @@ import numpy as np
 from pixelbert_jax import UserError, files
 from pixelbert_jax.score.predictions import PredictionError, Reader
 
-FIVE = 5  # captions an image in the convention that leaves out the sixth and seventh
+FIVE = 5  # captions per image in the convention that omits the sixth and seventh
 
 
 def write(path: files.Path, scores: np.ndarray, image_ids: Sequence, text_ids: Sequence) -> None:
-  """Writes an npz of `scores` [I, T], higher for better matches, `image_ids` and `text_ids`.
+  """Writes an npz file of `scores` [I, T] (higher is better), `image_ids` and `text_ids`.
 
-  It is not compressed, so that it can be mapped into memory when read.
+  The file is not compressed, so that `read` can map it into memory.
   """
-  arrays = {'image_ids': np.asarray(image_ids), 'text_ids': np.asarray(text_ids)}
-  files.write(path, lambda file: np.savez(file, scores=scores, **arrays))
+  images, texts = np.asarray(image_ids), np.asarray(text_ids)
+  files.write(path, lambda file: np.savez(file, scores=scores, image_ids=images, text_ids=texts))
 
 
 def read(path: files.Path) -> tuple[np.ndarray, list[str], list[str]]:
-  """`scores` [I, T], image ids and text ids as strings, of an npz; PredictionError for faults.
+  """Reads `scores` [I, T], image ids and text ids (as strings) from an npz file.
 
-  The scores are mapped from the file where it is not compressed.
+  Scores are mapped from the file unless it is compressed.
+
+  Raises:
+    UserError: the file does not exist, is damaged or lacks an array.
+    PredictionError: an array has the wrong dtype or shape.
   """
   path = pathlib.Path(path)
   if not path.exists():
@@ -41,7 +45,9 @@ def read(path: files.Path) -> tuple[np.ndarray, list[str], list[str]]:
     needed = 'scores, image_ids and text_ids'
     raise UserError(f'{path} lacks an array ({error.args[0]}): it needs {needed}') from error
   except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-    raise UserError(f'{path} is no npz file of plain arrays ({error}): write it again') from error
+    raise UserError(
+      f'{path} is not an npz file of plain arrays ({error}): write it again'
+    ) from error
   faults = []
   if scores.dtype.kind not in 'fiu':
     faults.append(f'{path}: scores are {scores.dtype}: save numbers')
@@ -53,16 +59,18 @@ def read(path: files.Path) -> tuple[np.ndarray, list[str], list[str]]:
     faults.append(f'{path}: scores are {scores.shape} for {shape} images and texts: they differ')
   if faults:
     raise PredictionError(faults)
-  return scores, *([str(x) for x in values.tolist()] for values in ids)
+  image_ids, text_ids = ([str(x) for x in values.tolist()] for values in ids)
+  return scores, image_ids, text_ids
 
 
 def _map_scores(path: pathlib.Path) -> np.ndarray | None:
-  """Maps `scores.npy` in an npz into memory; None if it must be read, as when compressed."""
+  """Maps `scores.npy` of an npz file into memory; None if that is impossible (compressed)."""
   with zipfile.ZipFile(path) as archive, path.open('rb') as file:
     info = archive.getinfo('scores.npy')
     if info.compress_type != zipfile.ZIP_STORED:
       return None
-    # A local header of 30 bytes, then a name and a field of the lengths at 26 and 28, then data.
+    # The local header has 30 bytes; at 26 and 28 it holds the lengths of the name and of the
+    # extra field that follow it. Then comes the data.
     file.seek(info.header_offset + 26)
     lengths = file.read(4)
     file.seek(int.from_bytes(lengths[:2], 'little') + int.from_bytes(lengths[2:], 'little'), 1)
@@ -71,7 +79,9 @@ def _map_scores(path: pathlib.Path) -> np.ndarray | None:
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     if dtype.hasobject or 0 in shape:
       return None
-    return np.memmap(path, dtype, 'r', file.tell(), shape, 'F' if fortran else 'C')
+    return np.memmap(
+      path, dtype, mode='r', offset=file.tell(), shape=shape, order='F' if fortran else 'C'
+    )
 
 
 def match(
@@ -80,9 +90,9 @@ def match(
   text_ids: Sequence[str],
   captions: Mapping[str, Sequence[str]],
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Finds what the rows and columns of a matrix are; both may be in any order.
+  """Matches rows and columns of a matrix, in any order, with the annotated captions.
 
-  The texts must be all captions that there are, or else the first five of each image.
+  The texts must be all captions, or the first five of each image.
 
   Args:
     path: of the matrix, for messages.
@@ -91,25 +101,25 @@ def match(
     captions: text ids by image id, in the order of the dataset.
 
   Returns:
-    int [T], the row of each text's image; and int [I], the place of each row in `captions`.
+    int [T], the row of each text's image; and int [I], the index of each row in `captions`.
 
   Raises:
-    PredictionError: an id is missing, unknown or there twice.
+    PredictionError: an id is missing, unknown or repeated.
   """
-  # Which convention is meant to be followed, the number of texts tells.
+  # The number of texts tells which of the two conventions the file follows.
   if len(text_ids) == sum(len(texts[:FIVE]) for texts in captions.values()):
     captions = {image: texts[:FIVE] for image, texts in captions.items()}
   image_of = {text: image for image, texts in captions.items() for text in texts}
-  rows = _numbered(Reader(path, 'image', captions), image_ids)
-  _numbered(Reader(path, 'text', image_of), text_ids)
-  places = {image: place for place, image in enumerate(captions)}
+  rows = _index(Reader(path, 'image', captions), image_ids)
+  _index(Reader(path, 'text', image_of), text_ids)
+  index = {image: i for i, image in enumerate(captions)}
   return (
     np.array([rows[image_of[text]] for text in text_ids]),
-    np.array([places[image] for image in image_ids]),
+    np.array([index[image] for image in image_ids]),
   )
 
 
-def _numbered(reader: Reader, ids: Sequence[str]) -> dict[str, int]:
+def _index(reader: Reader, ids: Sequence[str]) -> dict[str, int]:
   for number, name in enumerate(ids):
     reader.add(name, number)
   return reader.finish()

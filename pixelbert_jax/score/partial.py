@@ -1,12 +1,11 @@
-"""A score matrix while it is made: rows that are there stay there, whatever becomes of the process.
+"""Score matrices under construction: finished rows survive the end of the process.
 
-A score that is not there yet is not a number, so a row is whole or is seen not to be.
+Missing scores are NaN, so an unfinished row is recognised.
 """
 
 import glob
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -17,34 +16,36 @@ from pixelbert_jax import files
 
 
 class Matrix:
-  """Scores in memory.
+  """A score matrix in memory.
 
   Attributes:
     scores: [I, T] float32.
-    finished: [I] bool, the rows that are there.
+    finished: [I] bool, rows that are complete.
   """
 
   def __init__(self, shape: tuple[int, int]):
     self.scores, self.finished = np.full(shape, np.nan, np.float32), np.zeros(shape[0], bool)
 
   def write(self, rows: np.ndarray, scores: np.ndarray) -> None:
-    """Puts rows [R] of scores [R, T] in their places."""
+    """Writes scores [R, T] to the rows with numbers `rows` [R]."""
     self.scores[rows] = scores
     self.finished[rows] = True
 
   def remove(self) -> None:
-    """Called when they are elsewhere."""
+    """Discards the matrix after its scores are saved elsewhere."""
 
 
 class PartialMatrix(Matrix):
-  """Scores mapped from a file beside the one that they are to become."""
+  """A score matrix mapped from a file beside the final one."""
+
+  scores: np.memmap
 
   def __init__(self, path: files.Path, identity: Mapping[str, Any], shape: tuple[int, int]):
-    """Opens what there is of this identity, or begins; another one's is discarded, and said so.
+    """Resumes the file with this identity, or creates it; deletes those of other identities.
 
     Args:
-      path: of the file to be.
-      identity: whatever the scores depend on, as JSON; the same scores only for the same.
+      path: of the final file.
+      identity: everything that the scores depend on, as JSON.
       shape: I and T.
     """
     path = pathlib.Path(path)
@@ -53,36 +54,38 @@ class PartialMatrix(Matrix):
     self._path = path.with_name(f'.{path.name}.{digest}.rows')
     for other in path.parent.glob(f'.{glob.escape(path.name)}.*.rows'):
       if other != self._path:
-        print(f'{other}: discarded, its scores are of other weights, data or settings', flush=True)
+        print(
+          f'{other}: discarded, its scores come from other weights, data or settings', flush=True
+        )
         other.unlink()
     self.scores, self.finished = self._open(shape), np.zeros(shape[0], bool)
     if self.scores is None:
-      self.scores = self._begin(shape)
+      self.scores = self._create(shape)
       return
+    self.scores = begun
     for row, values in enumerate(self.scores):
       self.finished[row] = not np.isnan(values).any()
     if self.finished.any():
-      print(f'{self._path}: going on, {self.finished.sum():,} of {shape[0]:,} images are done')
+      print(f'{self._path}: resuming, {self.finished.sum():,} of {shape[0]:,} images are done')
 
-  def _open(self, shape: tuple[int, int]) -> np.ndarray | None:
+  def _open(self, shape: tuple[int, int]) -> np.memmap | None:
     if not self._path.exists():
       return None
     try:
-      scores = np.load(self._path, mmap_mode='r')  # To write, NumPy would fill up a short file.
+      scores = np.load(self._path, mmap_mode='r')  # 'r+' would pad a truncated file.
     except (ValueError, OSError, EOFError):
       scores = None
     if scores is None or scores.shape != shape or scores.dtype != np.float32:
-      print(f'{self._path}: discarded, it is damaged', flush=True)
+      print(f'{self._path}: discarded, the file is damaged', flush=True)
       self._path.unlink()
       return None
     return np.load(self._path, mmap_mode='r+')
 
-  def _begin(self, shape: tuple[int, int]) -> np.ndarray:
-    new = self._path.with_suffix('.new')
-    scores = np.lib.format.open_memmap(new, 'w+', np.float32, shape)
-    scores[:] = np.nan
-    scores.flush()
-    os.replace(new, self._path)
+  def _create(self, shape: tuple[int, int]) -> np.ndarray:
+    with files.atomic(self._path) as partial:
+      scores = np.lib.format.open_memmap(partial, 'w+', np.float32, shape)
+      scores[:] = np.nan
+      scores.flush()
     return scores
 
   def write(self, rows: np.ndarray, scores: np.ndarray) -> None:
@@ -90,5 +93,5 @@ class PartialMatrix(Matrix):
     self.scores.flush()
 
   def remove(self) -> None:
-    """Deletes the file; what is mapped of it stays readable."""
+    """Deletes the file; `scores`, which is mapped from it, stays readable."""
     self._path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Prediction files in the official forms: written whole or not at all, checked when read.
+"""Prediction files in the official formats: written atomically, checked when read.
 
-A file is read as strictly as the evaluation servers do: every id once, none missing, none that is
-not asked for, nothing but answers of the right kind. All faults are gathered before it is refused.
+Files are read as strictly as by the evaluation servers: every id once, none missing, no unknown
+ids, answers of the right type. An error lists all faults of a file.
 """
 
 import json
@@ -10,15 +10,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from pixelbert_jax import UserError, files
 
-_SHOWN = 10  # faults; the rest are counted
+_SHOWN = 10  # faults in a message; the rest are counted
 _NLVR_NAME = re.compile(r'[^-,]+-(\d+-\d+-\d+)(?:\.png)?')
 
 
 class PredictionError(UserError):
-  """A prediction file that a server would refuse.
+  """A prediction file that an evaluation server would refuse.
 
   Attributes:
-    faults: one line each with the file and the id; the message has the first ten.
+    faults: one line each, with the file and the id; the message shows the first ten.
   """
 
   def __init__(self, faults: Sequence[str]):
@@ -29,37 +29,41 @@ class PredictionError(UserError):
 
 
 class Reader:
-  """Gathers the predictions of a file and what is wrong with it."""
+  """A collector of the predictions of a file and of its faults."""
 
   def __init__(self, path: files.Path, noun: str, wanted: Collection):
     self._path, self._noun = path, noun
-    self._wanted = dict.fromkeys(wanted)  # in order, and quick to look into
-    self._found: dict = {}
+    self._wanted = dict.fromkeys(wanted)  # an ordered set
+    self._predictions: dict = {}
     self._faults: list[str] = []
 
-  def fault(self, what: str) -> None:
-    """Notes what is wrong; the file is refused at the end."""
-    self._faults.append(f'{self._path}: {what}')
+  def fault(self, message: str) -> None:
+    """Records a fault, which `finish` raises."""
+    self._faults.append(f'{self._path}: {message}')
 
   def add(self, name: int | str, value: object) -> None:
-    """Notes a prediction, or that its id is unknown or came before."""
+    """Records a prediction; an unknown or repeated id is a fault."""
     if name not in self._wanted:
       self.fault(f'{self._noun} {name!r} is not among those to predict: remove it')
-    elif name in self._found:
+    elif name in self._predictions:
       self.fault(f'{self._noun} {name!r} is predicted more than once: keep one')
-    self._found.setdefault(name, value)
+    self._predictions.setdefault(name, value)
 
-  def finish(self, excused: Collection = ()) -> dict:
-    """The predictions in the order of the ids, or PredictionError with all that was noted.
+  def finish(self, reported: Collection = ()) -> dict:
+    """Returns the predictions in the order of the wanted ids.
 
-    Of missing ids, `excused` are those of which a fault is told already.
+    Args:
+      reported: ids with a recorded fault, which are not reported as missing again.
+
+    Raises:
+      PredictionError: with all faults.
     """
     for name in self._wanted:
-      if name not in self._found and name not in excused:
+      if name not in self._predictions and name not in reported:
         self.fault(f'{self._noun} {name!r} has no prediction: add one')
     if self._faults:
       raise PredictionError(self._faults)
-    return {name: self._found[name] for name in self._wanted}
+    return {name: self._predictions[name] for name in self._wanted}
 
 
 def read_vqa(path: files.Path, question_ids: Collection[int]) -> dict[int, str]:
@@ -67,7 +71,7 @@ def read_vqa(path: files.Path, question_ids: Collection[int]) -> dict[int, str]:
 
   Args:
     path: the file.
-    question_ids: those that must be answered.
+    question_ids: the questions that must be answered.
 
   Raises:
     PredictionError: with every fault.
@@ -75,30 +79,27 @@ def read_vqa(path: files.Path, question_ids: Collection[int]) -> dict[int, str]:
   entries = files.read_json(path)
   if not isinstance(entries, list):
     raise UserError(f'{path} is not a list: write [{{"question_id": 1, "answer": "yes"}}, ...]')
-  reader, told = Reader(path, 'question', question_ids), set()
+  reader, reported = Reader(path, 'question', question_ids), set()
   for number, entry in enumerate(entries, 1):
     name = entry.get('question_id') if isinstance(entry, dict) else None
-    if type(name) is not int:  # Not isinstance: true and false are integers to it.
-      reader.fault(f'entry {number} has no integer "question_id" but {_short(name)}')
-      continue
-    answer = entry.get('answer')
-    if not isinstance(answer, str):
-      reader.fault(f'question {name} has no string "answer" but {_short(answer)}')
+    if type(name) is not int:  # isinstance would accept true and false.
+      reader.fault(f'entry {number}: expected an integer "question_id", got {_short(name)}')
+    elif not isinstance(answer := entry.get('answer'), str):
+      reader.fault(f'question {name}: expected a string "answer", got {_short(answer)}')
+      reported.add(name)
     else:
       reader.add(name, answer)
-      continue
-    told.add(name)
-  return reader.finish(told)
+  return reader.finish(reported)
 
 
 def write_vqa(path: files.Path, answers: Mapping[int, str]) -> None:
-  """Writes the evaluation server's form, in the order given."""
+  """Writes the format of the evaluation server, in the order given."""
   entries = [{'question_id': int(q), 'answer': str(answer)} for q, answer in answers.items()]
-  files.write(path, lambda file: file.write(json.dumps(entries).encode()))
+  files.write_text(path, json.dumps(entries))
 
 
 def read_nlvr2(path: files.Path, identifiers: Collection[str]) -> dict[str, bool]:
-  """Reads `dev-850-0-0,True`, one line an example; capitals do not matter."""
+  """Reads `dev-850-0-0,True`, one example per line; case is ignored."""
   return _read_lines(path, Reader(path, 'example', identifiers), lambda name: name)
 
 
@@ -108,9 +109,9 @@ def write_nlvr2(path: files.Path, predictions: Mapping[str, bool]) -> None:
 
 
 def read_nlvr(path: files.Path, image_ids: Collection[str]) -> dict[str, bool]:
-  """Reads `dev-1572-0-3.png,true`, one line an image, as predictions of '1572-0-3'.
+  """Reads `dev-1572-0-3.png,true`, one image per line, as the prediction for '1572-0-3'.
 
-  The split's name is not part of the annotations: as officially, it is not looked at.
+  The name of the split is ignored, as by the official program: annotations lack it.
   """
 
   def image_id(name: str) -> str | None:
@@ -121,7 +122,7 @@ def read_nlvr(path: files.Path, image_ids: Collection[str]) -> dict[str, bool]:
 
 
 def write_nlvr(path: files.Path, predictions: Mapping[str, bool], split: str) -> None:
-  """Writes `<split>-<image id>.png,true|false` lines of images '1572-0-3', in the order given."""
+  """Writes `<split>-<image id>.png,true|false` lines, in the order given."""
   _write_lines(
     path, (f'{split}-{name}.png,{str(bool(v)).lower()}' for name, v in predictions.items())
   )
@@ -130,8 +131,8 @@ def write_nlvr(path: files.Path, predictions: Mapping[str, bool], split: str) ->
 def _read_lines(
   path: files.Path, reader: Reader, parse_name: Callable[[str], str | None]
 ) -> dict[str, bool]:
-  """Lines of a name and true or false; `parse_name` gives the id, or None if it is none."""
-  told = set()
+  """Reads lines of a name and true or false; `parse_name` returns the id, None if malformed."""
+  reported = set()
   lines = files.read_text(path).split('\n')
   if lines[-1] == '':
     lines.pop()
@@ -143,14 +144,14 @@ def _read_lines(
       reader.fault(f'line {number} names {name!r}: write it as dev-1572-0-3.png')
     elif value.lower() not in ('true', 'false'):
       reader.fault(f'line {number}: {name!r} is predicted {_short(value)}: write true or false')
-      told.add(key)
+      reported.add(key)
     else:
       reader.add(key, value.lower() == 'true')
-  return reader.finish(told)
+  return reader.finish(reported)
 
 
 def _write_lines(path: files.Path, lines: Iterable[str]) -> None:
-  files.write(path, lambda file: file.writelines(f'{line}\n'.encode() for line in lines))
+  files.write_text(path, ''.join(f'{line}\n' for line in lines))
 
 
 def _short(value: object) -> str:

@@ -1,8 +1,9 @@
-"""A prediction file with its scores, item by item, and the difference of two."""
+"""Scores of a prediction file, overall and per item, and the difference of two files."""
 
 import collections
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,30 +22,32 @@ from pixelbert_jax.score import (
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-  """What is known of a prediction file."""
+  """The scores of a prediction file."""
 
   summary: dict  # as printed with --json
-  sizes: Mapping[str, int]  # how many items the means are over, by their names in the table
-  per_item: dict  # id -> score; of retrieval, direction -> id -> rank
-  # What --compare resamples: metric -> (score of each item, its cluster).
+  sizes: Mapping[str, int]  # number of items of each mean, by its name in the table
+  per_item: dict  # id -> score; in retrieval direction -> id -> rank
+  # What --compare resamples: metric -> (scores [N], clusters [N]).
   items: Mapping[str, tuple[np.ndarray, np.ndarray]]
-  cluster: str  # the noun
+  cluster: str  # what a cluster is, in the plural
 
 
 def read_questions(annotated: str, asked: str | None) -> list[vqa.Question]:
-  """The annotated questions of VQA; with a file of questions, those in it."""
+  """Reads the annotated questions of VQA; with a questions file, only those it lists."""
   questions = annotations.read_vqa(annotated)
   if not asked:
     return questions
   by_id = {q.question_id: q for q in questions}
   wanted = annotations.read_vqa_question_ids(asked)
   if missing := [i for i in wanted if i not in by_id]:
-    raise UserError(f'{annotated} lacks question {missing[0]} of {asked}: are they a pair?')
+    raise UserError(
+      f'{annotated} lacks question {missing[0]} of {asked}: do the files belong together?'
+    )
   return [by_id[i] for i in wanted]
 
 
 def score_vqa(path: str, questions: Sequence[vqa.Question]) -> Scored:
-  """Scores a VQA file on all these questions."""
+  """Scores a VQA prediction file on all `questions`."""
   answers = predictions.read_vqa(path, [q.question_id for q in questions])
   per_item = vqa.per_question(answers, questions)
   sizes = {'accuracy': len(questions)}
@@ -61,7 +64,7 @@ def score_vqa(path: str, questions: Sequence[vqa.Question]) -> Scored:
 
 
 def score_nlvr2(path: str, labels: Mapping[str, bool]) -> Scored:
-  """Scores an NLVR2 file, with the balanced and unbalanced subsets."""
+  """Scores an NLVR2 prediction file, overall and on the balanced and unbalanced subsets."""
   correct = nlvr.correct(predictions.read_nlvr2(path, labels), labels)
   sizes = _sizes('', correct, nlvr2.sentence)
   for name, identifiers in nlvr2.subsets(labels).items():
@@ -70,7 +73,7 @@ def score_nlvr2(path: str, labels: Mapping[str, bool]) -> Scored:
 
 
 def score_nlvr(path: str, labels: Mapping[str, bool]) -> Scored:
-  """Scores an NLVR file, by the labels of its images."""
+  """Scores an NLVR prediction file by the labels of its images."""
   correct = nlvr.correct(predictions.read_nlvr(path, labels), labels)
   sizes = _sizes('', correct, nlvr.sentence)
   return _by_sentence(nlvr.summarise(correct), sizes, correct, nlvr.sentence)
@@ -94,12 +97,12 @@ def _by_sentence(
     'accuracy': (np.array(list(correct.values())), np.array([sentence(n) for n in correct])),
     'consistency': (np.array(list(consistent.values())), np.array(list(consistent))),
   }
-  per_item = {name: int(right) for name, right in correct.items()}
+  per_item = {name: int(item_correct) for name, item_correct in correct.items()}
   return Scored(summary, sizes, per_item, items, 'sentences')
 
 
 def score_retrieval(path: str, annotated: str, splits: Sequence[annotations.Captions]) -> Scored:
-  """Scores a score matrix; over 5,000 images also as the mean of five folds of 1,000."""
+  """Scores a score matrix; with 5,000 images also as the mean over five folds of 1,000."""
   scores, image_ids, text_ids = matrix.read(path)
   captions = annotations.captions_of(annotated, splits, image_ids)
   text_image, place = matrix.match(path, image_ids, text_ids, captions)
@@ -107,7 +110,7 @@ def score_retrieval(path: str, annotated: str, splits: Sequence[annotations.Capt
     image_ranks, text_ranks = recall.ranks(scores, text_image)
   except UserError as error:
     raise UserError(f'{path}: {error}') from error
-  summary = recall.recalls(image_ranks, text_ranks, text_image)
+  summary: dict[str, Any] = recall.recalls(image_ranks, text_ranks, text_image)
   if len(image_ids) == recall.COCO_IMAGES:
     fold = recall.consecutive_folds(len(image_ids), recall.FOLD)[place]
     folded = recall.recalls(*recall.ranks(scores, text_image, fold), text_image, fold)
@@ -125,7 +128,7 @@ def score_retrieval(path: str, annotated: str, splits: Sequence[annotations.Capt
       'text_retrieval': dict(zip(image_ids, image_ranks.tolist(), strict=True)),
       'image_retrieval': dict(zip(text_ids, text_ranks.tolist(), strict=True)),
     },
-    # Files may differ in the order of their rows and columns.
+    # A common order of items: two files may order their rows and columns differently.
     _hits('text', image_ranks, place, np.argsort(place))
     | _hits('image', text_ranks, place[text_image], np.argsort(text_ids)),
     'images',
@@ -137,12 +140,12 @@ def _hits(name: str, ranks: np.ndarray, cluster: np.ndarray, order: np.ndarray) 
 
 
 def compare(first: Scored, second: Scored) -> dict[str, dict]:
-  """For each metric the difference of two files, with its bootstrap interval of 95%.
+  """Computes for each metric the difference of two files, with its 95% bootstrap interval.
 
   Raises:
-    UserError: they were scored on different items.
+    UserError: the files were scored on different items.
   """
-  # Only in retrieval do the annotations leave open what is scored.
+  # Only in retrieval do the annotations leave open which items are scored.
   texts, others = (x.per_item.get('image_retrieval', {}).keys() for x in (first, second))
   if differing := sorted(texts ^ others):
     raise UserError(
@@ -152,12 +155,12 @@ def compare(first: Scored, second: Scored) -> dict[str, dict]:
     )
   differences = {}
   for name, (values, cluster) in first.items.items():
-    found = bootstrap.paired_difference(values, second.items[name][0], cluster)
+    result = bootstrap.paired_difference(values, second.items[name][0], cluster)
     differences[name] = {
       'first': first.summary[name],
       'second': second.summary[name],
-      'difference': found.difference,
-      'interval': [found.low, found.high],
-      'clusters': found.clusters,
+      'difference': result.difference,
+      'interval': [result.low, result.high],
+      'clusters': result.clusters,
     }
   return differences

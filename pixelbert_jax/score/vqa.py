@@ -1,7 +1,7 @@
-"""VQA v2's official accuracy, quirks included.
+"""Official accuracy of VQA v2, bugs of the official program included.
 
 The definition is the organisers' program, vqaEval.py of https://github.com/GT-Vision-Lab/VQA,
-rather than its description: numbers are comparable only if its slips are kept.
+rather than its description: only then are numbers comparable.
 """
 
 import collections
@@ -13,27 +13,27 @@ import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-# Part of the definition, spelling mistakes included.
+# Part of the definition, misspellings included.
 _TABLES = json.loads(
   pathlib.Path(__file__).with_name('vqa_normalisation.json').read_text(encoding='utf-8')
 )
 MARKS: Sequence[str] = _TABLES['punctuation']
 NUMBERS: Mapping[str, str] = _TABLES['numbers']
 ARTICLES = frozenset(_TABLES['articles'])
-# Keys with a capital never apply: words are in lower case by then.
+# Keys with a capital never match: words are in lower case when they are looked up.
 CONTRACTIONS: Mapping[str, str] = _TABLES['contractions']
 
 _COMMA_IN_NUMBER = re.compile(r'\d,\d')
-# Officially a full stop that no digit precedes either, but that look-behind is misspelt and
-# always holds; and a flag is given in the place of a count, so that only 32 are removed.
+# The official pattern also means to require that no digit precedes, but its look-behind is
+# misspelt and always matches. It also passes a flag (32) as the count of replacements.
 _PERIOD, _PERIODS = re.compile(r'\.(?!\d)'), 32
-# An answer that this many others gave counts wholly.
+# An answer that this many other annotators gave has an accuracy of 1.
 _ENOUGH = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Question:
-  """A question as annotated; officially there are ten answers."""
+  """A question with its annotations; officially by ten annotators."""
 
   question_id: int
   image_id: int
@@ -42,15 +42,15 @@ class Question:
   answers: tuple[str, ...]
 
 
-@functools.lru_cache(maxsize=1 << 20)  # The same few answers are given again and again.
+@functools.lru_cache(maxsize=1 << 20)  # Most answers are repeated many times.
 def clean(answer: str) -> str:
-  """The answer on one line, with no space around it."""
+  """Replaces newlines and tabs by spaces and strips the answer."""
   return answer.replace('\n', ' ').replace('\t', ' ').strip()
 
 
 @functools.lru_cache(maxsize=1 << 20)
 def normalise(answer: str) -> str:
-  """The answer without punctuation, capitals and articles, numbers as digits.
+  """Removes punctuation, capitals and articles; writes number words as digits.
 
   Apostrophes, colons and full stops before digits stay. The result may be empty ('the').
   """
@@ -58,34 +58,34 @@ def normalise(answer: str) -> str:
 
 
 def _replace_marks(text: str) -> str:
-  """A mark becomes a space; or nothing, where it or a comma within a number says so.
+  """Replaces each punctuation mark by a space, or deletes it.
 
-  A mark that touches a space anywhere in the text vanishes everywhere in it. A comma between
-  two digits makes all marks vanish.
+  A mark that touches a space anywhere in the text is deleted everywhere in it. A comma between
+  two digits deletes all marks.
   """
   if _COMMA_IN_NUMBER.search(text):
-    places = dict.fromkeys(MARKS, '')
+    replacements = dict.fromkeys(MARKS, '')
   else:
-    places = {m: '' if f'{m} ' in text or f' {m}' in text else ' ' for m in MARKS}
-  return _PERIOD.sub('', text.translate(str.maketrans(places)), count=_PERIODS)
+    replacements = {m: '' if f'{m} ' in text or f' {m}' in text else ' ' for m in MARKS}
+  return _PERIOD.sub('', text.translate(str.maketrans(replacements)), count=_PERIODS)
 
 
 def _replace_words(text: str) -> str:
-  """Lower case; number words, then articles, then contractions, each of whole words."""
+  """Lowercases; replaces number words, removes articles, adds apostrophes to contractions."""
   words = (NUMBERS.get(word, word) for word in text.lower().split())
   return ' '.join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
 
 
 def accuracy(prediction: str, answers: Sequence[str]) -> float:
-  """The official accuracy of a prediction, in 0..1.
+  """Computes the official accuracy of a prediction, in 0..1.
 
-  For each annotator it is min(1, n / 3) with n equal answers among the *others*; this is the
-  mean over annotators. Prediction and answers are normalised only if the answers differ: where
-  all are the same, 'Yes' is not 'yes'.
+  It is the mean over annotators of min(1, n / 3), where n counts equal answers of the *other*
+  annotators. Prediction and answers are normalised only if the answers differ: where all agree
+  on 'yes', 'Yes' is wrong.
 
   Args:
     prediction: as written in the prediction file.
-    answers: those of all annotators, as in the annotation file; at least one.
+    answers: of all annotators, as in the annotation file; at least one.
   """
   prediction, answers = clean(prediction), [clean(answer) for answer in answers]
   if len(set(answers)) > 1:
@@ -94,21 +94,24 @@ def accuracy(prediction: str, answers: Sequence[str]) -> float:
 
 
 def share(equal: int, total: int) -> float:
-  """Accuracy of what `equal` of `total` annotators said: .3, .6, .9, 1 for 1, 2, 3, 4+ of ten."""
-  # One division of integers, so that ten annotators give exactly these numbers.
+  """Computes the accuracy of an answer that `equal` of `total` annotators gave.
+
+  It is .3, .6, .9 and 1 for 1, 2, 3 and at least 4 of ten annotators.
+  """
+  # A single division of integers gives exactly these numbers.
   thirds = equal * min(_ENOUGH, equal - 1) + (total - equal) * min(_ENOUGH, equal)
   return thirds / (_ENOUGH * total)
 
 
 def per_question(predictions: Mapping[int, str], questions: Iterable[Question]) -> dict[int, float]:
-  """The accuracy of each question by its id; KeyError for a question without prediction."""
+  """Computes accuracies by question id; KeyError for a question without prediction."""
   return {q.question_id: accuracy(predictions[q.question_id], q.answers) for q in questions}
 
 
 def summarise(accuracies: Mapping[int, float], questions: Sequence[Question]) -> dict:
-  """Means over questions: `accuracy`, `per_answer_type` and `per_question_type`, in 0..1.
+  """Computes means over questions: `accuracy`, `per_answer_type` and `per_question_type`, in 0..1.
 
-  A mean over all questions is not one over types: each question counts the same.
+  `accuracy` weighs each question, not each type, the same.
   """
   return {
     'accuracy': _mean([accuracies[q.question_id] for q in questions]),

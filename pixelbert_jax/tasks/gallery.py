@@ -1,4 +1,4 @@
-"""The batches of retrieval: images with a caption of theirs each, and others to tell it from."""
+"""The batches of retrieval: each image with one of its captions and with captions of others."""
 
 import dataclasses
 import functools
@@ -6,25 +6,25 @@ import functools
 import numpy as np
 
 from pixelbert_jax import UserError
-from pixelbert_jax.input.canvases import Canvases
-from pixelbert_jax.input.order import PLAN, Plan, batch_groups
+from pixelbert_jax.input.groups import Groups
+from pixelbert_jax.input.order import Batching, Plan, batch_groups
 from pixelbert_jax.input.pipeline import Batch, Batches
 from pixelbert_jax.input.sidecar import Ragged, Sidecar
 from pixelbert_jax.input.truth import Truth
 
-# How often a caption that turns out to be one of the image is drawn again.
+# How often a caption is drawn again if it is one of the image.
 TRIES = 50
 
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-  """What is ranked: I images, and T captions of them.
+  """The I images and T captions that an evaluation ranks.
 
   Attributes:
-    image: [I] their numbers in the split, ascending.
-    caption: [T] theirs, ascending.
-    row: [T] the row of each caption's image among the I.
-    existing: how many captions the images have, of which the T may be the first few.
+    image: [I] int, image numbers in the split, ascending.
+    caption: [T] int, caption numbers in the split, ascending.
+    row: [T] int, the row of each caption's image among the I.
+    existing: number of captions of these images; the T are the first of each image.
   """
 
   image: np.ndarray
@@ -34,15 +34,15 @@ class Gallery:
 
 
 def choose_gallery(sidecar: Sidecar, images: int = 0, captions: int = 0) -> Gallery:
-  """So many images, evenly spread over a split, with their first captions; 0 is all there are.
+  """Chooses images, evenly spread over a split, and the first captions of each; 0 takes all.
 
   Raises:
-    UserError: there are no images, or one has no caption to be found by.
+    UserError: the split has no captions, or a chosen image has none.
   """
-  there = len(sidecar.image_id)
-  chosen = np.arange(there)
-  if 0 < images < there:
-    chosen = np.linspace(0, there - 1, images).round().astype(int)
+  number = len(sidecar.image_id)
+  chosen = np.arange(number)
+  if 0 < images < number:
+    chosen = np.linspace(0, number - 1, images).round().astype(int)
   start, end = sidecar.captions.start[chosen], sidecar.captions.start[chosen + 1]
   count = end - start
   if not count.sum():
@@ -60,50 +60,36 @@ def choose_gallery(sidecar: Sidecar, images: int = 0, captions: int = 0) -> Gall
   return Gallery(chosen, start[row] + place, row, existing)
 
 
-def plan_gallery(
-  sidecar: Sidecar, canvases: Canvases, gallery: Gallery, images_per_batch: int
-) -> Plan:
-  """Every image of a gallery once, each with its first caption; weight 0 where filled up."""
-  canvas = canvases.choose(sidecar.size[gallery.image])
+def plan_gallery(sidecar: Sidecar, gallery: Gallery, batching: Batching) -> Plan:
+  """Plans batches of every image of a gallery, each with its first caption."""
   text = sidecar.captions.start[gallery.image][:, None]
-  matched, weight = np.ones(text.shape, bool), np.ones(text.shape, np.float32)
-  return batch_groups(
-    canvases,
-    canvas,
-    gallery.image,
-    text,
-    matched,
-    weight,
-    images_per_batch,
-    rng=np.random.default_rng(0),  # of which evaluation draws nothing
-    training=False,
+  groups = Groups(
+    canvas=batching.canvases.choose(sidecar.size[gallery.image]),
+    image=gallery.image,
+    text=text,
+    matched=np.ones(text.shape, bool),
+    weight=np.ones(text.shape, np.float32),
   )
+  return batch_groups(groups, batching, batching.generator(0))  # evaluation draws nothing
 
 
 def listed(sidecar: Sidecar) -> Sidecar:
-  """A sidecar that knows no claims: of an image is true what is listed with it, word for word."""
+  """Drops the claims of a sidecar: true of an image are then its captions, word for word."""
   none = np.zeros(0, np.int32)
   return dataclasses.replace(sidecar, claim=none, claims=Ragged(none, sidecar.claims.start * 0))
 
 
-def plan_ranking(
-  sidecar: Sidecar,
-  canvases: Canvases,
-  seed: int,
-  epoch: int,
-  images_per_batch: int,
-  texts_per_image: int,
-) -> Plan:
-  """Plans an epoch: every caption comes once with its image, beside others that are not of it.
+def plan_ranking(sidecar: Sidecar, batching: Batching, epoch: int) -> Plan:
+  """Plans a training epoch: every caption once with its image, beside others that are not of it.
 
-  The caption of the image is the first of the `texts_per_image`; the others are drawn at random
-  from the whole split (paper section 4.4), anew in each epoch. None reads like one that the image
-  has. Some may yet be true of it: recall counts them as wrong, so what is learnt is which of the
-  true captions are likely an image's own. What does not fill a batch is dropped.
+  The image's own caption is the first of the `texts_per_image`; the others are drawn at random
+  from the whole split (paper section 4.4), anew in each epoch. None equals a caption of the image.
+  Some may still be true of it: recall counts them as misses, so the model learns which of the true
+  captions are likely an image's own. Images that do not fill a batch are dropped.
 
   Raises:
-    UserError: the split has no captions, or its corpus says itself which are true, or nearly every
-      image has the same ones, or there are too few for one batch.
+    UserError: the split has no captions, or labelled false ones, or nearly every image has the same
+      captions, or there are too few for one batch.
   """
   captions = len(sidecar.text)
   if not captions:
@@ -112,9 +98,9 @@ def plan_ranking(
     raise UserError(
       'some captions of the split are false of their images: retrieval learns from true ones'
     )
-  rng = np.random.default_rng([seed, PLAN, epoch])
+  rng = batching.generator(epoch)
   image_of, own = sidecar.caption_image, Truth(listed(sidecar))
-  others = rng.integers(captions, size=(captions, texts_per_image - 1))
+  others = rng.integers(captions, size=(captions, batching.texts_per_image - 1))
   i, j = np.indices(others.shape).reshape(2, -1)
   for _ in range(TRIES):
     wrong = own(image_of[i], others[i, j])
@@ -132,38 +118,39 @@ def plan_ranking(
   text = np.concatenate([np.arange(captions)[:, None], others], axis=1)
   weight = np.ones(text.shape, np.float32)
   weight[i, j + 1] = 0
-  weight[:, 0] = weight[:, 1:].any(axis=1)  # There is nothing to rank where there is no other.
-  matched = np.broadcast_to(np.arange(texts_per_image) == 0, text.shape)
-  canvas = canvases.choose(sidecar.size)[image_of]
-  return batch_groups(
-    canvases, canvas, image_of, text, matched, weight, images_per_batch, rng, True
+  weight[:, 0] = weight[:, 1:].any(axis=1)  # Without other captions there is nothing to rank.
+  groups = Groups(
+    canvas=batching.canvases.choose(sidecar.size)[image_of],
+    image=image_of,
+    text=text,
+    matched=np.broadcast_to(np.arange(batching.texts_per_image) == 0, text.shape),
+    weight=weight,
   )
+  return batch_groups(groups, batching, rng)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class RankingBatches(Batches):
-  """The batches of `tasks/retrieval.py`; in evaluation those of the gallery's images alone.
+  """The batches of `tasks/retrieval.py`; in evaluation, of the gallery's images only.
 
   Attributes:
-    hardest: how many of the other captions an image learns from.
-    most_images: of an evaluation, evenly spread over the split; 0 is all there are.
-    most_captions: of each of these images, its first; 0 is all.
+    most_images: images in an evaluation, evenly spread over the split; 0 takes all.
+    most_captions: captions of each of these images, its first; 0 takes all.
   """
 
-  hardest: int
   most_images: int = 0
   most_captions: int = 0
 
   @functools.cached_property
   def gallery(self) -> Gallery:
-    """What an evaluation ranks."""
+    """The images and captions that an evaluation ranks."""
     return choose_gallery(self.split.sidecar, self.most_images, self.most_captions)
 
   def _plan(self, epoch: int) -> Plan:
     sidecar = self.split.sidecar
     if not self.training:
-      return plan_gallery(sidecar, self.canvases, self.gallery, self.images)
-    return plan_ranking(sidecar, self.canvases, self.seed, epoch, self.images, self.texts_per_image)
+      return plan_gallery(sidecar, self.gallery, self.batching)
+    return plan_ranking(sidecar, self.batching, epoch)
 
   def _totals(self, step: int) -> dict[str, np.float32]:
     epoch, number = divmod(step, len(self))
@@ -175,5 +162,4 @@ class RankingBatches(Batches):
       'token_ids': ids,
       'token_mask': mask,
       'weight': plan.weight[number, mine],
-      'hardest': np.full(len(ids), self.hardest, np.int32),
     }

@@ -1,12 +1,12 @@
-"""NLVR2 (paper section 4.3) and NLVR: is a text true of two images, or of one?
+"""NLVR2 (paper section 4.3) and NLVR: classifiers of texts as true or false of two images, or one.
 
-A batch has B images, or pairs of them, of K texts, of T tokens:
-  image, source_size, size, canvas and perhaps flip as of `tasks/pretraining.py`; of pairs there are
-    2 B, left and right one after the other
+A batch has B images, or pairs of images, with K texts each, of T tokens:
+  image, source_size, size, canvas and optionally flip as in `tasks/pretraining.py`; for pairs they
+    have 2 B rows, where left and right alternate
   token_ids [B, K, T] int32, token_mask [B, K, T] bool
-  label [B, K] bool, whether the text is true
-  weight [B, K] float32, 0 where only filled up
-  statement [B, K] int32, its number in the split
+  label [B, K] bool, True if the text is true
+  weight [B, K] float32, 0 for padding
+  statement [B, K] int32, its index in the split
   with micro-batches nlvr_total [B] float32, the weight of the whole batch in each row
 """
 
@@ -17,43 +17,32 @@ import functools
 import json
 import pathlib
 import re
+from typing import Any
 
-import jax
 import numpy as np
 import optax
 
 from pixelbert_jax import UserError, files, processes
-from pixelbert_jax.files import Path
 from pixelbert_jax.input.order import Plan, plan_epoch, plan_texts
 from pixelbert_jax.input.pipeline import Batch, Batches
 from pixelbert_jax.input.sidecar import Statements
-from pixelbert_jax.metrics import Metrics, choice
-from pixelbert_jax.metrics import table as text_table
+from pixelbert_jax.metrics import Metrics, table
+from pixelbert_jax.models.heads import MatchingModel, Model, Nlvr2Model
+from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.score import bootstrap, nlvr, nlvr2, predictions
-from pixelbert_jax.tasks.sums import Run, Sums, finish, total
+from pixelbert_jax.tasks.base import Arrays, Run, Task
+from pixelbert_jax.tasks.sums import Sums, finish, total
 
 NLVR_IMAGE = re.compile(r'[a-z]+-(\d+-\d+-\d+)')
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class StatementBatches(Batches):
-  """The batches of `tasks/nlvr.py`, and how their corpus calls and scores its texts."""
+  """Batches of statements, with the names that their corpus gives them."""
 
   @abc.abstractmethod
   def name(self, i: int) -> str:
-    """What text i is called in a file of predictions."""
-
-  @abc.abstractmethod
-  def sentence(self, name: str) -> str:
-    """What is the same of all texts that consistency takes together."""
-
-  @abc.abstractmethod
-  def summarise(self, correct: dict[str, bool], labels: dict[str, bool]) -> dict[str, float]:
-    """The official scores, in 0..1."""
-
-  @abc.abstractmethod
-  def write(self, path: Path, said: dict[str, bool], split: str) -> None:
-    """Writes predictions in the official form."""
+    """Returns the name of text i in a file of predictions."""
 
   def _totals(self, step: int) -> dict[str, np.float32]:
     epoch, number = divmod(step, len(self))
@@ -73,50 +62,41 @@ class StatementBatches(Batches):
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class NlvrBatches(StatementBatches):
-  """Captions of one image each, true or false: as labelled or, without labels, mismatched."""
+  """Batches of captions of one image each: labelled true or false, or else mismatched at random."""
 
   def _plan(self, epoch: int) -> Plan:
-    return plan_epoch(self.split.sidecar, self.canvases, epoch=epoch, **self._planned)
+    return plan_epoch(self.split.sidecar, self.batching, epoch)
 
   @functools.cached_property
   def _image(self) -> np.ndarray:
     return self.split.sidecar.caption_image
 
   def name(self, i: int) -> str:
-    """NLVR's '1572-0-3'; of a caption of another corpus, its image, number there and 0."""
+    """Returns NLVR's name, such as '1572-0-3'; for other corpora, image index, caption index, 0."""
     image = int(self._image[i])
     official = NLVR_IMAGE.fullmatch(self.split.sidecar.image_id[image].decode())
     place = i - int(self.split.sidecar.captions.start[image])
     return official[1] if official else f'{image}-{place}-0'
 
-  def sentence(self, name: str) -> str:
-    return nlvr.sentence(name)
-
-  def summarise(self, correct: dict[str, bool], labels: dict[str, bool]) -> dict[str, float]:
-    return nlvr.summarise(correct)
-
-  def write(self, path: Path, said: dict[str, bool], split: str) -> None:
-    predictions.write_nlvr(path, said, split)
-
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Nlvr2Batches(StatementBatches):
-  """Statements about two images, which come one after the other: 2 B images in a batch."""
+  """Batches of statements about two images; a batch has 2 B images, left and right alternating."""
 
   @property
   def statements(self) -> Statements:
-    """Those of the split."""
+    """The statements of the split."""
     return self.split.sidecar.statements
 
   @functools.cached_property
   def _first(self) -> np.ndarray:
-    """[G] the first of the statements that stand together and are about the same two images."""
+    """The index [G] of the first of each run of statements about the same two images."""
     pair = np.stack([self.statements.left, self.statements.right], axis=1)
     return np.flatnonzero(np.any(np.diff(pair, axis=0, prepend=-1), axis=1))
 
   @functools.cached_property
   def _pairs(self) -> np.ndarray:
-    """[G, 2] their images, left and right."""
+    """The images [G, 2], left and right, of each run of statements."""
     return np.stack([self.statements.left, self.statements.right], axis=1)[self._first]
 
   @property
@@ -125,15 +105,14 @@ class Nlvr2Batches(StatementBatches):
 
   def _plan(self, epoch: int) -> Plan:
     if not len(self.statements):
-      raise UserError('the split has no statements about two images')
+      raise UserError('the split has no statements about two images: name an NLVR2 dataset')
     return plan_texts(
-      np.append(self._first, len(self.statements)),
-      self._pairs,
-      self.canvases,
-      self.canvases.choose(self._sizes),
-      self.statements.label,
-      epoch=epoch,
-      **self._planned,
+      self.batching,
+      epoch,
+      start=np.append(self._first, len(self.statements)),
+      image=self._pairs,
+      canvas=self.canvases.choose(self._sizes),
+      label=self.statements.label,
     )
 
   @property
@@ -146,104 +125,126 @@ class Nlvr2Batches(StatementBatches):
   def name(self, i: int) -> str:
     return self.statements.identifier[i].decode()
 
+
+class Nlvr(Task):
+  """NLVR, statements about one image."""
+
+  LOGGED = ('nlvr_loss', 'nlvr_accuracy')
+  SHOWN = ('loss', 'nlvr_accuracy')
+  CHOSEN_BY = 'nlvr_accuracy'
+
+  def model(self, backbone: PixelBert) -> Model:
+    return MatchingModel(backbone)
+
+  def batches(self, role: str, **fields: Any) -> StatementBatches:
+    return NlvrBatches(**fields)
+
+  def losses(self, outputs: Arrays, batch: Arrays) -> Sums:
+    """Computes the binary cross-entropy in nats, as a total over texts."""
+    label = batch['label'].astype(outputs['match_logits'].dtype)
+    each = optax.sigmoid_binary_cross_entropy(outputs['match_logits'], label)
+    return {'nlvr_loss': total(each, batch['weight'])}
+
+  def accuracies(self, outputs: Arrays, batch: Arrays) -> Sums:
+    """Counts the texts that are judged correctly, as a total."""
+    correct = (outputs['match_logits'] > 0) == batch['label']
+    return {'nlvr_accuracy': total(correct, batch['weight'])}
+
+  def items(self, outputs: Arrays, batch: Arrays) -> Arrays:
+    """Selects the logit of 'true' of each text [B, K], its label, and which texts count."""
+    names = ('statement', 'label', 'weight')
+    return {'logit': outputs['match_logits'], **{name: batch[name] for name in names}}
+
+  def evaluate(self, run: Run, batches: StatementBatches) -> Metrics:
+    """Computes loss and the official scores: accuracy, consistency, and for NLVR2 subsets."""
+    sums, items = run(batches)
+    predicted, labels, _ = judged(items, batches)
+    return finish({'nlvr_loss': sums['nlvr_loss']}) | self._scores(predicted, labels)
+
+  def report(self, run: Run, batches: StatementBatches, path: pathlib.Path) -> Metrics:
+    """Evaluates on all texts; writes `<split>.csv` in the official form, and the logits as JSON.
+
+    The metrics include the 95% interval of the accuracy, by a bootstrap over sentences because the
+    texts of one sentence are not independent, and the accuracy of the majority class.
+    """
+    sums, items = run(batches, whole=True)
+    predicted, labels, logits = judged(items, batches)
+    if processes.is_first():
+      self.write(path.with_suffix('.csv'), predicted, path.stem.partition('[')[0])
+      files.write_text(path.with_name(f'{path.stem}_logits.json'), json.dumps(logits))
+    correct = np.array([predicted[name] == label for name, label in labels.items()], float)
+    sentence = np.array([self.sentence(name) for name in labels])
+    interval = bootstrap.paired_difference(correct, np.zeros(len(correct)), sentence)
+    majority = collections.Counter(labels.values()).most_common(1)[0][1] / len(labels)
+    return (
+      finish({'nlvr_loss': sums['nlvr_loss']})
+      | self._scores(predicted, labels)
+      | {
+        'nlvr_accuracy/low': interval.low,
+        'nlvr_accuracy/high': interval.high,
+        'nlvr_accuracy/majority': majority,
+      }
+    )
+
+  def table(self, split: str, metrics: Metrics) -> str:
+    """Formats the scores; accuracy with its 95% interval and the majority class."""
+    missing = float('nan')
+    names = [n for n in metrics if n.startswith('nlvr_') and '/' not in n and n != 'nlvr_loss']
+    ends = ('', '/low', '/high', '/majority')
+    return table(
+      f'on {split}',
+      ['model', '95% from', 'to', 'majority class'],
+      [
+        (
+          name.removeprefix('nlvr_').replace('_', ' '),
+          [metrics.get(name + end, missing) for end in ends],
+        )
+        for name in names
+      ],
+    )
+
+  def sentence(self, name: str) -> str:
+    """Returns the sentence in the name of a text; consistency groups the texts by it."""
+    return nlvr.sentence(name)
+
+  def summarise(self, correct: dict[str, bool], labels: dict[str, bool]) -> dict[str, float]:
+    """Computes the official scores in 0..1, given which predictions are correct."""
+    return nlvr.summarise(correct)
+
+  def write(self, path: pathlib.Path, predicted: dict[str, bool], split: str) -> None:
+    """Writes predictions in the official form."""
+    predictions.write_nlvr(path, predicted, split)
+
+  def _scores(self, predicted: dict[str, bool], labels: dict[str, bool]) -> Metrics:
+    summary = self.summarise(nlvr.correct(predicted, labels), labels)
+    return {f'nlvr_{name}': value for name, value in summary.items()}
+
+
+class Nlvr2(Nlvr):
+  """NLVR2, statements about two images."""
+
+  def model(self, backbone: PixelBert) -> Model:
+    return Nlvr2Model(backbone)
+
+  def batches(self, role: str, **fields: Any) -> StatementBatches:
+    return Nlvr2Batches(**fields)
+
   def sentence(self, name: str) -> str:
     return nlvr2.sentence(name)
 
   def summarise(self, correct: dict[str, bool], labels: dict[str, bool]) -> dict[str, float]:
     return nlvr2.summarise(correct, labels)
 
-  def write(self, path: Path, said: dict[str, bool], split: str) -> None:
-    predictions.write_nlvr2(path, said)
-
-
-Array = jax.Array
-
-LOGGED = ('nlvr_loss', 'nlvr_accuracy')
-SHOWN = ('loss', 'nlvr_accuracy')
-CHOSEN_BY = 'nlvr_accuracy'
-
-
-def losses(outputs: dict[str, Array], batch: dict[str, Array]) -> Sums:
-  """Binary cross-entropy in nats, as a total over texts."""
-  label = batch['label'].astype(outputs['match_logits'].dtype)
-  each = optax.sigmoid_binary_cross_entropy(outputs['match_logits'], label)
-  return {'nlvr_loss': total(each, batch['weight'])}
-
-
-def accuracies(outputs: dict[str, Array], batch: dict[str, Array]) -> Sums:
-  """How many texts are judged right, as a total."""
-  right = (outputs['match_logits'] > 0) == batch['label']
-  return {'nlvr_accuracy': total(right, batch['weight'])}
-
-
-def items(outputs: dict[str, Array], batch: dict[str, Array]) -> dict[str, Array]:
-  """[B, K]: the logit of 'true' of each text, its label, and which of them count."""
-  names = ('statement', 'label', 'weight')
-  return {'logit': outputs['match_logits'], **{name: batch[name] for name in names}}
-
-
-def evaluate(run: Run, batches: StatementBatches) -> Metrics:
-  """Loss and official scores: accuracy, consistency, of NLVR2 by subset too."""
-  sums, found = run(batches)
-  said, labels, _ = judged(found, batches)
-  return finish({'nlvr_loss': sums['nlvr_loss']}) | _scores(said, labels, batches)
-
-
-def result(run: Run, batches: StatementBatches, path: pathlib.Path) -> Metrics:
-  """Evaluates on all texts; writes `<split>.csv` in the official form, and the logits as JSON.
-
-  Beside the accuracy stand its interval of 95% (a bootstrap over sentences, as the texts of one are
-  not independent), and what the commoner label would reach.
-  """
-  sums, found = run(batches, whole=True)
-  said, labels, logits = judged(found, batches)
-  if processes.is_first():
-    path.parent.mkdir(parents=True, exist_ok=True)
-    batches.write(path.with_suffix('.csv'), said, path.stem.partition('[')[0])
-    files.write(
-      path.with_name(f'{path.stem}_logits.json'),
-      lambda file: file.write(json.dumps(logits).encode()),
-    )
-  right = np.array([said[name] == label for name, label in labels.items()], float)
-  sentence = np.array([batches.sentence(name) for name in labels])
-  interval = bootstrap.paired_difference(right, np.zeros(len(right)), sentence)
-  commoner = collections.Counter(labels.values()).most_common(1)[0][1] / len(labels)
-  return (
-    finish({'nlvr_loss': sums['nlvr_loss']})
-    | _scores(said, labels, batches)
-    | {
-      'nlvr_accuracy/low': interval.low,
-      'nlvr_accuracy/high': interval.high,
-      'nlvr_accuracy/majority': commoner,
-    }
-  )
-
-
-def table(split: str, metrics: Metrics) -> str:
-  """The scores, accuracy with its interval and beside the commoner label."""
-  missing = float('nan')
-  names = [n for n in metrics if n.startswith('nlvr_') and '/' not in n and n != 'nlvr_loss']
-  ends = ('', '/low', '/high', '/majority')
-  shown = text_table(
-    f'on {split}',
-    ['model', '95% from', 'to', 'commoner label'],
-    [
-      (
-        name.removeprefix('nlvr_').replace('_', ' '),
-        [metrics.get(name + end, missing) for end in ends],
-      )
-      for name in names
-    ],
-  )
-  return shown + choice(metrics, CHOSEN_BY)
+  def write(self, path: pathlib.Path, predicted: dict[str, bool], split: str) -> None:
+    predictions.write_nlvr2(path, predicted)
 
 
 def judged(
-  found: dict[str, np.ndarray], batches: StatementBatches
+  items: dict[str, np.ndarray], batches: StatementBatches
 ) -> tuple[dict[str, bool], dict[str, bool], dict[str, float]]:
-  """What is said of each text, its label, and the logit, by its name and in the split's order."""
-  counts = found['weight'].reshape(-1) > 0
-  number, label, logit = (found[n].reshape(-1)[counts] for n in ('statement', 'label', 'logit'))
+  """Maps the name of each text, in the order of the split, to its prediction, label and logit."""
+  counts = items['weight'].reshape(-1) > 0
+  number, label, logit = (items[n].reshape(-1)[counts] for n in ('statement', 'label', 'logit'))
   order = np.argsort(number)
   names = [batches.name(i) for i in number[order]]
   return (
@@ -251,8 +252,3 @@ def judged(
     dict(zip(names, label[order].tolist(), strict=True)),
     dict(zip(names, logit[order].tolist(), strict=True)),
   )
-
-
-def _scores(said: dict[str, bool], labels: dict[str, bool], batches: StatementBatches) -> Metrics:
-  found = batches.summarise(nlvr.correct(said, labels), labels)
-  return {f'nlvr_{name}': value for name, value in found.items()}

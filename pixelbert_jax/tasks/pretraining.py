@@ -1,34 +1,39 @@
 """Pre-training: masked language modelling and image-text matching (paper section 3.3).
 
-A batch has B images of K texts, of T tokens with at most M hidden:
-  image [B, H, W, 3] uint8 as it travels; source_size [B, 2] its height and width there;
-  size [B, 2] those the model is to see (int32) on its canvas, which is that of canvas
-  [B, H', W', 0]; perhaps flip [B] bool (`input/image.py: model_input`)
+A batch has B images with K texts each, of T tokens with at most M hidden:
+  image [B, H, W, 3] uint8, as sent to the device; source_size [B, 2] int32, its height and width
+  size [B, 2] int32, its height and width as the model sees it; canvas [B, H', W', 0] uint8, whose
+    shape is the model's canvas; optionally flip [B] bool (`input/image.py: model_input`)
   token_ids [B, K, T] int32, token_mask [B, K, T] bool
   mlm_position, mlm_target [B, K, M] int32; mlm_weight [B, K, M] float32, 0 in unmatched pairs
-  itm_label [B, K] int32, 1 for a matched pair; weight [B, K] float32, 0 where only filled up
+  itm_label [B, K] int32, 1 for a matched pair; weight [B, K] float32, 0 for padding
   with micro-batches mlm_total and itm_total [B] float32, the weights of the whole batch in each row
-  in evaluation mlm_kind [B, K, M] int32, 1 + the kind of a visual word that the image determines,
-  and mlm_guessed [B, K, M] float32, 1 where the text alone gives the word away
+  in evaluation mlm_kind [B, K, M] int32, 0 or 1 + the kind of a visual word that the image
+    determines; mlm_guessed [B, K, M] float32, 1 where the image-blind baseline is right
 """
 
 import dataclasses
 import functools
 import math
 import pathlib
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-import jax
 import numpy as np
 import optax
+from ml_collections import ConfigDict
 
+from pixelbert_jax.input.dataset import Split
+from pixelbert_jax.input.mixture import shares_of
 from pixelbert_jax.input.order import WORDS, Plan, Shares, plan_epoch, swap_images
 from pixelbert_jax.input.pipeline import Batch, Batches
 from pixelbert_jax.input.text import hide_words
 from pixelbert_jax.input.visual import KINDS, TextGuess, visual_words
-from pixelbert_jax.metrics import Metrics
-from pixelbert_jax.metrics import table as text_table
-from pixelbert_jax.tasks.sums import Run, Sums, finish, total
+from pixelbert_jax.metrics import Metrics, table
+from pixelbert_jax.models.heads import PretrainingModel
+from pixelbert_jax.models.pixelbert import PixelBert
+from pixelbert_jax.tasks.base import Arrays, Run, Task
+from pixelbert_jax.tasks.sums import Sums, finish, total
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -36,11 +41,12 @@ class PairBatches(Batches):
   """The batches of `tasks/pretraining.py`.
 
   Attributes:
-    mask_share: of the tokens to hide.
-    whole_share: of the texts in which nothing is hidden.
-    shares: of the sources of a mixture.
-    swapped: show the wrong image with every text.
-    guess: guesses visual words from text; with it, batches say which places are visual.
+    mask_share: share of the tokens to hide.
+    whole_share: share of the texts in which nothing is hidden.
+    shares: the shares of the sources of a mixture.
+    swapped: True for shuffled images, where every text has a wrong image.
+    guess: predicts visual words from their text alone; with it, batches have `mlm_kind` and
+      `mlm_guessed`.
   """
 
   WEIGHTS: ClassVar[tuple[str, ...]] = ('weight', 'mlm_weight')
@@ -52,9 +58,7 @@ class PairBatches(Batches):
   guess: TextGuess | None = None
 
   def _plan(self, epoch: int) -> Plan:
-    plan = plan_epoch(
-      self.split.sidecar, self.canvases, epoch=epoch, shares=self.shares, **self._planned
-    )
+    plan = plan_epoch(self.split.sidecar, self.batching, epoch, self.shares)
     return swap_images(plan) if self.swapped else plan
 
   @functools.lru_cache(maxsize=8)  # noqa: B019 - two numbers a step
@@ -71,7 +75,7 @@ class PairBatches(Batches):
     b, k = texts.shape
     flat = texts.reshape(-1)
     ids, word = self.tokenizer([self.split.sidecar.caption(i) for i in flat])
-    # Drawn for the whole batch and sliced, so that nothing depends on the number of processes.
+    # Drawn for the whole batch, then sliced, so that the number of processes changes nothing.
     draws = np.random.default_rng([self.seed, WORDS, step]).random(
       (self.images, k, 2 * ids.shape[1] + 2)
     )
@@ -83,88 +87,120 @@ class PairBatches(Batches):
       'token_mask': ids != self.tokenizer.pad_id,
       'mlm_position': masked.position,
       'mlm_target': masked.target,
-      # MLM counts matched pairs only: an untrue text says nothing about the image.
+      # MLM counts matched pairs only: the image does not help to predict an unrelated text.
       'mlm_weight': masked.weight * (matched * weight).reshape(-1, 1),
       'itm_label': matched.astype(np.int32).reshape(-1),
       'weight': weight.reshape(-1),
     }
     if self.guess:
       kind, guessed = visual_words(
-        self.split.sidecar, flat, word, masked, self.tokenizer.mask_id, self.guess
+        self.split.sidecar,
+        flat,
+        word,
+        masked=masked,
+        mask_id=self.tokenizer.mask_id,
+        guess=self.guess,
       )
       batch |= {'mlm_kind': kind, 'mlm_guessed': guessed}
     return {name: x.reshape(b, k, *x.shape[1:]) for name, x in batch.items()}
 
 
-Array = jax.Array
+@dataclasses.dataclass(frozen=True)
+class Pretraining(Task):
+  """Pre-training; the image-blind baseline of visual words is fitted on `train`.
 
-LOGGED = ('mlm_loss', 'itm_loss', 'mlm_accuracy', 'itm_accuracy')
-SHOWN = ('loss', 'itm_accuracy', 'mlm_accuracy', 'mlm_visual_accuracy')
-CHOSEN_BY = ''
-
-
-def losses(outputs: dict[str, Array], batch: dict[str, Array]) -> Sums:
-  """Cross-entropies of both tasks in nats, as totals over the batch."""
-  mlm = optax.softmax_cross_entropy_with_integer_labels(outputs['mlm_logits'], batch['mlm_target'])
-  itm = optax.sigmoid_binary_cross_entropy(outputs['itm_logits'], batch['itm_label'])
-  return {
-    'mlm_loss': total(mlm, batch['mlm_weight']),
-    'itm_loss': total(itm, batch['weight']),
-  }
-
-
-def accuracies(outputs: dict[str, Array], batch: dict[str, Array]) -> Sums:
-  """Shares of right answers, as totals over the batch."""
-  mlm = outputs['mlm_logits'].argmax(-1) == batch['mlm_target']
-  itm = (outputs['itm_logits'] > 0) == (batch['itm_label'] > 0)
-  sums = {
-    'mlm_accuracy': total(mlm, batch['mlm_weight']),
-    'itm_accuracy': total(itm, batch['weight']),
-  }
-  if 'mlm_kind' not in batch:
-    return sums
-  kind, weight = batch['mlm_kind'], batch['mlm_weight']
-  sums['mlm_visual_accuracy'] = total(mlm, weight * (kind > 0))
-  sums['mlm_visual_accuracy_text_only'] = total(batch['mlm_guessed'], weight * (kind > 0))
-  for i, name in enumerate(KINDS):
-    sums[f'mlm_{name}_accuracy'] = total(mlm, weight * (kind == i + 1))
-    sums[f'mlm_{name}_accuracy_text_only'] = total(batch['mlm_guessed'], weight * (kind == i + 1))
-  return sums
-
-
-def items(outputs: dict[str, Array], batch: dict[str, Array]) -> dict[str, Array]:
-  """Nothing: all there is to know of pre-training are sums."""
-  return {}
-
-
-def evaluate(run: Run, batches: PairBatches) -> Metrics:
-  """Means over all pairs of a split; what never occurs is not a number.
-
-  Every text is seen twice: whole for matching, with words hidden for the rest.
+  Attributes:
+    mask_share: share of the tokens to hide.
+    whole_share: share of the texts in which nothing is hidden.
+    shares: the shares of the sources of a mixture.
+    guess: predicts visual words from their text alone; None without `train`.
   """
-  whole, _ = run(dataclasses.replace(batches, whole_share=1.0))
-  hidden, _ = run(dataclasses.replace(batches, whole_share=0.0))
-  return finish({k: (whole if k.startswith('itm') else hidden)[k] for k in hidden})
 
+  LOGGED = ('mlm_loss', 'itm_loss', 'mlm_accuracy', 'itm_accuracy')
+  SHOWN = ('loss', 'itm_accuracy', 'mlm_accuracy', 'mlm_visual_accuracy')
+  MIXES = True
 
-def result(run: Run, batches: PairBatches, path: pathlib.Path) -> Metrics:
-  """The same, and again (`..._swapped`) with every image swapped for another; writes nothing."""
-  swapped = evaluate(run, dataclasses.replace(batches, swapped=True))
-  return evaluate(run, batches) | {f'{name}_swapped': x for name, x in swapped.items()}
+  mask_share: float
+  whole_share: float
+  shares: Shares | None = None
+  guess: TextGuess | None = None
 
+  @classmethod
+  def of(
+    cls, config: ConfigDict, splits: Mapping[str, Split], files: Mapping[str, bytes]
+  ) -> 'Pretraining':
+    train = splits.get('train')
+    return cls(
+      mask_share=config.mask_share,
+      whole_share=config.whole_share,
+      shares=shares_of(train, config.data.shares) if train else None,
+      guess=TextGuess(train.sidecar) if train else None,
+    )
 
-def table(split: str, metrics: Metrics) -> str:
-  """Accuracies on a split beside those with swapped images and a guess from the text alone."""
-  rows = {'image-text matching': 'itm_accuracy', 'hidden words': 'mlm_accuracy'}
-  rows |= {'visual words, determined': 'mlm_visual_accuracy'}
-  rows |= {f'  {kind}': f'mlm_{kind}_accuracy' for kind in KINDS}
-  missing = float('nan')
-  return text_table(
-    f'accuracy on {split}',
-    ['own image', 'swapped image', 'text alone'],
-    [
-      (title, [metrics.get(name + end, missing) for end in ('', '_swapped', '_text_only')])
-      for title, name in rows.items()
-      if math.isfinite(metrics.get(name, missing))
-    ],
-  )
+  def model(self, backbone: PixelBert) -> PretrainingModel:
+    return PretrainingModel(backbone)
+
+  def batches(self, role: str, **fields: Any) -> PairBatches:
+    if role == 'train':
+      fields['shares'] = self.shares
+    else:
+      fields['guess'] = self.guess
+    return PairBatches(mask_share=self.mask_share, whole_share=self.whole_share, **fields)
+
+  def losses(self, outputs: Arrays, batch: Arrays) -> Sums:
+    """Computes the cross-entropies of both tasks in nats, as totals over the batch."""
+    logits, target = outputs['mlm_logits'], batch['mlm_target']
+    mlm = optax.softmax_cross_entropy_with_integer_labels(logits, target)
+    itm = optax.sigmoid_binary_cross_entropy(outputs['itm_logits'], batch['itm_label'])
+    return {
+      'mlm_loss': total(mlm, batch['mlm_weight']),
+      'itm_loss': total(itm, batch['weight']),
+    }
+
+  def accuracies(self, outputs: Arrays, batch: Arrays) -> Sums:
+    """Computes the shares of correct predictions, as totals over the batch."""
+    mlm = outputs['mlm_logits'].argmax(-1) == batch['mlm_target']
+    itm = (outputs['itm_logits'] > 0) == (batch['itm_label'] > 0)
+    sums = {
+      'mlm_accuracy': total(mlm, batch['mlm_weight']),
+      'itm_accuracy': total(itm, batch['weight']),
+    }
+    if 'mlm_kind' not in batch:
+      return sums
+    kind, weight, guessed = batch['mlm_kind'], batch['mlm_weight'], batch['mlm_guessed']
+    sums['mlm_visual_accuracy'] = total(mlm, weight * (kind > 0))
+    sums['mlm_visual_accuracy_text_only'] = total(guessed, weight * (kind > 0))
+    for i, name in enumerate(KINDS):
+      sums[f'mlm_{name}_accuracy'] = total(mlm, weight * (kind == i + 1))
+      sums[f'mlm_{name}_accuracy_text_only'] = total(guessed, weight * (kind == i + 1))
+    return sums
+
+  def evaluate(self, run: Run, batches: PairBatches) -> Metrics:
+    """Computes the metrics over all pairs of a split; a metric without any pair is NaN.
+
+    Every text is used twice: unmasked for matching, masked for the rest.
+    """
+    unmasked, _ = run(dataclasses.replace(batches, whole_share=1.0))
+    masked, _ = run(dataclasses.replace(batches, whole_share=0.0))
+    return finish({k: (unmasked if k.startswith('itm') else masked)[k] for k in masked})
+
+  def report(self, run: Run, batches: PairBatches, path: pathlib.Path) -> Metrics:
+    """Computes the metrics with own and with shuffled images (`..._swapped`); writes nothing."""
+    shuffled = self.evaluate(run, dataclasses.replace(batches, swapped=True))
+    return self.evaluate(run, batches) | {f'{name}_swapped': x for name, x in shuffled.items()}
+
+  def table(self, split: str, metrics: Metrics) -> str:
+    """Formats the accuracies with own images, with shuffled images, and from the text alone."""
+    rows = {'image-text matching': 'itm_accuracy', 'hidden words': 'mlm_accuracy'}
+    rows |= {'visual words, determined': 'mlm_visual_accuracy'}
+    rows |= {f'  {kind}': f'mlm_{kind}_accuracy' for kind in KINDS}
+    missing = float('nan')
+    return table(
+      f'accuracy on {split}',
+      ['own image', 'shuffled image', 'text alone'],
+      [
+        (title, [metrics.get(name + end, missing) for end in ('', '_swapped', '_text_only')])
+        for title, name in rows.items()
+        if math.isfinite(metrics.get(name, missing))
+      ],
+    )

@@ -1,14 +1,13 @@
-"""Retrieval's evaluation: every image of a gallery scored with every caption of it.
+"""The evaluation of retrieval, which scores every image of a gallery with every caption.
 
-The CNN sees an image once. What it makes of a block of images stays on the devices, which share
-the block, while all captions, which are there from the beginning, go past it in chunks: by length,
-so that little of them is padding, and as many pairs at a time as fill the devices.
+The CNN runs once per image. The devices hold a block of images, split among them, and all captions
+in chunks. Each block is scored with each chunk; a chunk has captions of similar length, so that
+little is padding, and enough of them to fill the devices.
 """
 
 import dataclasses
 import functools
 import hashlib
-import json
 import pathlib
 import time
 from typing import Any
@@ -20,33 +19,31 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from pixelbert_jax import files, processes, sharding
-from pixelbert_jax.checkpoints.manifest import checksums
+from pixelbert_jax import processes, sharding
+from pixelbert_jax.checkpoints.checksum import checksums
 from pixelbert_jax.input import pipeline
 from pixelbert_jax.input.image import model_input
-from pixelbert_jax.metrics import Metrics, Progress
+from pixelbert_jax.metrics import Progress
 from pixelbert_jax.models.heads import MatchingModel
-from pixelbert_jax.score import matrix as matrix_file
 from pixelbert_jax.score.partial import Matrix, PartialMatrix
-from pixelbert_jax.tasks import retrieval as task
-from pixelbert_jax.tasks.gallery import RankingBatches
+from pixelbert_jax.tasks.gallery import Gallery, RankingBatches
 
-BLOCK = 16  # images a device has at a time; more would only be more to fill up
-# Captions are padded to one of these quantiles of their lengths: each is a program more.
+BLOCK = 16  # images per device at a time; more would only add padding
+# Captions are padded to one of these quantiles of their lengths; each costs a compiled program.
 QUANTILES = (0.5, 0.95, 1.0)
 REPORT_SECONDS = 10
 
 
 class Ranker:
-  """Scores images with captions; compiled once for each canvas and length."""
+  """A scorer of images with captions, compiled once per canvas and caption length."""
 
-  def __init__(self, model: MatchingModel, mesh: Mesh, threads: int, captions: int, most: int = 0):
-    """Takes a block of images with so many captions at a time.
+  def __init__(self, model: MatchingModel, mesh: Mesh, threads: int, captions: int, limit: int = 0):
+    """Defines the programs, which score a block of images with `captions` captions at a time.
 
-    While training it takes at most `most` images (0: all there are).
+    `limit` bounds the images of a call without a file; they are evenly spread (0: all).
     """
     self._model, self._mesh, self._threads = model, mesh, threads
-    self._captions, self._most = captions, most
+    self._captions, self._limit = captions, limit
 
     @jax.jit
     def embed(variables, batch):
@@ -57,40 +54,33 @@ class Ranker:
     self._score = jax.jit(functools.partial(model.apply, method=model.score))
     self._join = jax.jit(functools.partial(jnp.concatenate, axis=1))
 
-  def __call__(self, variables: dict, batches: RankingBatches) -> Metrics:
-    """The recalls of a split, over no more of its images than an evaluation in training takes."""
-    fewest = min(filter(None, (batches.most_images, self._most)), default=0)
-    batches = dataclasses.replace(batches, most_images=fewest)
-    matrix = Matrix((len(batches.gallery.image), len(batches.gallery.caption)))
-    self.fill(matrix, variables, batches)
-    return task.recalls(matrix.scores, batches.gallery)
+  def __call__(
+    self, variables: dict, batches: RankingBatches, path: pathlib.Path | None = None
+  ) -> tuple[Matrix, Gallery]:
+    """Scores the images of a gallery with its captions.
 
-  def result(self, variables: dict, batches: RankingBatches, path: pathlib.Path) -> Metrics:
-    """Those of the end, with all that they are judged by.
+    With `path`, the file that the caller will write the scores to, the whole gallery is scored, and
+    finished rows are kept beside that file. A call after a crash resumes at the first unfinished
+    block of images, with bitwise equal scores.
 
-    Writes the scores to `<split>.npz` beside `path`, as `python -m pixelbert_jax.score retrieval`
-    takes them, and to `path` the best of each image and caption. Killed and called again, it goes
-    on with the block of images it was at, and comes to the same scores bit by bit.
+    Returns:
+      The matrix of scores [I, T], and the gallery of its rows and columns.
     """
-    gallery, sidecar = batches.gallery, batches.split.sidecar
-    shape, whole = (len(gallery.image), len(gallery.caption)), path.with_suffix('.npz')
-    identity = self.identity(variables, batches)
-    first = processes.is_first()
-    matrix = PartialMatrix(whole, identity, shape) if first else Matrix(shape)
+    if path is None:
+      limit = min(filter(None, (batches.most_images, self._limit)), default=0)
+      batches = dataclasses.replace(batches, most_images=limit)
+    gallery = batches.gallery
+    shape = len(gallery.image), len(gallery.caption)
+    if path is None:
+      matrix = Matrix(shape)
+    else:
+      identity = self.identity(variables, batches)  # computed by all processes
+      matrix = PartialMatrix(path, identity, shape) if processes.is_first() else Matrix(shape)
     self.fill(matrix, variables, batches)
-    metrics = task.report(matrix.scores, gallery, sidecar)
-    if first:
-      image_ids = [sidecar.image_id[i].decode() for i in gallery.image]
-      text_ids = sidecar.captions.values[gallery.caption].tolist()
-      texts = [batches.text(i) for i in gallery.caption]
-      matrix_file.write(whole, matrix.scores, image_ids, text_ids)
-      lists = json.dumps(task.top_lists(matrix.scores, image_ids, text_ids, texts), indent=1)
-      files.write(path, lambda file: file.write(lists.encode()))
-    matrix.remove()
-    return metrics
+    return matrix, gallery
 
   def fill(self, matrix: Matrix, variables: dict, batches: RankingBatches) -> None:
-    """Scores the gallery's images that are not in `matrix` yet."""
+    """Scores those images of the gallery that are not in `matrix` yet."""
     _agree(matrix)
     plan, gallery = batches.plan(0), batches.gallery
     real, row = plan.weight[..., 0] > 0, np.searchsorted(gallery.image, plan.image)
@@ -98,9 +88,9 @@ class Ranker:
     left = [n for n in range(len(plan)) if not matrix.finished[rows[n]].all()]
     chunks, place = self._chunks(batches)
     progress = Progress(int(matrix.finished.sum()), len(gallery.image), 'images')
-    made = pipeline.read(batches, left, self._threads) if left else ()
+    blocks = pipeline.read(batches, left, self._threads) if left else ()
     last = time.monotonic()
-    for number, batch in zip(left, made, strict=True):
+    for number, batch in zip(left, blocks, strict=True):
       pixels = self._embed(variables, sharding.global_batch(self._mesh, batch))
       parts = [self._score(variables, *pixels, *chunk) for chunk in chunks]
       block = sharding.plan_rows(self._mesh, self._join(parts))
@@ -113,25 +103,25 @@ class Ranker:
   def _chunks(
     self, batches: RankingBatches
   ) -> tuple[list[tuple[jax.Array, jax.Array]], np.ndarray]:
-    """The captions on the devices, as `chunk_captions` makes them."""
+    """Puts the captions on the devices, in the form that `chunk_captions` returns."""
     ids, mask = batches.tokens(batches.gallery.caption)
     chunks, place = chunk_captions(ids, mask, self._captions)
-    everywhere = NamedSharding(self._mesh, P())
-    return jax.make_array_from_process_local_data(everywhere, chunks), place
+    replicated = NamedSharding(self._mesh, P())
+    return jax.make_array_from_process_local_data(replicated, chunks), place
 
   def identity(self, variables: dict, batches: RankingBatches) -> dict[str, Any]:
-    """What a score depends on, to the last bit."""
+    """Describes everything that the scores depend on, to the last bit."""
     sidecar, gallery = batches.split.sidecar, batches.gallery
-    shown = hashlib.sha256()
+    inputs = hashlib.sha256()
     for array in (
       *(sidecar.image_id[gallery.image], sidecar.size[gallery.image]),
       *batches.tokens(gallery.caption),
     ):
-      shown.update(np.ascontiguousarray(array).tobytes())
+      inputs.update(np.ascontiguousarray(array).tobytes())
     return {
       'arrays': checksums(variables),
       'model': repr(self._model),
-      'shown': shown.hexdigest(),
+      'shown': inputs.hexdigest(),
       'canvases': repr(batches.canvases),
       'blocks': [batches.images, self._captions, *self._mesh.devices.shape],
       'device': self._mesh.devices.flat[0].device_kind,
@@ -141,15 +131,16 @@ class Ranker:
 def chunk_captions(
   ids: np.ndarray, mask: np.ndarray, size: int
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
-  """Captions by length, `size` together, padded no further than to the next of a few lengths.
+  """Groups captions by length into chunks, padded only to the next of a few lengths.
 
   Args:
-    ids: [N, T] int.
-    mask: [N, T] bool, which of them are no padding.
-    size: captions of a chunk; those of one length are filled up to it by the first of them.
+    ids: [N, T] int, token ids.
+    mask: [N, T] bool, False for padding.
+    size: captions per chunk; the last chunk of a length is padded with that length's first caption.
 
   Returns:
-    The chunks, ids and mask [size, t], and where caption n is when they are put together: [N] int.
+    The chunks, each ids and mask [size, t], and the place [N] int of each caption in the
+    concatenation of all chunks.
   """
   length = ids.shape[1] - mask[:, ::-1].argmax(axis=1)
   limits = np.unique(np.quantile(length, QUANTILES, method='higher'))
@@ -166,7 +157,7 @@ def chunk_captions(
 
 
 def _agree(matrix: Matrix) -> None:
-  """Gives all processes the rows that the first one has of a run before."""
+  """Copies the rows that the first process has from an earlier run to all processes."""
   if jax.process_count() == 1:
     return
   finished = multihost_utils.broadcast_one_to_all(matrix.finished)

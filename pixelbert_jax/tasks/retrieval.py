@@ -1,134 +1,219 @@
-"""Image and text retrieval (paper section 4.4): an image's caption is to score above 20 others.
+"""Image and text retrieval (paper section 4.4): an image's caption has to score above 20 others.
 
-A batch has B images of K captions, the first of them the image's own, of T tokens:
-  image, source_size, size, canvas and perhaps flip as of `tasks/pretraining.py`
+A batch has B images with K captions each, the image's own first, of T tokens:
+  image, source_size, size, canvas and optionally flip as in `tasks/pretraining.py`
   token_ids [B, K, T] int32, token_mask [B, K, T] bool
-  weight [B, K] float32: of the first, whether the image counts; of the others, 0 where also its own
-  hardest [B] int32, how many of the others an image learns from, the same in each row
-  with micro-batches retrieval_total [B] float32, the images that count in the whole batch
+  weight [B, K] float32: first, 1 if the image counts; then 0 for a caption that is also its own
+  with micro-batches retrieval_total [B] float32, the number of images that count in the whole batch
 
-It is evaluated not by such batches but by `tasks/ranker.py`, which scores every image with
-every caption; so here are, instead of `items`, `evaluate` and `result`, the metrics of such scores.
+Evaluation does not use such batches: `ranker.py` scores all images of a gallery with all captions.
 """
 
+import dataclasses
+import json
+import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
+from pixelbert_jax import files, processes
+from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.truth import Truth
-from pixelbert_jax.metrics import Metrics, choice
-from pixelbert_jax.metrics import table as text_table
+from pixelbert_jax.metrics import Metrics, table
+from pixelbert_jax.models.heads import MatchingModel, Model
+from pixelbert_jax.models.pixelbert import PixelBert
+from pixelbert_jax.score import matrix as matrix_file
 from pixelbert_jax.score import recall
-from pixelbert_jax.tasks.gallery import Gallery
+from pixelbert_jax.tasks.base import Arrays, Run, Task
+from pixelbert_jax.tasks.gallery import Gallery, RankingBatches
+from pixelbert_jax.tasks.ranker import BLOCK, Ranker
 from pixelbert_jax.tasks.sums import Sums, total
-
-Array = jax.Array
-
-LOGGED = ('retrieval_loss', 'retrieval_accuracy')
-SHOWN = ('loss', 'retrieval_accuracy', 'recall_mean', 'text_recall_at_1', 'image_recall_at_1')
-CHOSEN_BY = 'recall_mean'
 
 TOP = 10  # captions listed for an image, and images for a caption
 RECALLS = tuple(f'{name}_recall_at_{k}' for name in ('text', 'image') for k in recall.CUTOFFS)
-# What stands beside the model's recalls, by the end of its metrics' names.
+# The rows below the model's in the table, by the suffix of their metrics' names.
 BESIDE = {
   '_1k': 'mean of five folds of 1,000',
   '/image_blind': 'image-blind',
   '/text_blind': 'text-blind',
   '/chance': 'chance',
-  '/truth': 'true ones first',
-  '/ceiling': '..., the rarest before',
+  '/truth': 'true pairs first',
+  '/ceiling': 'true pairs, rarest first',
 }
-DRAWS = 10  # of the order of what ties, for the ceiling
+DRAWS = 10  # random orders of ties that the ceiling is averaged over
 
 
-def _others(outputs: dict[str, Array], batch: dict[str, Array]) -> Array:
-  """[B, K - 1] logits of the other captions, minus infinity for those that do not count."""
+def _others(outputs: Arrays, batch: Arrays) -> jax.Array:
+  """Returns the logits [B, K - 1] of the other captions, minus infinity for weight 0."""
   return jnp.where(batch['weight'][:, 1:] > 0, outputs['match_logits'][:, 1:], -jnp.inf)
 
 
-def losses(outputs: dict[str, Array], batch: dict[str, Array]) -> Sums:
-  """Softmax cross-entropy of the own caption among itself and the hardest others, in nats."""
-  own, others = outputs['match_logits'][:, :1], -jnp.sort(-_others(outputs, batch))
-  kept = jnp.arange(others.shape[1]) < batch['hardest'][:, None]
-  candidates = jnp.concatenate([own, jnp.where(kept, others, -jnp.inf)], axis=1)
-  each = jax.nn.logsumexp(candidates, axis=1) - own[:, 0]
-  return {'retrieval_loss': total(each, batch['weight'][:, 0])}
+@dataclasses.dataclass(frozen=True)
+class Retrieval(Task):
+  """Image and text retrieval.
 
+  Attributes:
+    hardest: number of the other captions, those with the highest scores, in an image's loss.
+    captions: number of captions that an evaluation scores with a block of images at a time.
+    gallery: the fields of `RankingBatches` that choose what an evaluation ranks.
+  """
 
-def accuracies(outputs: dict[str, Array], batch: dict[str, Array]) -> Sums:
-  """How many images put their own caption above all others; a tie is none."""
-  first = outputs['match_logits'][:, 0] > _others(outputs, batch).max(axis=1)
-  return {'retrieval_accuracy': total(first, batch['weight'][:, 0])}
+  LOGGED = ('retrieval_loss', 'retrieval_accuracy')
+  SHOWN = ('loss', 'retrieval_accuracy', 'recall_mean', 'text_recall_at_1', 'image_recall_at_1')
+  CHOSEN_BY = 'recall_mean'
+
+  hardest: int
+  captions: int
+  gallery: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+  @classmethod
+  def of(
+    cls, config: ConfigDict, splits: Mapping[str, Split], files: Mapping[str, bytes]
+  ) -> 'Retrieval':
+    gallery = {'most_images': config.eval_images, 'most_captions': config.eval_captions}
+    return cls(config.hardest, config.texts_per_image, gallery)
+
+  def model(self, backbone: PixelBert) -> MatchingModel:
+    return MatchingModel(backbone)
+
+  def batches(self, role: str, **fields: Any) -> RankingBatches:
+    if role != 'train':
+      fields['images'] = min(fields['images'], BLOCK * jax.device_count())
+    return RankingBatches(**self.gallery, **fields)
+
+  def losses(self, outputs: Arrays, batch: Arrays) -> Sums:
+    """Computes the softmax cross-entropy of the own caption against the hardest others, in nats."""
+    own, others = outputs['match_logits'][:, :1], -jnp.sort(-_others(outputs, batch))
+    candidates = jnp.concatenate([own, others[:, : self.hardest]], axis=1)
+    each = jax.nn.logsumexp(candidates, axis=1) - own[:, 0]
+    return {'retrieval_loss': total(each, batch['weight'][:, 0])}
+
+  def accuracies(self, outputs: Arrays, batch: Arrays) -> Sums:
+    """Counts the images whose own caption scores above all others; ties count as misses."""
+    first = outputs['match_logits'][:, 0] > _others(outputs, batch).max(axis=1)
+    return {'retrieval_accuracy': total(first, batch['weight'][:, 0])}
+
+  def evaluator(self, model: Model, mesh: Mesh, threads: int, limit: int = 0) -> Ranker:
+    return Ranker(model, mesh, threads, self.captions, limit)
+
+  def evaluate(self, run: Run, batches: RankingBatches) -> Metrics:
+    """Computes the recalls over the images of an evaluation during training."""
+    matrix, gallery = run(batches)
+    return recalls(matrix.scores, gallery)
+
+  def report(self, run: Run, batches: RankingBatches, path: pathlib.Path) -> Metrics:
+    """Computes the recalls over all images, with baselines and ceilings.
+
+    Writes the scores to `<split>.npz`, which `python -m pixelbert_jax.score retrieval` reads, and
+    to `path` the best captions of each image and the best images of each caption.
+    """
+    sidecar = batches.split.sidecar
+    matrix, gallery = run(batches, path=path.with_suffix('.npz'))
+    metrics = report(matrix.scores, gallery, sidecar)
+    if processes.is_first():
+      image_ids = [sidecar.image_id[i].decode() for i in gallery.image]
+      text_ids = sidecar.captions.values[gallery.caption].tolist()
+      texts = [batches.text(i) for i in gallery.caption]
+      matrix_file.write(path.with_suffix('.npz'), matrix.scores, image_ids, text_ids)
+      lists = json.dumps(top_lists(matrix.scores, image_ids, text_ids, texts), indent=1)
+      files.write_text(path, lists)
+    matrix.remove()
+    return metrics
+
+  def table(self, split: str, metrics: Metrics) -> str:
+    """Formats the recalls of the model and of baselines, and the number of images and captions."""
+    missing = float('nan')
+    rows = {'': 'model'} | {
+      end: name for end, name in BESIDE.items() if any(f'{r}{end}' in metrics for r in RECALLS)
+    }
+    images, texts, existing = (round(metrics[n]) for n in ('images', 'texts', 'texts_existing'))
+    recalls_table = table(
+      f'recall on {split}',
+      [name.replace('_recall_at_', ' R@') for name in RECALLS],
+      [(name, [metrics.get(f'{r}{end}', missing) for r in RECALLS]) for end, name in rows.items()],
+    )
+    convention = recall.convention(texts, existing)
+    return f'{recalls_table}\nof {images:,} images with {texts:,} captions: {convention}'
 
 
 def recalls(scores: np.ndarray, gallery: Gallery) -> Metrics:
-  """Recalls at 1, 5 and 10 both ways from scores [I, T], and their mean, `recall_mean`."""
-  found = recall.recalls(*recall.ranks(scores, gallery.row), gallery.row)
-  return found | {'recall_mean': float(np.mean(list(found.values())))}
+  """Computes recalls at 1, 5 and 10 both ways from scores [I, T], and their mean `recall_mean`."""
+  values = recall.recalls(*recall.ranks(scores, gallery.row), gallery.row)
+  return values | {'recall_mean': float(np.mean(list(values.values())))}
 
 
 def report(scores: np.ndarray, gallery: Gallery, sidecar: Sidecar) -> Metrics:
-  """The recalls, and what else is needed to judge them.
+  """Computes the recalls, and those of baselines and ceilings to compare them with.
 
-  Of 5,000 images the means of five folds (`..._1k`). From the same scores, what is left of a model
-  that does not see the image, each caption having its mean over all images, or that does not read
-  the caption; all ties count against these two. What chance gives. And where it is known which
-  captions are true of which images, what can be expected of putting the true ones first (`/truth`),
-  and among them the rarer, as the more likely (`/ceiling`).
+  - `_1k`: the means over five folds, for 5,000 images.
+  - `/image_blind`: the image-blind baseline, where each caption has its mean score over all images;
+    ties count as misses. `/text_blind` likewise has the mean over all captions.
+  - `/chance`: the expectation for a random order.
+  - `/truth`: the expectation for an order that puts true pairs first. This and `/ceiling` need a
+    split that knows which captions are true of which images.
+  - `/ceiling`: as `/truth`, but of the true pairs those come first whose image and caption are true
+    of few others, because they are more likely to belong together.
+
+  Args:
+    scores: [I, T] float32.
+    gallery: the images and captions of the scores.
+    sidecar: of the split.
   """
   metrics, shape = dict(recalls(scores, gallery)), scores.shape
   if len(scores) == recall.COCO_IMAGES:
     fold = recall.consecutive_folds(len(scores), recall.FOLD)
     folded = recall.recalls(*recall.ranks(scores, gallery.row, fold), gallery.row, fold)
     metrics |= {f'{name}_1k': x for name, x in folded.items()}
-  blind = {'image_blind': scores.mean(0, np.float64), 'text_blind': scores.mean(1, np.float64)}
-  blind['text_blind'] = blind['text_blind'][:, None]
-  beside = {name: recalls(np.broadcast_to(x, shape), gallery) for name, x in blind.items()}
-  # By chance all is as good as true.
-  beside['chance'] = _expected(np.broadcast_to(True, shape[::-1]), gallery)
+  means = {'image_blind': scores.mean(0, np.float64), 'text_blind': scores.mean(1, np.float64)}
+  means['text_blind'] = means['text_blind'][:, None]
+  baselines = {name: recalls(np.broadcast_to(x, shape), gallery) for name, x in means.items()}
+  # A random order is one in which all pairs are equally true.
+  baselines['chance'] = _expected(np.broadcast_to(True, shape[::-1]), gallery)
   if len(sidecar.claim):
     true = _true(gallery, sidecar)
-    beside |= {'truth': _expected(true, gallery), 'ceiling': _rarest_first(true.T, gallery)}
-  for name, found in beside.items():
-    metrics |= {f'{metric}/{name}': found[metric] for metric in RECALLS}
+    baselines |= {'truth': _expected(true, gallery), 'ceiling': _rarest_first(true.T, gallery)}
+  for name, values in baselines.items():
+    metrics |= {f'{metric}/{name}': values[metric] for metric in RECALLS}
   sizes = {'images': shape[0], 'texts': shape[1], 'texts_existing': gallery.existing}
   return metrics | sizes
 
 
 def _true(gallery: Gallery, sidecar: Sidecar) -> np.ndarray:
-  """[T, I] bool: which captions are true of which images."""
+  """Computes which captions are true of which images, [T, I] bool."""
   truth = Truth(sidecar)
   captions, images = np.meshgrid(gallery.caption, gallery.image, indexing='ij')
   return truth(images.reshape(-1), captions.reshape(-1)).reshape(captions.shape)
 
 
 def _expected(true: np.ndarray, gallery: Gallery) -> Metrics:
-  """Of a model that puts first whatever is `true`, [T, I], and can tell no more."""
-  own = np.bincount(gallery.row)
+  """Computes the expected recalls of an order with true pairs, [T, I], first, else random."""
+  count = np.bincount(gallery.row)  # of each image's own captions
   return {
-    f'text_recall_at_{k}': recall.expected_text_recall(true, own, k) for k in recall.CUTOFFS
+    f'text_recall_at_{k}': recall.expected_text_recall(true, count, k) for k in recall.CUTOFFS
   } | {f'image_recall_at_{k}': recall.expected_image_recall(true, k) for k in recall.CUTOFFS}
 
 
 def _rarest_first(true: np.ndarray, gallery: Gallery) -> Metrics:
-  """Of a model that knows what is `true`, [I, T], and what of little: that is likelier the pair.
+  """Computes the recalls of an order with true pairs, [I, T], first, the rarest before the others.
 
-  What is as likely comes in a random order.
+  A pair is rarer the fewer other pairs its image and its caption have. Ties are in random order.
   """
-  likely = true / (true.sum(0) * true.sum(1, keepdims=True))
+  rarity = true / (true.sum(0) * true.sum(1, keepdims=True))
   rng = np.random.default_rng(0)
-  draws = [recalls(likely * (1 + 1e-6 * rng.random(true.shape)), gallery) for _ in range(DRAWS)]
-  return {name: float(np.mean([found[name] for found in draws])) for name in RECALLS}
+  draws = [recalls(rarity * (1 + 1e-6 * rng.random(true.shape)), gallery) for _ in range(DRAWS)]
+  return {name: float(np.mean([values[name] for values in draws])) for name in RECALLS}
 
 
 def top_lists(
   scores: np.ndarray, image_ids: list[str], text_ids: list[int], texts: list[str]
 ) -> dict[str, dict]:
-  """For people: the best captions of each image and the best images of each caption.
+  """Lists, for people to read, the best captions of each image and the best images of each caption.
 
   Returns:
     `captions`, by image id: [text id, text, score], the best first; and `images`, by text id:
@@ -147,22 +232,6 @@ def top_lists(
 
 
 def _best(scores: np.ndarray) -> np.ndarray:
-  """The numbers of the TOP highest, the highest first."""
-  few = np.argpartition(-scores, TOP)[:TOP] if len(scores) > TOP else np.arange(len(scores))
-  return few[np.argsort(-scores[few], kind='stable')]
-
-
-def table(split: str, metrics: Mapping[str, float]) -> str:
-  """Recalls of the model beside those of none, and what they are over."""
-  missing = float('nan')
-  rows = {'': 'model'} | {
-    end: name for end, name in BESIDE.items() if any(f'{r}{end}' in metrics for r in RECALLS)
-  }
-  images, texts, existing = (round(metrics[n]) for n in ('images', 'texts', 'texts_existing'))
-  shown = text_table(
-    f'recall on {split}',
-    [name.replace('_recall_at_', ' R@') for name in RECALLS],
-    [(name, [metrics.get(f'{r}{end}', missing) for r in RECALLS]) for end, name in rows.items()],
-  )
-  shown += f'\nof {images:,} images with {texts:,} captions: {recall.convention(texts, existing)}'
-  return shown + choice(metrics, CHOSEN_BY, 'mean recall of ')
+  """Returns the indices of the TOP highest scores, the highest first."""
+  top = np.argpartition(-scores, TOP)[:TOP] if len(scores) > TOP else np.arange(len(scores))
+  return top[np.argsort(-scores[top], kind='stable')]

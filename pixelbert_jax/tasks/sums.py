@@ -1,41 +1,40 @@
-"""Losses and metrics as [sum, weight] over a batch, divided once."""
-
-from collections.abc import Callable
+"""Losses and metrics as [sum, weight] over a batch, which are divided only once, at the end."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 Array = jax.Array
 Sums = dict[str, Array]
-# Runs a model over batches, and gives their sums and the task's items of all rows (evaluator.py).
-Run = Callable[..., tuple[Sums, dict[str, np.ndarray]]]
 
 
 def total(value: Array, weight: Array) -> Array:
-  """[2] of at least float32: the weighted sum of values and the sum of weights."""
+  """Computes [weighted sum of values, sum of weights], in float32 or wider."""
   weight = weight.astype(jnp.float32)
   return jnp.stack([jnp.sum(value * weight), jnp.sum(weight)])
 
 
 def loss(sums: Sums, batch: dict[str, Array]) -> Array:
-  """The scalar that is minimised: the means of all losses over the batch, added up.
+  """Computes the scalar that is minimised: the sum of the means of all losses over the batch.
 
-  Of a micro-batch it is the part that adds up to that: its sums over the weights of the whole
-  batch, which stand in each row of `x_total` for `x_loss`; KeyError if one is missing.
+  For a micro-batch this is its share of the loss of the whole batch, so that the shares add up to
+  that loss: each sum is divided by the weight of the whole batch, which every row of `x_total`
+  holds for `x_loss`.
+
+  Raises:
+    KeyError: a micro-batch has the total of one loss, but not of another.
   """
-  added, is_part = 0.0, any(name.endswith('_total') for name in batch)
-  for name, (value, own_weight) in sums.items():
-    whole = name.removesuffix('_loss') + '_total'
-    weight = batch[whole][0] if is_part else own_weight
-    added += value / jnp.maximum(weight, 1e-9)  # 0 where nothing is counted
-  return added
+  result, is_part = 0.0, any(name.endswith('_total') for name in batch)
+  for name, (value, part_weight) in sums.items():
+    total_name = name.removesuffix('_loss') + '_total'
+    weight = batch[total_name][0] if is_part else part_weight
+    result += value / jnp.maximum(weight, 1e-9)  # 0 where nothing counts
+  return result
 
 
 def finish(sums: Sums) -> dict[str, float]:
-  """Divides totals [sum, weight] by their weights, once; what never occurs is not a number.
+  """Divides totals [sum, weight] by their weights; a metric with weight 0 is NaN.
 
-  Adds the whole `loss`, to which a loss that never occurs adds nothing, as in training.
+  Adds the total `loss`, to which a loss with weight 0 contributes nothing, as in training.
   """
   means = {k: float(s / w) if w else float('nan') for k, (s, w) in sums.items()}
   losses = [means[name] for name, (_, w) in sums.items() if name.endswith('_loss') and w]

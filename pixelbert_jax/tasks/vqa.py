@@ -1,11 +1,11 @@
 """Visual question answering (paper section 4.2): a classifier over answers, on soft scores.
 
-A batch has B images of K questions, of T tokens; A answers to choose from:
-  image, source_size, size, canvas and perhaps flip as of `tasks/pretraining.py`
+A batch has B images with K questions each, of T tokens; there are A answers to choose from:
+  image, source_size, size, canvas and optionally flip as in `tasks/pretraining.py`
   token_ids [B, K, T] int32, token_mask [B, K, T] bool
-  vqa_target [B, K, A] float32, how right each answer is: 0, .3, .6, .9 or 1
-  weight [B, K] float32, 0 where only filled up, and in training where no answer is right
-  question [B, K] int32, its number in the split
+  vqa_target [B, K, A] float32, the soft score of each answer: 0, .3, .6, .9 or 1
+  weight [B, K] float32, 0 for padding, and in training where no answer of the list scores
+  question [B, K] int32, its index in the split
   with micro-batches vqa_total [B] float32, the weight of the whole batch in each row
 """
 
@@ -13,22 +13,35 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 import optax
+from ml_collections import ConfigDict
 
 from pixelbert_jax import UserError, files, processes
+from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.order import Plan, plan_texts
 from pixelbert_jax.input.pipeline import Batch, Batches
 from pixelbert_jax.input.sidecar import Questions
-from pixelbert_jax.metrics import Metrics, choice
-from pixelbert_jax.metrics import table as text_table
+from pixelbert_jax.metrics import Metrics, table
+from pixelbert_jax.models.heads import VqaModel
+from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.score import predictions
 from pixelbert_jax.score import vqa as official
-from pixelbert_jax.tasks.answers import answer_numbers, answerable, soft_targets
-from pixelbert_jax.tasks.sums import Run, Sums, finish, total
+from pixelbert_jax.tasks.answers import (
+  FILE,
+  answer_numbers,
+  answerable,
+  frequent_answers,
+  guess_by_type,
+  read_answers,
+  soft_targets,
+)
+from pixelbert_jax.tasks.base import Arrays, Run, Task
+from pixelbert_jax.tasks.sums import Sums, finish, total
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -36,16 +49,14 @@ class QuestionBatches(Batches):
   """The batches of `tasks/vqa.py`.
 
   Attributes:
-    answers: A, to choose from.
-    guess: the answer to each question type that is best without looking, '' for others.
+    answers: the A answers to choose from.
   """
 
   answers: Sequence[str]
-  guess: Mapping[str, str] | None = None
 
   @property
   def questions(self) -> Questions:
-    """Those of the split."""
+    """The questions of the split."""
     return self.split.sidecar.questions
 
   @functools.cached_property
@@ -62,13 +73,12 @@ class QuestionBatches(Batches):
     if not len(self.questions):
       raise UserError('the split has no questions')
     return plan_texts(
-      np.searchsorted(self.questions.image, np.append(images, len(images))),
-      images,
-      self.canvases,
-      self.canvases.choose(sidecar.size),
-      np.ones(len(self.questions), bool),
-      epoch=epoch,
-      **self._planned,
+      self.batching,
+      epoch,
+      start=np.searchsorted(self.questions.image, np.append(images, len(images))),
+      image=images,
+      canvas=self.canvases.choose(sidecar.size),
+      label=np.ones(len(self.questions), bool),
     )
 
   @property
@@ -78,14 +88,14 @@ class QuestionBatches(Batches):
   def text(self, i: int) -> str:
     return self.questions.text.text(i)
 
-  def said(self, i: int) -> str:
-    """The question and its answers."""
+  def full_text(self, i: int) -> str:
+    """Returns the question and its answers."""
     answers = map(self.questions.strings.text, self.questions.answers[i])
     return ' '.join([self.text(i), *answers])
 
   def _weight(self, plan: Plan, number: int) -> np.ndarray:
     weight = plan.weight[number]
-    # There is nothing to learn where no answer of the list is right, but much to get wrong.
+    # A question without a right answer in the list would only teach to score all answers low.
     return weight * self._answerable[plan.text[number]] if self.training else weight
 
   def _totals(self, step: int) -> dict[str, np.float32]:
@@ -105,134 +115,167 @@ class QuestionBatches(Batches):
     }
 
 
-Array = jax.Array
+@dataclasses.dataclass(frozen=True)
+class Vqa(Task):
+  """Visual question answering.
 
-LOGGED = ('vqa_loss', 'vqa_accuracy')
-SHOWN = ('loss', 'vqa_accuracy')
-CHOSEN_BY = 'vqa_accuracy'
-
-
-def losses(outputs: dict[str, Array], batch: dict[str, Array]) -> Sums:
-  """Binary cross-entropy in nats, summed over answers, as a total over questions."""
-  each = optax.sigmoid_binary_cross_entropy(outputs['vqa_logits'], batch['vqa_target'])
-  return {'vqa_loss': total(each.sum(-1), batch['weight'])}
-
-
-def accuracies(outputs: dict[str, Array], batch: dict[str, Array]) -> Sums:
-  """How right the likeliest answers are, as a total over questions."""
-  best = outputs['vqa_logits'].argmax(-1, keepdims=True)
-  right = jax.numpy.take_along_axis(batch['vqa_target'], best, axis=-1)[..., 0]
-  return {'vqa_accuracy': total(right, batch['weight'])}
-
-
-def items(outputs: dict[str, Array], batch: dict[str, Array]) -> dict[str, Array]:
-  """[B, K]: the likeliest answer to each question, and which of them count."""
-  answer = outputs['vqa_logits'].argmax(-1)
-  return {'question': batch['question'], 'answer': answer, 'weight': batch['weight']}
-
-
-def evaluate(run: Run, batches: QuestionBatches) -> Metrics:
-  """Loss and official accuracy; the latter is not there where no answers are public."""
-  sums, found = run(batches)
-  metrics = finish({'vqa_loss': sums['vqa_loss']})
-  answers = chosen_answers(found, batches)
-  questions = annotated(batches.questions, answers)
-  return (metrics | _scores(_texts(batches, answers), questions)) if questions else {}
-
-
-def result(run: Run, batches: QuestionBatches, path: pathlib.Path) -> Metrics:
-  """Evaluates on all questions; writes the answers in the form of VQA's evaluation server.
-
-  Beside them lie the scores of each question (`..._scores.json`). The metrics have accuracies by
-  type, with those of the best guess for each question type and of the best answers in the list.
+  Attributes:
+    answers: the A answers to choose from.
+    guess: the image-blind baseline, the best answer to each question type, with '' for types that
+      `train` does not have; None without `train`.
   """
-  sums, found = run(batches, whole=True)
-  answers = chosen_answers(found, batches)
-  said = _texts(batches, answers)
-  if processes.is_first():
-    path.parent.mkdir(parents=True, exist_ok=True)
-    predictions.write_vqa(path, said)
-  questions = annotated(batches.questions, answers)
-  if not questions:
-    return {}
-  if processes.is_first():
-    scores = official.per_question(said, questions)
-    files.write(
-      path.with_name(f'{path.stem}_scores.json'),
-      lambda file: file.write(json.dumps(scores).encode()),
+
+  LOGGED = ('vqa_loss', 'vqa_accuracy')
+  SHOWN = ('loss', 'vqa_accuracy')
+  CHOSEN_BY = 'vqa_accuracy'
+
+  answers: Sequence[str]
+  guess: Mapping[str, str] | None = None
+
+  @classmethod
+  def of(cls, config: ConfigDict, splits: Mapping[str, Split], files: Mapping[str, bytes]) -> 'Vqa':
+    """Makes the task with the answers of `data.answers`, the files, or the annotated splits.
+
+    Raises:
+      UserError: `data.answers` cannot be read or differs from the files, or no answer is given
+        often enough.
+    """
+    listed = json.loads(files[FILE]) if FILE in files else None
+    if config.data.answers:
+      answers = read_answers(pathlib.Path(config.data.answers))
+      if listed and answers != listed:
+        raise UserError(
+          f'data.answers: {config.data.answers} has {len(answers):,} answers and the checkpoint '
+          f'{len(listed):,} different ones: leave data.answers empty to use those of the checkpoint'
+        )
+    else:
+      answers = listed or frequent_answers(config, splits)
+    train = splits.get('train')
+    return cls(answers, guess_by_type(train.sidecar.questions, answers) if train else None)
+
+  def files(self) -> dict[str, bytes]:
+    text = json.dumps(list(self.answers), indent=0, ensure_ascii=False) + '\n'
+    return {FILE: text.encode()}
+
+  def model(self, backbone: PixelBert) -> VqaModel:
+    return VqaModel(backbone, len(self.answers))
+
+  def batches(self, role: str, **fields: Any) -> QuestionBatches:
+    return QuestionBatches(answers=self.answers, **fields)
+
+  def losses(self, outputs: Arrays, batch: Arrays) -> Sums:
+    """Computes the binary cross-entropy in nats, summed over answers, as a total over questions."""
+    each = optax.sigmoid_binary_cross_entropy(outputs['vqa_logits'], batch['vqa_target'])
+    return {'vqa_loss': total(each.sum(-1), batch['weight'])}
+
+  def accuracies(self, outputs: Arrays, batch: Arrays) -> Sums:
+    """Computes the soft scores of the most likely answers, as a total over questions."""
+    best = outputs['vqa_logits'].argmax(-1, keepdims=True)
+    score = jax.numpy.take_along_axis(batch['vqa_target'], best, axis=-1)[..., 0]
+    return {'vqa_accuracy': total(score, batch['weight'])}
+
+  def items(self, outputs: Arrays, batch: Arrays) -> Arrays:
+    """Selects the most likely answer to each question [B, K], and which questions count."""
+    answer = outputs['vqa_logits'].argmax(-1)
+    return {'question': batch['question'], 'answer': answer, 'weight': batch['weight']}
+
+  def evaluate(self, run: Run, batches: QuestionBatches) -> Metrics:
+    """Computes loss and official accuracy; returns no metrics for a split without answers."""
+    sums, items = run(batches)
+    answers = answers_by_question(items)
+    questions = annotated(batches.questions, answers)
+    if not questions:
+      return {}
+    predicted = self._texts(batches.questions, answers)
+    return finish({'vqa_loss': sums['vqa_loss']}) | _scores(predicted, questions)
+
+  def report(self, run: Run, batches: QuestionBatches, path: pathlib.Path) -> Metrics:
+    """Evaluates on all questions; writes the answers in the form of VQA's evaluation server.
+
+    The score of each question goes to a file beside them (`..._scores.json`). The metrics have
+    accuracies by type, those of the image-blind baseline (`/guess`), and those of the best answers
+    in the list (`/ceiling`). A split without answers has no metrics.
+    """
+    sums, items = run(batches, whole=True)
+    answers = answers_by_question(items)
+    predicted = self._texts(batches.questions, answers)
+    questions = annotated(batches.questions, answers)
+    if processes.is_first():
+      predictions.write_vqa(path, predicted)
+      if questions:
+        scores = official.per_question(predicted, questions)
+        files.write_text(path.with_name(f'{path.stem}_scores.json'), json.dumps(scores))
+    if not questions:
+      return {}
+    metrics = finish({'vqa_loss': sums['vqa_loss']}) | _scores(predicted, questions)
+    if guess := self.guess:
+      blind = {q.question_id: guess.get(q.question_type, guess['']) for q in questions}
+      metrics |= {f'{name}/guess': x for name, x in _scores(blind, questions).items()}
+    known = set(self.answers)
+    best = {q.question_id: best_answer(q, known) for q in questions}
+    return metrics | {f'{name}/ceiling': x for name, x in _scores(best, questions).items()}
+
+  def table(self, split: str, metrics: Metrics) -> str:
+    """Formats accuracy by type, with the image-blind baseline and the ceiling."""
+    if 'vqa_accuracy' not in metrics:
+      return f'{split} has no public answers: send its predictions to the evaluation server'
+    missing = float('nan')
+    names = [n for n in metrics if n.startswith('vqa_accuracy')]
+    return table(
+      f'accuracy on {split}',
+      ['model', 'image-blind', 'ceiling'],
+      [
+        (
+          name.removeprefix('vqa_accuracy/').replace('vqa_accuracy', 'all questions'),
+          [metrics.get(name + end, missing) for end in ('', '/guess', '/ceiling')],
+        )
+        for name in names
+        if not name.endswith(('/guess', '/ceiling'))
+      ],
     )
-  known = set(batches.answers)
-  best = {q.question_id: best_answer(q, known) for q in questions}
-  metrics = finish({'vqa_loss': sums['vqa_loss']}) | _scores(said, questions)
-  if guess := batches.guess:
-    guessed = {q.question_id: guess.get(q.question_type, guess['']) for q in questions}
-    metrics |= {f'{name}/guess': x for name, x in _scores(guessed, questions).items()}
-  return metrics | {f'{name}/ceiling': x for name, x in _scores(best, questions).items()}
+
+  def _texts(self, questions: Questions, answers: Mapping[int, int]) -> dict[int, str]:
+    """Maps indices of questions and answers to question ids and the words of the answers."""
+    return {int(questions.id[q]): self.answers[a] for q, a in answers.items()}
 
 
-def table(split: str, metrics: Metrics) -> str:
-  """Accuracy, over all and by type, beside the guess by question type and the ceiling."""
-  if 'vqa_accuracy' not in metrics:
-    return f'{split} has no public answers: its predictions are for the evaluation server'
-  missing = float('nan')
-  names = [n for n in metrics if n.startswith('vqa_accuracy')]
-  rows = {n: n for n in names if not n.endswith(('/guess', '/ceiling'))}
-  shown = text_table(
-    f'accuracy on {split}',
-    ['model', 'guess by type', 'ceiling'],
-    [
-      (
-        name.removeprefix('vqa_accuracy/').replace('vqa_accuracy', 'all questions'),
-        [metrics.get(name + end, missing) for end in ('', '/guess', '/ceiling')],
-      )
-      for name in rows
-    ],
-  )
-  return shown + choice(metrics, CHOSEN_BY)
-
-
-def chosen_answers(found: dict[str, np.ndarray], batches: QuestionBatches) -> dict[int, int]:
-  """The number of the answer to each question, by its number, ascending."""
-  counts = found['weight'].reshape(-1) > 0
-  question, answer = (found[n].reshape(-1)[counts] for n in ('question', 'answer'))
+def answers_by_question(items: Mapping[str, np.ndarray]) -> dict[int, int]:
+  """Maps the index of each question, ascending, to the index of its answer."""
+  counts = items['weight'].reshape(-1) > 0
+  question, answer = (items[n].reshape(-1)[counts] for n in ('question', 'answer'))
   order = np.argsort(question)
   return dict(zip(question[order].tolist(), answer[order].tolist(), strict=True))
 
 
-def _texts(batches: QuestionBatches, answers: Mapping[int, int]) -> dict[int, str]:
-  """Answers in words by question id."""
-  return {int(batches.questions.id[q]): batches.answers[a] for q, a in answers.items()}
-
-
-def annotated(questions: Questions, chosen: Sequence[int]) -> list[official.Question]:
-  """Questions of these numbers as the official scores take them, of those that have answers."""
+def annotated(questions: Questions, numbers: Iterable[int]) -> list[official.Question]:
+  """Converts those questions at the given indices that have answers, for the official scores."""
   string = [questions.strings.text(i) for i in range(len(questions.strings))]
   return [
     official.Question(
-      int(questions.id[q]),
-      int(questions.image[q]),
-      string[questions.question_type[q]],
-      string[questions.answer_type[q]],
-      tuple(string[a] for a in questions.answers[q]),
+      question_id=int(questions.id[q]),
+      image_id=int(questions.image[q]),
+      question_type=string[questions.question_type[q]],
+      answer_type=string[questions.answer_type[q]],
+      answers=tuple(string[a] for a in questions.answers[q]),
     )
-    for q in chosen
+    for q in numbers
     if len(questions.answers[q])
   ]
 
 
 def best_answer(question: official.Question, known: set[str]) -> str:
-  """The answer of the list that scores best; '' where none scores."""
+  """Returns the answer of the list `known` that scores best; '' if none scores."""
   given = dict.fromkeys(map(official.normalise, question.answers))
   scores = {a: official.accuracy(a, question.answers) for a in given if a in known}
   return max(scores, key=scores.get, default='')
 
 
-def _scores(said: Mapping[int, str], questions: Sequence[official.Question]) -> Metrics:
-  """The official summary as plain metrics."""
-  found = official.summarise(official.per_question(said, questions), questions)
-  metrics = {'vqa_accuracy': found['accuracy']}
+def _scores(predicted: Mapping[int, str], questions: Sequence[official.Question]) -> Metrics:
+  """Computes the official summary as plain metrics."""
+  summary = official.summarise(official.per_question(predicted, questions), questions)
+  metrics = {'vqa_accuracy': summary['accuracy']}
   for kind in ('answer_type', 'question_type'):
-    for name, value in found[f'per_{kind}'].items():
-      if name:  # one's own questions need not have types
+    for name, value in summary[f'per_{kind}'].items():
+      if name:  # A user's own questions may lack types.
         metrics[f'vqa_accuracy/{kind}/{name}'] = value
   return metrics

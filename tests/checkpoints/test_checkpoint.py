@@ -29,7 +29,7 @@ from pixelbert_jax.checkpoints.checkpoint import (
   write_model,
 )
 from tests.support.paths import ROOT
-from tests.support.states import CONFIG, bits, make_state, restore, save
+from tests.support.states import CONFIG, FILES, bits, make_state, restore, save
 
 
 def flip(path, position=None):
@@ -47,14 +47,14 @@ def largest(folder):
 def test_the_step_with_the_best_score_is_kept_and_taken(tmp_path):
   folder = tmp_path / 'run'
   save(folder)
-  with contextlib.closing(Checkpoints(folder, keep=1)) as checkpoints:
+  with contextlib.closing(Checkpoints(folder, FILES, keep=1)) as checkpoints:
     assert checkpoints.chosen is None
     for step, score in {5: 0.5, 10: 0.7, 15: 0.7, 20: 0.6, 25: None}.items():
       checkpoints.save(step, make_state(step), score)
     assert checkpoints.chosen == (10, 0.7)
   assert steps(folder) == [10, 25]
   # Another process finds it too; a run goes on from the newest.
-  with contextlib.closing(Checkpoints(folder, keep=1)) as checkpoints:
+  with contextlib.closing(Checkpoints(folder, FILES, keep=1)) as checkpoints:
     assert checkpoints.chosen == (10, 0.7)
     assert int(checkpoints.restore(abstract(make_state(0))).step) == 25
   assert load(folder).step == 10
@@ -73,10 +73,9 @@ def workdir(tmp_path):
 @pytest.fixture
 def converted(tmp_path):
   """What `convert` writes: one model, no training state."""
-  (tmp_path / 'bert.txt').write_text('[PAD]\ncat\n')
   variables = jax.tree.map(np.asarray, make_state(7).variables)
   folder = tmp_path / 'deep' / 'converted'
-  write_model(folder, CONFIG, variables, tmp_path / 'bert.txt', {'conversion.json': b'{"a": 1}'})
+  write_model(folder, CONFIG, variables, FILES | {'conversion.json': b'{"a": 1}'})
   return folder
 
 
@@ -91,7 +90,7 @@ def test_every_bit_comes_back(tmp_path):
 def test_the_newest_is_restored_and_the_last_few_are_kept(tmp_path):
   save(tmp_path, 1, 2, 3, keep=2)
   save(tmp_path, 3, 4, keep=2)  # Saving a step once more is nothing.
-  with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+  with contextlib.closing(Checkpoints(tmp_path, FILES)) as checkpoints:
     assert checkpoints.latest == 4
   assert bits(restore(tmp_path)) == bits(make_state(4))
   assert steps(tmp_path) == [3, 4]
@@ -99,7 +98,7 @@ def test_the_newest_is_restored_and_the_last_few_are_kept(tmp_path):
 
 def test_nothing_is_there_at_first(tmp_path):
   save(tmp_path)
-  with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+  with contextlib.closing(Checkpoints(tmp_path, FILES)) as checkpoints:
     assert checkpoints.latest is None
 
 
@@ -109,12 +108,12 @@ def test_a_step_taken_at_once_does_not_disturb_the_save(tmp_path):
   state = make_state(1)._replace(params={'large': jnp.ones((2000, 1000))})
   like = abstract(state)
   save(tmp_path)
-  with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+  with contextlib.closing(Checkpoints(tmp_path, FILES)) as checkpoints:
     checkpoints.save(1, state)
     for _ in range(10):
       state = step(state)
     jax.block_until_ready(state)
-  with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+  with contextlib.closing(Checkpoints(tmp_path, FILES)) as checkpoints:
     restored = checkpoints.restore(like)
   assert int(state.step) == 7
   assert int(restored.step) == 1
@@ -227,17 +226,17 @@ def test_a_model_is_written_whole_or_not_at_all(converted, tmp_path):
   assert {path.name for path in (converted / 'checkpoints/0').iterdir()} >= {'model', 'manifest'}
   assert not (converted / 'checkpoints/0/training').exists()
   before = {path: path.read_bytes() for path in converted.rglob('*') if path.is_file()}
-  variables, words = make_state(1).variables, tmp_path / 'bert.txt'
+  variables = make_state(1).variables
   with pytest.raises(CheckpointError, match=f'{converted} is not empty'):
-    write_model(converted, CONFIG, variables, words)
+    write_model(converted, CONFIG, variables, FILES)
   assert {path: path.read_bytes() for path in converted.rglob('*') if path.is_file()} == before
   with pytest.raises(FileNotFoundError):
-    write_model(tmp_path / 'new', CONFIG, variables, tmp_path / 'no words')
+    write_model(tmp_path / 'new', CONFIG, variables, FILES | {'no folder/words': b''})
   with pytest.raises(TypeError):
-    write_model(tmp_path / 'new', CONFIG | {'a': {1, 2}}, variables, words)
-  assert {path.name for path in tmp_path.iterdir()} == {'bert.txt', 'deep'}
+    write_model(tmp_path / 'new', CONFIG | {'a': {1, 2}}, variables, FILES)
+  assert {path.name for path in tmp_path.iterdir()} == {'deep'}
   (tmp_path / 'new').mkdir()
-  write_model(tmp_path / 'new', CONFIG, variables, words)
+  write_model(tmp_path / 'new', CONFIG, variables, FILES)
   assert bits(load(tmp_path / 'new').variables) == bits(variables)
 
 
@@ -292,13 +291,14 @@ def test_a_state_of_another_shape_is_an_error_and_not_damage(workdir):
   like = make_state(0)
   like = like._replace(params=like.params | {'b': jnp.zeros(4)}, sums={})
   with (
-    contextlib.closing(Checkpoints(workdir)) as checkpoints,
+    contextlib.closing(Checkpoints(workdir, FILES)) as checkpoints,
     pytest.raises(CheckpointError) as caught,
   ):
     checkpoints.restore(abstract(like))
   assert type(caught.value) is CheckpointError  # and not DamagedError
-  assert 'model/params/b is float32 [5] there and float32 [4] here' in str(caught.value)
-  assert 'training/sums/loss is float32 [2] there and absent here' in str(caught.value)
+  message = str(caught.value)
+  assert 'model/params/b is float32 [5] in the checkpoint and float32 [4] in this run' in message
+  assert 'training/sums/loss is float32 [2] in the checkpoint and absent in this run' in message
   assert steps(workdir) == [5, 10]
 
 
@@ -319,8 +319,8 @@ def test_a_byte_flipped_anywhere_never_gives_wrong_values(workdir):
 SAVE = """
 import itertools, pathlib, sys
 from pixelbert_jax.checkpoints.checkpoint import Checkpoints
-from tests.support.states import make_state
-checkpoints = Checkpoints(pathlib.Path(sys.argv[1]))
+from tests.support.states import FILES, make_state
+checkpoints = Checkpoints(pathlib.Path(sys.argv[1]), FILES)
 for step in itertools.count((checkpoints.latest or 0) + 1):
   print(step, flush=True)
   checkpoints.save(step, make_state(step))

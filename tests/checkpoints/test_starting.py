@@ -35,7 +35,7 @@ def start(tmp_path):
 
   def run(there, here, **fields):
     config = json.loads(json.dumps(CONFIG)) | {'text': {'vocabulary': str(tmp_path / 'words.txt')}}
-    write_model(tmp_path / 'C', config, there, tmp_path / 'words.txt')
+    write_model(tmp_path / 'C', config, there, {'vocab.txt': b'[PAD]\ncat\ndog\n'})
     for name, value in fields.items():
       group, field = name.split('__')
       config[group][field] = value
@@ -110,7 +110,7 @@ def test_another_vocabulary_is_refused(start, tmp_path):
   (tmp_path / 'other.txt').write_text('[PAD]\nbird\ncat\nfish\n')
   with pytest.raises(CheckpointError) as caught:
     start(make_variables(1), make_variables(2), text__vocabulary=str(tmp_path / 'other.txt'))
-  assert "3 entries differ, the first in line 2: 'cat' there and 'bird' here" in str(caught.value)
+  assert "3 lines differ, the first is line 2: 'cat' there and 'bird' here" in str(caught.value)
   assert str(tmp_path / 'other.txt') in str(caught.value)
 
 

@@ -32,7 +32,7 @@ def claim(tmp_path):
     for name, value in changes.items():
       group, _, field = name.rpartition('__')
       (config[group] if group else config)[field] = value
-    claim_workdir(tmp_path / 'run', config, str(words))
+    claim_workdir(tmp_path / 'run', config, {'vocab.txt': words.read_bytes()})
 
   run.path = tmp_path / 'run'
   return run
@@ -81,7 +81,8 @@ def test_another_vocabulary_is_refused_and_the_first_entry_named(claim, tmp_path
   (tmp_path / 'words.txt').write_text('[PAD]\ndog\nbird\n')
   with pytest.raises(CheckpointError) as caught:
     claim()
-  assert "2 entries differ, the first in line 2: 'cat' there and 'dog' here" in str(caught.value)
+  assert "2 lines differ, the first is line 2: 'cat' there and 'dog' here" in str(caught.value)
+  assert 'another vocab.txt' in str(caught.value)
   assert (claim.path / 'vocab.txt').read_text() == '[PAD]\ncat\n'
   (tmp_path / 'words.txt').write_text('[PAD]\ncat')  # The last newline is no entry.
   claim()

@@ -1,5 +1,6 @@
 """The configurations: the paper's numbers, and the same fields whatever the size."""
 
+import copy
 import functools
 import json
 import math
@@ -7,15 +8,16 @@ import math
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs import nlvr, nlvr2, retrieval, vqa
 from configs.pretrain import VARIANTS, get_config
 from pixelbert_jax import configuration
 from pixelbert_jax.checkpoints.starting import BACKBONE
 from pixelbert_jax.convert import caffe2
+from pixelbert_jax.experiment import init_variables, make_model
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.image import choose_canvas
-from pixelbert_jax.train import init_variables, make_model
 
 # shared/paper.md: number by number; what it calls open has the default it gives there.
 PAPER = {
@@ -137,7 +139,34 @@ def test_retrieval_needs_a_caption_beside_the_images_own():
   config = retrieval.get_config('test')
   config.texts_per_image = 1
   with pytest.raises(
-    configuration.ConfigurationError, match='texts_per_image is the caption of an'
+    configuration.ConfigurationError,
+    match="texts_per_image must be at least 2, an image's own caption and others, not 1",
+  ):
+    configuration.check(config)
+
+
+def test_a_field_keeps_its_rule_when_it_is_set_or_copied_and_takes_another_with_another_field():
+  config = ConfigDict({'part': {}})
+  config.part.share = configuration.Field(0.5, configuration.SHARE)
+  config.part.share = 1
+  assert config.to_dict() == {'part': {'share': 1.0}}
+  ((name, field),) = configuration.flat(copy.deepcopy(config))
+  assert (name, field.rule, field.get()) == ('part.share', configuration.SHARE, 1.0)
+  config.part.share = configuration.Field(2.0, configuration.ABOVE_0)
+  ((name, field),) = configuration.flat(config)
+  assert (name, field.rule, config.part.share) == ('part.share', configuration.ABOVE_0, 2.0)
+  with pytest.raises(TypeError, match='share'):
+    config.part.share = 'half'
+
+
+@pytest.mark.parametrize('name', FINE_TUNED)
+def test_a_fine_tuning_without_a_start_names_the_command_that_makes_one(name):
+  config = FINE_TUNED[name].get_config('x101')
+  config.init_from = ''
+  with pytest.raises(
+    configuration.ConfigurationError,
+    match=r'init_from must be a checkpoint, made by `python -m pixelbert_jax\.main '
+    r'--config=configs/pretrain\.py:x101`, or .*--config\.init_from=scratch',
   ):
     configuration.check(config)
 

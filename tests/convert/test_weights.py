@@ -6,7 +6,7 @@ import pytest
 
 from configs.pretrain import get_config
 from pixelbert_jax.convert import names
-from pixelbert_jax.train import init_variables, make_model
+from pixelbert_jax.experiment import init_variables, make_model
 
 
 def shapes(variant='test', words=30, **fields):
@@ -135,11 +135,11 @@ def test_what_does_not_fit_is_named():
     names.from_torch(tensors, like)
   message = str(error.value)
   assert '1 missing: cnn.layer2.0.bn3.running_var; 1 unexpected: extra;' in message
-  assert '2 of another shape: ' in message
-  assert 'semantic is 3 and not 32' in message
-  assert 'projection.weight is 64x32 and not 32x64: it is transposed' in message
+  assert '2 of the wrong shape: ' in message
+  assert 'semantic is 3, expected 32' in message
+  assert 'projection.weight is 64x32, expected 32x64: it is transposed' in message
 
 
 def test_an_array_that_the_table_does_not_know_is_named():
-  with pytest.raises(names.WeightsError, match='params/vqa/kernel stands 0 times'):
+  with pytest.raises(names.WeightsError, match='params/vqa/kernel matches 0 rows'):
     names.to_torch({'params': {'vqa': {'kernel': np.zeros((2, 2))}}})

@@ -53,8 +53,8 @@ def test_coco_karpathy(layout, tmp_path, capsys):
       assert split.sidecar.size[i].tolist() == [30, 40]
   assert table(out)['train'][0] == '11'
   assert table(out)['all'][:2] == ['18', str(sum(len(i['sentences']) for i in images))]
-  assert '  warning: val has 3 images in its files, published are 5,000' in out
-  assert '  warning: train has 11 images in its files, published are 113,287' in out
+  assert '  warning: val has 3 images in its files, 5,000 were published' in out
+  assert '  warning: train has 11 images in its files, 113,287 were published' in out
 
 
 def test_published_counts_of_coco_are_those_of_its_parts():
@@ -74,7 +74,7 @@ def test_flickr30k(layout, tmp_path, capsys):
       said = [(s['sentid'], s['raw'].strip()) for s in entry['sentences']]
       assert captions(split.sidecar, i) == said
       assert split.encoded(i) == files[f'flickr30k-images/{entry["filename"]}']
-  assert '  warning: test has 15 captions in its files, published are 5,000' in out
+  assert '  warning: test has 15 captions in its files, 5,000 were published' in out
 
 
 def test_only_some_splits_need_only_their_files(tmp_path, capsys):
@@ -90,7 +90,7 @@ def test_only_some_splits_need_only_their_files(tmp_path, capsys):
   ('old', 'new', 'message'),
   [
     (b'"dataset": "coco"', b'"dataset": "flickr30k"', "'dataset': 'flickr30k'"),
-    (b'"restval"', b'"dev"', 'its split is none of'),
+    (b'"restval"', b'"dev"', 'its split is not one of'),
     (b'"sentences"', b'"captions"', "KeyError('sentences')"),
     (b'"raw"', b'"text"', "KeyError('raw')"),
     (b'"cocoid": 1001', b'"cocoid": 1000', 'repeats image 1000'),
@@ -161,8 +161,8 @@ def test_visual_genome_leaves_out_what_others_test_on(layout, overlapping, tmp_p
     assert split.encoded(i) == files[f'VG_100K{"" if image_id % 2 == 0 else "_2"}/{image_id}.jpg']
   assert f'  train: 7 of {len(regions)} images left out: in val or test of COCO (Karpathy)' in out
   assert f'  train: 2 of {len(regions)} images left out: in Flickr30K' in out
-  assert 'train: 1 empty descriptions are left out' in out
-  assert f'warning: train has {len(regions)} images in its files, published are 108,077' in out
+  assert 'train: 1 empty descriptions are omitted' in out
+  assert f'warning: train has {len(regions)} images in its files, 108,077 were published' in out
   assert table(out)['train'][2] == '9'
 
 
@@ -172,7 +172,7 @@ def test_visual_genome_all_takes_them(overlapping, tmp_path, capsys):
   manual = as_folder(files, tmp_path / 'm')
   line = failure('visual_genome', manual, tmp_path, capsys)
   assert 'dataset_coco.json not found' in line
-  assert 'cannot be left out' in line
+  assert 'cannot be omitted' in line
   assert 'visual_genome/all' in line
   dataset, _ = built('visual_genome/all', manual, tmp_path, capsys)
   assert genome_ids(dataset) == set(regions)
@@ -184,7 +184,7 @@ def test_without_the_captions_files_it_is_said_what_cannot_be_told(overlapping, 
   dataset, out = built('visual_genome', as_folder(files, tmp_path / 'm'), tmp_path, capsys)
   tested = {i + 1 for i, image in enumerate(coco) if image['split'] in ('val', 'test')}
   assert genome_ids(dataset) == set(regions) - tested - {len(regions)}
-  assert 'annotations/captions_train2014.json is not there' in out
+  assert 'annotations/captions_train2014.json does not exist' in out
 
 
 def test_old_names_of_visual_genome(overlapping, tmp_path, capsys):
@@ -269,7 +269,7 @@ def test_bad_images_are_counted_named_and_allowed_only_by_flag(tmp_path, capsys)
     strict=False,
   ):
     assert re.search(rf'{image_id} \([^)]*{why}', line)
-  assert '  train: 1 of 20 images of another format than their name says, and kept' in out
+  assert '  train: 1 of 20 images kept, whose extension is of another format' in out
   assert dataset['train'].encoded(0) == files[paths[6]]
   metadata = json.loads((dataset.path / 'metadata.json').read_text())
   assert list(metadata['tally']['train']['bad']) == ids[:5]
@@ -328,7 +328,7 @@ def test_vqa_v2(layout, asked, tmp_path, capsys):
   assert table(out)['test'][:2] == ['6', '18']
   assert '  test: 6 in test-dev' in out
   assert '  val: 9 in karpathy_val' in out
-  assert '  warning: test has 6 test-dev in its files, published are 107,394' in out
+  assert '  warning: test has 6 test-dev in its files, 107,394 were published' in out
 
 
 def test_vqa_val_without_karpathys_file_says_so(asked, tmp_path, capsys):
@@ -336,7 +336,7 @@ def test_vqa_val_without_karpathys_file_says_so(asked, tmp_path, capsys):
   files = {k: v for k, v in files.items() if 'val2014' in k}
   dataset, out = built('vqa_v2', as_folder(files, tmp_path / 'm'), tmp_path, capsys)
   assert list(dataset.splits) == ['val']
-  assert 'val: dataset_coco.json is not there: no question is marked karpathy_val' in out
+  assert 'val: dataset_coco.json does not exist: no question is marked karpathy_val' in out
   assert 'not built: train, test' in out
 
 
@@ -398,8 +398,8 @@ def test_nlvr2(layout, tmp_path, capsys):
         assert split.encoded(number) == files[f'{folder}/{pair}-img{side}.png']
         assert split.sidecar.size[number][0] == 30 + side
   assert table(out)['train'][:2] == ['24', '20']
-  assert '  train: 12 of 24 images of another format than their name says, and kept' in out
-  assert '  warning: dev has 12 statements in its files, published are 6,982' in out
+  assert '  train: 12 of 24 images kept, whose extension is of another format' in out
+  assert '  warning: dev has 12 statements in its files, 6,982 were published' in out
   assert '  train: 8 in balanced' in out
 
 
@@ -435,7 +435,7 @@ def test_too_many_missing_images_of_nlvr2(tmp_path, capsys):
   [
     ((b'"True"', b'true'), 'label True'),
     ((b'dev-0-0-1', b'test1-0-0-1'), "'test1-0-0-1' is not of dev"),
-    ((b'dev-0-0-1', b'dev-0-0-0'), 'dev-0-0-0 comes twice'),
+    ((b'dev-0-0-1', b'dev-0-0-0'), 'it repeats dev-0-0-0'),
     ((b'"sentence"', b'"text"'), "'sentence'"),
     ((b'}\n', b'\n'), 'delimiter'),
   ],

@@ -109,7 +109,7 @@ def test_pairs_across_splits_are_left_out_and_told(tmp_path, capsys):
   dataset, out = built('folder', manual, tmp_path, capsys, tables=tables)
   assert len(dataset['val'].sidecar.statements) == 5 * 5
   assert len(dataset['train'].sidecar.statements) == 15 * 15
-  assert 'with an image of another split are left out' in out
+  assert 'with an image of another split are omitted' in out
 
 
 @pytest.mark.parametrize(
@@ -119,20 +119,20 @@ def test_pairs_across_splits_are_left_out_and_told(tmp_path, capsys):
     ('questions', ['image,question', 'photos/00.jpg,x'], "has no column 'answers'"),
     ('pairs', ['left,right,label', 'a,b,true'], "has no column 'sentence'"),
     ('captions', [''], "has no column 'image'"),
-    ('captions', ['image,caption', 'photos/00.jpg,a, b'], 'line 2 has not as many cells'),
-    ('captions', ['image,caption', 'photos/00.jpg'], 'line 2 has not as many cells'),
+    ('captions', ['image,caption', 'photos/00.jpg,a, b'], 'line 2 does not have as many cells'),
+    ('captions', ['image,caption', 'photos/00.jpg'], 'line 2 does not have as many cells'),
     ('captions', ['image,caption', 'photos/00.jpg,a', 'photos/01.jpg, '], 'line 3 has no caption'),
-    ('captions', ['image,caption', 'photos/00.jpg,"a'], 'is no CSV'),
-    ('captions', ['image,caption,split', 'photos/00.jpg,a,dev'], "split 'dev' is none of"),
+    ('captions', ['image,caption', 'photos/00.jpg,"a'], 'is not CSV'),
+    ('captions', ['image,caption,split', 'photos/00.jpg,a,dev'], "split is 'dev', expected one of"),
     (
       'captions',
       ['image,caption,split', 'photos/00.jpg,a,val', 'photos/00.jpg,b,train'],
-      "line 3: photos/00.jpg is in split 'train', but before in 'val'",
+      "line 3: photos/00.jpg is in split 'train', but above in 'val'",
     ),
-    ('captions', ['image,caption,id', 'photos/00.jpg,a,x'], "id 'x' is no whole number"),
-    ('captions', ['image,caption,id', 'a,a,7', 'b,b,07'], 'line 3: id 7 is that of a line before'),
-    ('pairs', ['left,right,sentence,label', 'a,b,c,maybe'], "label 'maybe' is neither"),
-    ('captions', ['image,caption'], 'says nothing of any image'),
+    ('captions', ['image,caption,id', 'photos/00.jpg,a,x'], "id is 'x', expected an integer"),
+    ('captions', ['image,caption,id', 'a,a,7', 'b,b,07'], 'line 3: id 7 repeats that of an'),
+    ('pairs', ['left,right,sentence,label', 'a,b,c,maybe'], "label is 'maybe', expected true"),
+    ('captions', ['image,caption'], 'has no texts of any image'),
     ('captions', ['image,caption', '../secret.jpg,a'], "'../secret.jpg' leaves"),
     ('captions', ['image,caption', 'photos/gone.jpg,a'], 'photos/gone.jpg (missing)'),
   ],
@@ -191,7 +191,7 @@ def test_tables_are_of_folder_alone(captioned, tmp_path, capsys):
 def test_shares_that_leave_nothing(captioned, tmp_path, capsys):
   manual, table = captioned
   tables = {'captions': table, 'val_share': 0.5, 'test_share': 0.5}
-  assert 'leave some to train' in failure('folder', manual, tmp_path, capsys, tables=tables)
+  assert 'sum to less than 1' in failure('folder', manual, tmp_path, capsys, tables=tables)
   tables = {'captions': csv_file(tmp_path / 's.csv', 'image,caption,split', 'photos/00.jpg,a,val')}
   tables['val_share'] = 0.1
   assert 'without a column `split`' in failure('folder', manual, tmp_path, capsys, tables=tables)
@@ -254,7 +254,7 @@ def test_webdataset_that_is_wrong(harm, tmp_path, capsys):
   line = failure('folder', manual, tmp_path, capsys)
   message = {
     'cut': f'{manual}/a.tar cannot be opened',
-    'twice': f'0001.jpg is both in {manual}/a.tar and in {manual}/b.tar',
+    'twice': f'0001.jpg is in both {manual}/a.tar and {manual}/b.tar',
     'json': f'{manual}/a.tar/0002.jpg: the text beside it cannot be read',
     'leaves': f"{manual}/a.tar holds '../0003.jpg'",
   }

@@ -191,7 +191,7 @@ def test_few_unreadable_images_are_named(kind, tmp_path, manual, capsys):
   out = capsys.readouterr().out
   assert '  dev: 1 of 204 images' in out
   assert image_id in out
-  assert '  warning: dev has 204 images in its files, published are 5,934' in out
+  assert '  warning: dev has 204 images in its files, 5,934 were published' in out
   split = build_lib.open_dataset('nlvr', tmp_path / 'd')['dev']
   assert len(split.source) == len(split.sidecar.image_id) == 203
   assert image_id.encode() not in split.sidecar.image_id

@@ -13,11 +13,11 @@ from configs.pretrain import get_config
 from data.build import build
 from data.scenes import record
 from pixelbert_jax import UserError
-from pixelbert_jax.experiment import make_batches, prepare_data, resolve
+from pixelbert_jax.experiment import Experiment, prepare_data, resolve
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Dataset, DatasetError, Split
 from pixelbert_jax.input.mixture import join, mix, shares_of
-from pixelbert_jax.input.order import plan_epoch
+from pixelbert_jax.input.order import Batching, plan_epoch
 from pixelbert_jax.input.pipeline import read
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Sidecar
@@ -94,7 +94,10 @@ def pairs_of(plan) -> list[tuple[int, int, bool]]:
 
 def epoch(split: Split, number=0, images=1, texts=1, share=()):
   shares = shares_of(split, share)
-  return plan_epoch(split.sidecar, CANVASES, 0, number, images, texts, True, shares)
+  batching = Batching(
+    canvases=CANVASES, seed=0, images_per_batch=images, texts_per_image=texts, training=True
+  )
+  return plan_epoch(split.sidecar, batching, number, shares)
 
 
 # --- Joined ------------------------------------------------------------------------------
@@ -150,7 +153,7 @@ def test_evaluation_is_on_the_first_that_has_the_split():
 
 
 def test_what_cannot_be_mixed():
-  with pytest.raises(UserError, match=r'few\+few has a dataset twice'):
+  with pytest.raises(UserError, match=r'few\+few names a dataset twice'):
     mixed('few', 'few')
   few, many = (split_of(name, label=False).sidecar for name in ('few', 'many'))
   assert not join({'few': few, 'many': many}).label.any()
@@ -286,7 +289,7 @@ def test_a_configuration_of_a_mixture(tmp_path, share, capsys):
   assert 'scenes/easy 40 images with' in said
   assert 'scenes/hard 20 images with' in said
   assert 'val of scenes/easy' in said
-  batches = make_batches(config, data)
+  batches = Experiment.of(config, data).batches
   assert len(batches['train'].split.source) == 60
   assert len(batches['test'].split.source) == 8
   counts = np.bincount((batches['train'].plan(0).image >= 40).ravel(), minlength=2)

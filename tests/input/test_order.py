@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from pixelbert_jax import UserError
 from pixelbert_jax.input.canvases import Canvases
+from pixelbert_jax.input.groups import Groups, mismatch_half
 from pixelbert_jax.input.image import placed_size
-from pixelbert_jax.input.order import Plan, group_texts, mismatch_half, plan_epoch, swap_images
+from pixelbert_jax.input.order import Batching, Plan, group_texts, plan_epoch, swap_images
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Ragged, Sidecar
 from pixelbert_jax.input.truth import text_numbers
@@ -51,8 +52,24 @@ def claiming(images: int, captions: int, claims: int, true: int) -> Sidecar:
   return Sidecar.of(rows)
 
 
+def batching(images=4, texts=2, training=True, seed=0, canvases=SQUARE) -> Batching:
+  return Batching(
+    canvases=canvases,
+    seed=seed,
+    images_per_batch=images,
+    texts_per_image=texts,
+    training=training,
+  )
+
+
+def groups_of(sidecar, texts, rng, training) -> Groups:
+  canvas = SQUARE.choose(sidecar.size)
+  way = batching(texts=texts, training=training)
+  return group_texts(sidecar.captions.start, canvas, sidecar.label, way, rng)
+
+
 def epoch(sidecar, number=0, images=4, texts=2, training=True, seed=0, canvases=SQUARE) -> Plan:
-  return plan_epoch(sidecar, canvases, seed, number, images, texts, training)
+  return plan_epoch(sidecar, batching(images, texts, training, seed, canvases), number)
 
 
 def listed(plan: Plan) -> list[tuple[int, int, bool]]:
@@ -152,16 +169,16 @@ def test_no_image_is_lost_for_want_of_captions():
   counts = [1, 2, 3, 5, 9, 0] * 4
   sidecar = sidecar_of(counts)
   rng = np.random.default_rng(0)
-  image, text, weight = group_texts(sidecar.captions.start, 4, rng, training=True)
-  assert collections.Counter(image.tolist()) == {
+  groups = groups_of(sidecar, 4, rng, training=True)
+  assert collections.Counter(groups.image.tolist()) == {
     i: max(1, count // 4) for i, count in enumerate(counts) if count
   }
-  assert weight.sum(1).tolist() == [min(4, counts[i]) for i in image]
-  assert (sidecar.caption_image[text] == image[:, None]).all()
+  assert groups.weight.sum(1).tolist() == [min(4, counts[i]) for i in groups.image]
+  assert (sidecar.caption_image[groups.text] == groups.image[:, None]).all()
   for number in range(3):
     plan = epoch(sidecar, number, images=1, texts=4)
     assert set(plan.image.ravel().tolist()) == {i for i, count in enumerate(counts) if count}
-    assert sorted(plan.weight.sum(-1).ravel()) == sorted(weight.sum(1))
+    assert sorted(plan.weight.sum(-1).ravel()) == sorted(groups.weight.sum(1))
 
 
 @pytest.mark.parametrize('texts', [1, 3, 4])
@@ -208,18 +225,18 @@ def test_epochs_and_seeds_differ_and_repeat():
 def test_untrue_pairs_are_a_permutation_of_their_own_texts(texts, claims):
   sidecar = claiming(61, 4, 30, 6) if claims else sidecar_of([4, 5, 2] * 20 + [4])
   rng = np.random.default_rng(0)
-  image, before, weight = group_texts(sidecar.captions.start, texts, rng, training=False)
-  kept = before.copy()
-  after, matched, left = mismatch_half(sidecar, image, before, weight, rng)
-  np.testing.assert_array_equal(before, kept)
-  np.testing.assert_array_equal(left, weight)
-  untrue = ~matched & (weight > 0)
-  np.testing.assert_array_equal(after[~untrue], before[~untrue])
-  np.testing.assert_array_equal(np.sort(after[untrue]), np.sort(before[untrue]))
+  before = groups_of(sidecar, texts, rng, training=False)
+  kept = before.text.copy()
+  after = mismatch_half(sidecar, before, rng)
+  np.testing.assert_array_equal(before.text, kept)
+  np.testing.assert_array_equal(after.weight, before.weight)
+  untrue = ~after.matched & (after.weight > 0)
+  np.testing.assert_array_equal(after.text[~untrue], before.text[~untrue])
+  np.testing.assert_array_equal(np.sort(after.text[untrue]), np.sort(before.text[untrue]))
   # Half of each group, and where that is no whole number, of half of the groups one more.
-  in_group = (~matched).sum(1)
+  in_group = (~after.matched).sum(1)
   assert set(in_group.tolist()) == {texts // 2, -(-texts // 2)}
-  assert abs(matched.mean() - 0.5) <= 0.5 / len(image)
+  assert abs(after.matched.mean() - 0.5) <= 0.5 / len(after)
 
 
 @pytest.mark.parametrize('texts', [1, 3, 4])

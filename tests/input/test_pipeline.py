@@ -388,7 +388,7 @@ def test_an_image_of_another_size_than_planned_does_not_count(make, capsys):
   batches = make(split=split)
   weights = np.concatenate([batches[step]['weight'] for step in range(len(batches))])
   assert (weights == 0).sum() == 2
-  assert 'image 7: 5x5 pixels, where its dataset has 20x40' in capsys.readouterr().out
+  assert 'image 7: 5x5 pixels, but its dataset has 20x40' in capsys.readouterr().out
 
 
 def test_too_many_unreadable_images_stop_the_run(make):

@@ -105,7 +105,7 @@ def test_a_selection_has_the_texts_it_names_with_their_images(dataset, selection
   'selection', ['', 'train[', 'train[]', 'train[a', 'train]a[', '+val', 'a[b]c']
 )
 def test_what_is_no_selection_is_told(dataset, selection):
-  with pytest.raises(UserError, match='is no selection: write SPLIT'):
+  with pytest.raises(UserError, match='is not a selection: write SPLIT'):
     select(dataset, selection)
 
 
@@ -113,9 +113,9 @@ def test_what_is_no_selection_is_told(dataset, selection):
   ('selection', 'said'),
   [
     ('test', "no split 'test', only train, val"),
-    ('train[d]', "train has no subset 'd': there is a, b"),
-    ('train[!d]', "train has no subset 'd': there is a, b"),
-    ('train[a]+train[b]', 'takes a split twice'),
+    ('train[d]', "train has no subset 'd'; its subsets: a, b"),
+    ('train[!d]', "train has no subset 'd'; its subsets: a, b"),
+    ('train[a]+train[b]', 'names a split twice'),
   ],
 )
 def test_what_is_not_there_is_told(dataset, selection, said):

@@ -201,7 +201,7 @@ def test_ragged_gives_its_rows_back(rows):
     (Caption('red', 1, claim='blue', kinds='c'), "'blue' is not a claim of b"),
     (Caption('red', 1, claim='red'), 'have kinds, or none'),
     (Caption('red, blue', 1, claim='red', kinds='cc'), 'at most 64 plain words'),
-    (Caption('red blue', 1, claim='red', kinds='c'), 'kinds are one a word'),
+    (Caption('red blue', 1, claim='red', kinds='c'), 'kinds must be one for each word'),
     (Caption('a ' * 65, 1, claim='red', kinds='.' * 65), 'at most 64'),
   ],
 )

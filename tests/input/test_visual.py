@@ -121,7 +121,9 @@ def hidden(*rows: list[tuple[int, int]]) -> Masked:
 
 def kinds(sidecar, texts, masked, guess=None) -> tuple[list, list]:
   guess = guess or TextGuess(sidecar)
-  kind, right = visual_words(sidecar, np.array(texts), WORD[texts], masked, MASK, guess)
+  kind, right = visual_words(
+    sidecar, np.array(texts), WORD[texts], masked=masked, mask_id=MASK, guess=guess
+  )
   assert kind.shape == right.shape == masked.position.shape
   assert (kind.dtype, right.dtype) == (np.int32, np.float32)
   return kind.tolist(), right.tolist()

@@ -125,9 +125,9 @@ def test_create_goes_on_waiting_when_the_network_fails(cloud):
   ('states', 'options', 'message'),
   [
     (['PROVISIONING', 'FAILED'], [], 'FAILED: no capacity or quota'),
-    (['SUSPENDED'], [], 'is SUSPENDED: the slice was taken back'),
+    (['SUSPENDED'], [], 'is SUSPENDED: the slice was preempted'),
     (['WAITING_FOR_RESOURCES'], ['--wait=1'], 'is still WAITING_FOR_RESOURCES after 1 s'),
-    (['ACTIVE'], ['--zome=x'], 'no option --zome=x'),
+    (['ACTIVE'], ['--zome=x'], 'unknown option --zome=x'),
     (['ACTIVE'], ['--spot', '--max-run=1d'], 'exclude each other'),
   ],
 )

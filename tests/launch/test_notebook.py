@@ -5,10 +5,8 @@ import configparser
 import io
 import json
 import os
-import pathlib
 import re
 import subprocess
-import sys
 
 import jupytext
 import nbformat
@@ -17,6 +15,7 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
+from tests.support import fresh
 from tests.support.paths import ROOT
 
 NOTEBOOK = ROOT / 'launch/colab_evaluate.ipynb'
@@ -40,20 +39,23 @@ def test_the_pair_says_the_same():
   assert not any(c.get('outputs') for c in notebook.cells)
 
 
-def test_it_clones_this_version_and_the_badge_opens_it():
+def test_it_clones_the_released_version_and_the_badge_opens_it():
   setup = configparser.ConfigParser()
   setup.read(ROOT / 'setup.cfg')
-  url, tag = setup['metadata']['url'], f'v{setup["metadata"]["version"]}'
+  url, version = setup['metadata']['url'], setup['metadata']['version']
+  # A version has a tag once it is released; until then what is shown is the default branch.
+  unreleased = f'\n## {version} (unreleased)\n' in (ROOT / 'CHANGELOG.md').read_text()
+  shown = 'main' if unreleased else f'v{version}'
   assert first_cell()['REPOSITORY'] == url
-  assert first_cell()['TAG'] == tag
+  assert first_cell()['VERSION'] == shown
   colab = url.replace('https://github.com', 'https://colab.research.google.com/github')
-  badge = f'({colab}/blob/{tag}/launch/colab_evaluate.ipynb)'
+  badge = f'({colab}/blob/{shown}/launch/colab_evaluate.ipynb)'
   assert badge in (ROOT / 'README.md').read_text()
 
 
 @pytest.fixture
 def published(tmp_path):
-  """A repository in which this tree has the tag that the notebook asks for."""
+  """A repository that holds this tree under the name that the notebook clones."""
   identity = [x for name in ('name', 'email') for x in ('-c', f'user.{name}=tests')]
 
   def git(*arguments):
@@ -62,18 +64,14 @@ def published(tmp_path):
 
   commit = git('stash', 'create') or git('rev-parse', 'HEAD')  # what is not committed, too
   subprocess.run(['git', 'init', '--quiet', '--bare', tmp_path / 'published'], check=True)
-  git('push', '--quiet', tmp_path / 'published', f'{commit}:refs/tags/{first_cell()["TAG"]}')
+  git('push', '--quiet', tmp_path / 'published', f'{commit}:refs/heads/{first_cell()["VERSION"]}')
   return f'file://{tmp_path}/published'
 
 
 @pytest.fixture
 def kernel(tmp_path, monkeypatch, few_scenes):
   """A fresh environment that has what this one has, but for the package; its kernel's name."""
-  python = tmp_path / 'venv/bin/python'
-  subprocess.run([sys.executable, '-m', 'venv', '--without-pip', tmp_path / 'venv'], check=True)
-  packages = pathlib.Path(pytest.__file__).parents[1]
-  (found,) = tmp_path.glob('venv/lib/python3*/site-packages')
-  (found / 'others.pth').write_text(f'{packages}\n')
+  python = fresh.environment(tmp_path / 'venv')
   spec = {'argv': [str(python), '-m', 'ipykernel_launcher', '-f', '{connection_file}']}
   (tmp_path / 'jupyter/kernels/fresh').mkdir(parents=True)
   (tmp_path / 'jupyter/kernels/fresh/kernel.json').write_text(

@@ -24,11 +24,13 @@ from pixelbert_jax.convert.modeling_pixelbert import PixelBert, PixelBertConfig
 from pixelbert_jax.experiment import make_model, make_optimizer, resolve
 from pixelbert_jax.input.image import model_input
 from pixelbert_jax.input.text import Tokenizer
+from pixelbert_jax.models.forward import forward
 from pixelbert_jax.models.pixelbert import sample_pixels
-from pixelbert_jax.step import State, Step, forward, no_sums
-from pixelbert_jax.tasks import pretraining
+from pixelbert_jax.step import State, Step, no_sums
 from pixelbert_jax.tasks import sums as sums_lib
+from pixelbert_jax.tasks.pretraining import Pretraining
 
+TASK = Pretraining(mask_share=0.15, whole_share=0.0)
 VOCAB, B, K, T, CANVAS = 29, 3, 2, 8, (48, 64)
 OUTPUTS, LOSSES, GRADIENTS, TRAJECTORY = 1e-4, 1e-5, 1e-3, 1e-8
 
@@ -280,7 +282,15 @@ def assert_same_gradients(found, twin):
       assert np.linalg.norm(found[name] - theirs) <= GRADIENTS * np.linalg.norm(theirs), name
 
 
-@pytest.mark.usefixtures('quick_compiles')
+@pytest.fixture
+def small():
+  """Compiles small models without most optimisations, which take longer than the computation."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
+@pytest.mark.usefixtures('small')
 @pytest.mark.parametrize(('cnn', 'sampled'), [('7x7', 0), ('patches', 10)])
 def test_outputs_losses_and_gradients(cnn, sampled):
   config = small_config(cnn)
@@ -293,7 +303,7 @@ def test_outputs_losses_and_gradients(cnn, sampled):
     outputs, changed = forward(
       model, variables | {'params': params}, batch, True, rngs=rngs, mutable=['batch_stats']
     )
-    sums = pretraining.losses(outputs, batch)
+    sums = TASK.losses(outputs, batch)
     return sums_lib.loss(sums, batch), (outputs, sums, changed)
 
   run = jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -353,7 +363,7 @@ def torch_optimizers(twin, c):
   )
 
 
-@pytest.mark.usefixtures('quick_compiles')
+@pytest.mark.usefixtures('small')
 def test_twenty_steps_of_training():
   steps, warmups, boundary = 20, (4, 8), 13
   config = small_config('7x7')
@@ -374,12 +384,19 @@ def test_twenty_steps_of_training():
       jax.tree.map(jnp.array, start['params']),
       jax.tree.map(jnp.array, start['batch_stats']),
       optimizer.init(start['params']),
-      no_sums(pretraining),
+      no_sums(TASK),
     )
     mesh = sharding.make_mesh()
-    places = sharding.state_sharding(mesh, state)
-    step = Step(pretraining, model, optimizer, 0, 1, places)
-    state = jax.device_put(state, places)
+    shardings = sharding.state_sharding(mesh, state)
+    step = Step(
+      task=TASK,
+      model=model,
+      optimizer=optimizer,
+      seed=0,
+      micro_batches=1,
+      shardings=shardings,
+    )
+    state = jax.device_put(state, shardings)
     twin = twin_of(config, start).train()
     optimizers, norms = torch_optimizers(twin, c), []
     for number in range(steps):

@@ -88,12 +88,12 @@ def test_every_fault_of_a_vqa_file(write):
   assert faults_of(path, predictions.read_vqa, [1, 2, 3, 4]) == [
     'question 1 is predicted more than once: keep one',
     'question 9 is not among those to predict: remove it',
-    'question 2 has no string "answer" but 3',
-    'question 3 has no string "answer" but None',
-    'entry 6 has no integer "question_id" but \'4\'',
-    'entry 7 has no integer "question_id" but True',
-    'entry 8 has no integer "question_id" but 5.0',
-    'entry 9 has no integer "question_id" but None',
+    'question 2: expected a string "answer", got 3',
+    'question 3: expected a string "answer", got None',
+    'entry 6: expected an integer "question_id", got \'4\'',
+    'entry 7: expected an integer "question_id", got True',
+    'entry 8: expected an integer "question_id", got 5.0',
+    'entry 9: expected an integer "question_id", got None',
     # Not 2 and 3, of which all is said.
     'question 4 has no prediction: add one',
   ]
@@ -224,7 +224,7 @@ def test_a_matrix_is_read_back(tmp_path, save):
     ({'scores': SCORES, 'image_ids': [1, 2], 'text_ids': [[1, 2, 3]]}, 'text_ids is not'),
     (
       {'scores': SCORES, 'image_ids': [1, 2], 'text_ids': np.array([1, None, 3], object)},
-      'no npz file of plain arrays',
+      'is not an npz file of plain arrays',
     ),
   ],
 )
@@ -317,8 +317,8 @@ def test_vqa_annotations(write):
     ([ANNOTATION], 'no list of "annotations"'),
     ({'annotations': [ANNOTATION, ANNOTATION]}, 'question 1 is annotated twice'),
     ({'annotations': [ANNOTATION | {'answers': []}]}, 'question 1 has no answers'),
-    ({'annotations': [ANNOTATION, {'question_id': 2}]}, 'annotation 2 is none of VQA'),
-    ({'annotations': [7]}, 'annotation 1 is none of VQA'),
+    ({'annotations': [ANNOTATION, {'question_id': 2}]}, 'annotation 2 is not in VQA format'),
+    ({'annotations': [7]}, 'annotation 1 is not in VQA format'),
   ],
 )
 def test_vqa_annotations_that_are_none(write, content, message):
@@ -348,9 +348,9 @@ def test_labels(tmp_path):
     ('\n', 'is empty'),
     ('{"identifier": "dev-1-0-0"', 'line 1 is not JSON'),
     ('[1]', 'line 1 is not a JSON object'),
-    ('{"identifier": "1572-0", "label": "true"}', "'1572-0' has not 4 fields"),
-    ('{"label": "true"}', 'has not 4 fields'),
-    ('{"identifier": "dev-1-0-0"}', "has the label 'none'"),
+    ('{"identifier": "1572-0", "label": "true"}', "'1572-0' does not have 4 fields"),
+    ('{"label": "true"}', 'does not have 4 fields'),
+    ('{"identifier": "dev-1-0-0"}', "has the label 'none', expected true or false"),
     ('{"identifier": "dev-1-0-0", "label": "True"}\n' * 2, 'line 2 repeats'),
   ],
 )
@@ -416,7 +416,7 @@ def test_plain_captions(write):
     ([], 'is neither'),
     ({}, 'is neither'),
     ({'t': None}, "text 't' has no image id"),
-    ({'images': [{'split': 'test'}]}, 'no dataset_.*json of Karpathy: KeyError'),
+    ({'images': [{'split': 'test'}]}, 'is not a dataset_.*json of Karpathy: KeyError'),
     ({'images': []}, 'holds none of the images'),
     ({'images': [karpathy('test', 5, [1])]}, 'holds none of the images'),
   ],

@@ -331,7 +331,7 @@ def test_a_score_that_is_no_number(retrieval_files, capsys):
 def test_faults_are_a_line_each(vqa_files, capsys):
   pathlib.Path('bad.json').write_text('[{"question_id": 10, "answer": 1}]')
   assert refusal(capsys, 'vqa', '--predictions=bad.json', '--annotations=val.json') == [
-    'bad.json: question 10 has no string "answer" but 1',
+    'bad.json: question 10: expected a string "answer", got 1',
     'bad.json: question 11 has no prediction: add one',
     'bad.json: question 20 has no prediction: add one',
   ]
@@ -350,7 +350,7 @@ def test_faults_are_a_line_each(vqa_files, capsys):
     ((*VQA, '--questions=val.json'), 'val.json has no list of "questions"'),
     (('nlvr', '--predictions=a.csv'), 'name the annotations with --annotations=F'),
     (('nlvr2', '--predictions=a', '--annotations=b', '--questions=c'), 'is for vqa only'),
-    ((*VQA, '--prediction=x'), 'there is no flag --prediction: did you mean --predictions?'),
+    ((*VQA, '--prediction=x'), 'unknown flag --prediction: did you mean --predictions?'),
     (
       ('vqa', '--predictions=a.json', '--questions=two.json', '--compare=a.json'),
       '--compare needs --annotations=F',
@@ -365,10 +365,10 @@ def test_wrong_arguments(vqa_files, capsys, arguments, line):
 def test_questions_that_are_not_annotated(vqa_files, capsys):
   pathlib.Path('other.json').write_text('{"questions": [{"question_id": 99}]}')
   (line,) = refusal(capsys, *VQA, '--questions=other.json')
-  assert line == 'val.json lacks question 99 of other.json: are they a pair?'
+  assert line == 'val.json lacks question 99 of other.json: do the files belong together?'
   pathlib.Path('other.json').write_text('{"questions": [{"question_id": 10}, {"question_id": 10}]}')
   (line,) = refusal(capsys, *VQA, '--questions=other.json')
-  assert line == 'other.json: question 10 is there twice'
+  assert line == 'other.json: question 10 is listed more than once'
 
 
 # As a process.
@@ -384,7 +384,7 @@ def test_it_starts_quickly_and_imports_nothing_else(vqa_files):
     '  assert stop.code == 0\n'
     'spent = time.process_time()\n'
     "own = {m for m in sys.modules if m.split('.')[0] in ('pixelbert_jax', 'data', 'configs')}\n"
-    "known = {'pixelbert_jax', 'pixelbert_jax.commandline'}\n"
+    "known = {'pixelbert_jax', 'pixelbert_jax.commandline', 'pixelbert_jax.files'}\n"
     "rest = {m for m in own - known if not m.startswith('pixelbert_jax.score')}\n"
     'assert not rest, rest\n'
     "heavy = {'jax', 'jaxlib', 'flax', 'optax', 'orbax', 'tensorflow', 'torch', 'absl', 'grain',\n"
@@ -423,4 +423,4 @@ def test_the_tables_are_part_of_a_built_package():
   patterns = setup['options.package_data']['pixelbert_jax'].split()
   package = ROOT / 'pixelbert_jax'
   packaged = {path for pattern in patterns for path in package.glob(pattern)}
-  assert package / 'scores' / 'vqa_normalisation.json' in packaged
+  assert package / 'score' / 'vqa_normalisation.json' in packaged

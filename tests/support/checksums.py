@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pixelbert_jax.checkpoints.manifest import _sums_on_devices, checksums
+from pixelbert_jax.checkpoints.checksum import _sums_on_devices, checksums
 
 
 def checksum(x):

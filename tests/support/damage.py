@@ -19,7 +19,7 @@ import sys
 
 from pixelbert_jax.checkpoints.checkpoint import CheckpointError, load
 from pixelbert_jax.checkpoints.workdir import claim_workdir
-from tests.support.states import CONFIG, bits, make_state, restore
+from tests.support.states import CONFIG, FILES, bits, make_state, restore
 
 
 def one_by_one(workdir, copy, chance):
@@ -42,7 +42,7 @@ def one_by_one(workdir, copy, chance):
 
 
 def resume(folder):
-  claim_workdir(folder, CONFIG, str(folder.with_name('words.txt')))
+  claim_workdir(folder, CONFIG, FILES)
   state = restore(folder)
   return int(state.step), state
 

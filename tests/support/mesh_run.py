@@ -6,6 +6,7 @@ prints a JSON object: for each mesh the losses of the steps, the metrics of an e
 batch is not full, how many parameters are split, and the scores of retrieval, a row an image.
 """
 
+import functools
 import json
 import sys
 
@@ -15,10 +16,7 @@ import numpy as np
 from configs import retrieval
 from configs.pretrain import get_config
 from pixelbert_jax import sharding
-from pixelbert_jax.experiment import make_batches, make_evaluator, make_model, prepare_data, resolve
-from pixelbert_jax.score.partial import Matrix
-from pixelbert_jax.tasks import pretraining
-from pixelbert_jax.tasks.evaluator import Evaluator
+from pixelbert_jax.experiment import Experiment, prepare_data, resolve
 from pixelbert_jax.tasks.sums import finish
 from pixelbert_jax.train import init_state
 
@@ -28,9 +26,9 @@ STEPS = 20
 def run(config, data, fsdp):
   """Trains for STEPS steps and evaluates."""
   mesh = sharding.make_mesh(data, fsdp)
-  batches = make_batches(config, prepare_data(config))
-  model = make_model(config, len(batches['train'].tokenizer.words))
-  state, step, _ = init_state(config, model, batches['train'], mesh)
+  experiment = Experiment.of(config, prepare_data(config))
+  batches = experiment.batches
+  state, step, _ = init_state(experiment, mesh)
   if config.dtype == 'float64':
     wide = jax.tree.map(lambda x: x.astype(x.dtype if x.dtype == np.int32 else np.float64), state)
     state = jax.device_put(wide, sharding.state_sharding(mesh, wide))
@@ -39,7 +37,8 @@ def run(config, data, fsdp):
     state = step(state, [sharding.global_batch(mesh, batches['train'][number])])
     losses.append(finish(jax.device_get(state.sums))['loss'])
     state = state._replace(sums=jax.tree.map(np.zeros_like, jax.device_get(state.sums)))
-  metrics = Evaluator(pretraining, model, mesh, 1)(state.variables, batches['validation'])
+  run = functools.partial(experiment.evaluator(mesh), state.variables)
+  metrics = experiment.task.evaluate(run, batches['validation'])
   scores = scores_of_retrieval(config.data.data_dir, config.dtype, mesh)
   split = sum(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state.params))
   return {'losses': losses, 'metrics': metrics, 'split': split, 'scores': scores}
@@ -50,12 +49,9 @@ def scores_of_retrieval(data_dir, dtype, mesh):
   config = resolve(retrieval.get_config('test'))
   config.data.data_dir, config.dtype, config.batch_size = data_dir, dtype, 16 * 4
   config.eval_images, config.transformer.width, config.transformer.mlp_width = 21, 128, 512
-  batches = make_batches(config, prepare_data(config))
-  model = make_model(config, len(batches['train'].tokenizer.words))
-  state, *_ = init_state(config, model, batches['train'], mesh)
-  ranker, gallery = make_evaluator(config, model, mesh), batches['validation'].gallery
-  matrix = Matrix((len(gallery.image), len(gallery.caption)))
-  ranker.fill(matrix, state.variables, batches['validation'])
+  experiment = Experiment.of(config, prepare_data(config))
+  state, *_ = init_state(experiment, mesh)
+  matrix, _ = experiment.evaluator(mesh)(state.variables, experiment.batches['validation'])
   return matrix.scores.tolist()
 
 

@@ -4,7 +4,7 @@ import pathlib
 import socket
 import subprocess
 
-from pixelbert_jax.checkpoints.manifest import Manifest
+from pixelbert_jax.checkpoints.saved import Manifest
 from tests.support.runs import metrics, timeless
 
 STEPS = 30

@@ -8,7 +8,7 @@ import torch
 from safetensors.numpy import save_file
 
 from configs.pretrain import get_config
-from pixelbert_jax.convert import intake, names
+from pixelbert_jax.convert import importer, names
 
 WORDS = '[PAD] [UNK] [CLS] [SEP] [MASK] a red bus ##es'.replace(' ', '\n').encode() + b'\n'
 BERT = {
@@ -38,7 +38,7 @@ def published():
   """Draws a BERT with all its heads and a CNN, as tensors under the names of an export."""
   config = small_config()
   config.transformer.update(width=12, layers=3, heads=2, mlp_width=20, max_positions=16)
-  _, like = intake.build(config, WORDS)
+  _, like = importer.build(config, WORDS)
   draws = np.random.default_rng(0)
   tensors = {
     name: draws.normal(size=shape).astype(np.float32)

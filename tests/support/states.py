@@ -12,6 +12,7 @@ from pixelbert_jax.checkpoints.checkpoint import Checkpoints, abstract
 from pixelbert_jax.checkpoints.workdir import claim_workdir
 from pixelbert_jax.step import State
 
+FILES = {'vocab.txt': b'[PAD]\ncat\n'}
 CONFIG = {'seed': 0, 'betas': [0.9, 0.999], 'data': {'name': 'scenes'}, 'cnn': {'width': 8}}
 
 
@@ -43,15 +44,13 @@ def bits(state):
 def save(workdir, *steps, keep=2):
   """Saves `make_state` of each of these steps in a workdir, as a run does."""
   workdir.mkdir(exist_ok=True)
-  words = workdir.with_name('words.txt')
-  words.write_text('[PAD]\ncat\n')
-  claim_workdir(workdir, CONFIG, str(words))
-  with contextlib.closing(Checkpoints(workdir, keep)) as checkpoints:
+  claim_workdir(workdir, CONFIG, FILES)
+  with contextlib.closing(Checkpoints(workdir, FILES, keep)) as checkpoints:
     for step in steps:
       checkpoints.save(step, make_state(step))
 
 
 def restore(workdir):
   """Restores the newest step of a workdir that is not damaged."""
-  with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+  with contextlib.closing(Checkpoints(workdir, FILES)) as checkpoints:
     return checkpoints.restore(abstract(make_state(0)))

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from configs import nlvr2, pretrain, vqa
 from data.scenes import vocabulary
 from pixelbert_jax.checkpoints import checkpoint
-from pixelbert_jax.experiment import init_variables, make_model, resolve
+from pixelbert_jax.experiment import init_variables, make_model, make_task, resolve
 from pixelbert_jax.input.text import Tokenizer
 
 TASKS = {'pretrain': pretrain, 'vqa': vqa, 'nlvr2': nlvr2}
@@ -43,7 +43,11 @@ def write_untrained(
   encoder_scale: float = 1,
 ) -> pathlib.Path:
   """Writes the checkpoint of a model as it is before training, and returns its folder."""
-  model = make_model(config, len(Tokenizer(config.text.vocabulary, 8).words), len(answers))
+  files = {'vocab.txt': pathlib.Path(config.text.vocabulary).read_bytes(), **(files or {})}
+  if config.name == 'vqa':
+    files['answers.json'] = json.dumps(answers).encode()
+  words = Tokenizer(config.text.vocabulary, 8).words
+  model = make_model(config, len(words), make_task(config, files=files))
   texts = {'token_ids': np.int32, 'token_mask': bool, 'mlm_position': np.int32}
   batch = {name: np.zeros((1, 1, 4), dtype) for name, dtype in texts.items()}
   images = 2 if config.name == 'nlvr2' else 1
@@ -52,8 +56,5 @@ def write_untrained(
   variables = jax.device_get(jax.jit(lambda: init_variables(model, 3, batch))())
   backbone = variables['params']['backbone']
   backbone['encoder'] = jax.tree.map(lambda x: encoder_scale * x, backbone['encoder'])
-  files = dict(files or {})
-  if config.name == 'vqa':
-    files['answers.json'] = json.dumps(answers).encode()
-  checkpoint.write_model(folder, config.to_dict(), variables, config.text.vocabulary, files)
+  checkpoint.write_model(folder, config.to_dict(), variables, files)
   return folder

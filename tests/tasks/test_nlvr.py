@@ -15,17 +15,18 @@ from data import build as build_lib
 from data.builders import open_dataset
 from pixelbert_jax import UserError
 from pixelbert_jax.checkpoints import checkpoint
-from pixelbert_jax.experiment import init_variables, make_batches, make_model, resolve
+from pixelbert_jax.experiment import Experiment, init_variables, make_model, resolve
 from pixelbert_jax.input.image import decode, model_input
 from pixelbert_jax.input.sidecar import Statements
 from pixelbert_jax.input.truth import Truth
+from pixelbert_jax.loop import DONE
 from pixelbert_jax.main import main
 from pixelbert_jax.score import __main__ as score
 from pixelbert_jax.score import nlvr2 as official
 from pixelbert_jax.score.predictions import read_nlvr, read_nlvr2
-from pixelbert_jax.tasks import nlvr as task
 from pixelbert_jax.tasks import sums as sums_lib
-from pixelbert_jax.train import DONE, train
+from pixelbert_jax.tasks.nlvr import Nlvr
+from pixelbert_jax.train import train
 from tests.support import corpora, tiny
 from tests.support.runs import metrics, short_config
 
@@ -40,7 +41,7 @@ def make(few_scenes, dataset):
 
   def make(module, role, **fields):
     config = resolve(short_config(module, few_scenes, STEPS))
-    return dataclasses.replace(make_batches(config, dataset)[role], **fields)
+    return dataclasses.replace(Experiment.of(config, dataset).batches[role], **fields)
 
   return make
 
@@ -63,9 +64,9 @@ def test_the_loss_is_binary_cross_entropy_over_the_texts_that_count():
   expected = torch.nn.functional.binary_cross_entropy_with_logits(
     torch.tensor([1.5, -2.0, 0.3]), torch.tensor([1.0, 1.0, 0.0])
   )
-  found = task.losses(outputs, batch)
+  found = Nlvr().losses(outputs, batch)
   assert float(sums_lib.loss(found, batch)) == pytest.approx(expected.item(), rel=1e-6)
-  np.testing.assert_array_equal(task.accuracies(outputs, batch)['nlvr_accuracy'], [1, 3])
+  np.testing.assert_array_equal(Nlvr().accuracies(outputs, batch)['nlvr_accuracy'], [1, 3])
 
 
 # --- Batches -------------------------------------------------------------------------------
@@ -151,7 +152,7 @@ def test_a_wide_and_a_high_photograph_share_a_square_canvas(tmp_path, capsys, vo
   config.batch_size, config.image.shorter, config.image.longer = 1, 32, 72
   config.image.canvases = ((64, 64), (64, 96), (96, 64), (96, 96))
   config = resolve(config)
-  batches = make_batches(config, open_dataset('nlvr2', tmp_path / 'built'))['train']
+  batches = Experiment.of(config, open_dataset('nlvr2', tmp_path / 'built')).batches['train']
   shapes, identifiers = {}, []
   for number in range(len(batches)):
     batch = batches[number]
@@ -165,7 +166,7 @@ def test_a_wide_and_a_high_photograph_share_a_square_canvas(tmp_path, capsys, vo
   assert mixed == {(96, 96)}
   config.image.canvases = ((64, 64), (64, 96), (96, 64))
   with pytest.raises(UserError, match='hold no image of 72x72: add a canvas'):
-    make_batches(config, open_dataset('nlvr2', tmp_path / 'built'))['train'][0]
+    Experiment.of(config, open_dataset('nlvr2', tmp_path / 'built')).batches['train'][0]
 
 
 # --- The model -----------------------------------------------------------------------------
@@ -236,7 +237,7 @@ def test_a_run_ends_with_predictions_scored_as_officially(finished, dataset, tmp
 
 def test_captions_are_judged_too_and_in_nlvrs_form(few_scenes, tmp_path, capsys):
   assert train(short_config(nlvr, few_scenes, STEPS), tmp_path / 'run') == DONE
-  assert 'commoner label' in capsys.readouterr().out
+  assert 'majority class' in capsys.readouterr().out
   names = [f'{i}-{k}-0' for i in range(10) for k in range(8)]
   said = read_nlvr(tmp_path / 'run/predictions/test.csv', names)
   with (tmp_path / 'run/predictions/test.csv').open() as file:
@@ -264,7 +265,7 @@ def test_pre_training_judges_captions_as_it_is_but_not_pairs(
   logits = json.loads((tmp_path / 'predictions/test_logits.json').read_text())
   loaded = checkpoint.load(pretrained)
   config = ConfigDict(loaded.config)
-  batch = make_batches(resolve(config), dataset)['test']
+  batch = Experiment.of(resolve(config), dataset).batches['test']
   batch = dataclasses.replace(batch, mask_share=0.0, whole_share=1.0)[0]
   model = make_model(config, len(loaded.vocabulary.read_text().splitlines()))
   image = model_input(batch, model.backbone.mean, model.backbone.deviation)
@@ -278,7 +279,7 @@ def test_pre_training_judges_captions_as_it_is_but_not_pairs(
   assert 'is of pretrain and lacks nlvr2, nlvr2_transform' in line
   assert f'--config.init_from={pretrained}' in line
   assert main(['--config=configs/vqa.py:test', *command]) == 1
-  assert 'is of pretrain and has no answers to choose from' in capsys.readouterr().err
+  assert 'the checkpoint has no answers.json to choose from' in capsys.readouterr().err
 
 
 def test_a_split_without_statements_is_told(make):

@@ -11,15 +11,17 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from pixelbert_jax.input.visual import KINDS
 from pixelbert_jax.models.bert import Encoder, TextEmbedding
+from pixelbert_jax.models.forward import forward
 from pixelbert_jax.models.heads import PretrainingModel
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.models.resnet import ResNet
-from pixelbert_jax.step import forward
-from pixelbert_jax.tasks import pretraining
 from pixelbert_jax.tasks import sums as sums_lib
+from pixelbert_jax.tasks.pretraining import Pretraining
 
 B, K, T, M, VOCAB = 4, 3, 7, 5, 11
 
+
+TASK = Pretraining(mask_share=0.15, whole_share=0.0)
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
@@ -42,7 +44,7 @@ def example(seed=0):
 
 @jax.jit
 def all_sums(outputs, batch):
-  return pretraining.losses(outputs, batch) | pretraining.accuracies(outputs, batch)
+  return TASK.losses(outputs, batch) | TASK.accuracies(outputs, batch)
 
 
 def test_losses_are_torchs_cross_entropies_over_what_counts():
@@ -53,7 +55,7 @@ def test_losses_are_torchs_cross_entropies_over_what_counts():
   assert 0 < here.sum() < here.numel()
   mlm = cross_entropy(o['mlm_logits'][at], b['mlm_target'][at].long())
   itm = binary_cross_entropy_with_logits(o['itm_logits'][here], b['itm_label'][here].float())
-  sums = jax.jit(pretraining.losses)(outputs, batch)
+  sums = jax.jit(TASK.losses)(outputs, batch)
   assert jnp.divide(*sums['mlm_loss']) == pytest.approx(mlm.item(), rel=1e-5)
   assert jnp.divide(*sums['itm_loss']) == pytest.approx(itm.item(), rel=1e-5)
   assert sums_lib.loss(sums, batch) == pytest.approx(mlm.item() + itm.item(), rel=1e-5)
@@ -79,7 +81,7 @@ def test_a_batch_without_hidden_words_has_a_loss():
   @jax.jit
   @functools.partial(jax.value_and_grad, has_aux=True)
   def run(outputs):
-    sums = pretraining.losses(outputs, batch)
+    sums = TASK.losses(outputs, batch)
     return sums_lib.loss(sums, batch), jnp.divide(*sums['itm_loss'])
 
   (value, itm), gradients = run(outputs)
@@ -113,7 +115,7 @@ def test_accuracies_by_hand():
     'itm_label': np.array([[1, 0]]),
     'weight': np.ones((1, 2), np.float32),
   }
-  found = pretraining.accuracies(outputs, batch)
+  found = TASK.accuracies(outputs, batch)
   assert {name: tuple(map(float, x)) for name, x in found.items()} == {
     'mlm_accuracy': (3, 5),
     'itm_accuracy': (1, 2),
@@ -121,7 +123,7 @@ def test_accuracies_by_hand():
   # In evaluation: places 0 and 1 of the first text and 0 and 2 of the second are visual words.
   batch['mlm_kind'] = np.array([[[1, 1, 0], [2, 0, 2]]])
   batch['mlm_guessed'] = np.array([[[0, 1, 0], [0, 0, 1]]], np.float32)
-  found = {n: tuple(map(float, x)) for n, x in pretraining.accuracies(outputs, batch).items()}
+  found = {n: tuple(map(float, x)) for n, x in TASK.accuracies(outputs, batch).items()}
   assert found['mlm_visual_accuracy'] == (2, 3)
   assert found['mlm_visual_accuracy_text_only'] == (1, 3)
   assert found[f'mlm_{KINDS[0]}_accuracy'] == (1, 2)
@@ -156,7 +158,7 @@ def frozen_model():
   @jax.jit
   def run(batch):
     outputs, changed = forward(model, variables, batch, train=True, mutable=['batch_stats'])
-    sums = pretraining.losses(outputs, batch)
+    sums = TASK.losses(outputs, batch)
     return sums_lib.loss(sums, batch), sums, changed
 
   return model, variables, run

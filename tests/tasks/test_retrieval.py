@@ -1,6 +1,7 @@
 """Retrieval: its loss and batches, its evaluation beside the whole model, and runs of it."""
 
 import dataclasses
+import functools
 import io
 import json
 
@@ -14,18 +15,20 @@ from PIL import Image
 from configs import pretrain, retrieval, vqa
 from pixelbert_jax import UserError, sharding
 from pixelbert_jax.checkpoints import checkpoint
-from pixelbert_jax.experiment import init_variables, make_batches, make_model, resolve
+from pixelbert_jax.experiment import Experiment, init_variables, make_model, resolve
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.image import file_size
+from pixelbert_jax.input.order import Batching
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Tokenizer
+from pixelbert_jax.loop import DONE
 from pixelbert_jax.main import main
+from pixelbert_jax.models.forward import forward
 from pixelbert_jax.score import __main__ as score
 from pixelbert_jax.score import matrix, recall
 from pixelbert_jax.score.partial import PartialMatrix
-from pixelbert_jax.step import forward
 from pixelbert_jax.tasks import retrieval as task
 from pixelbert_jax.tasks import sums as sums_lib
 from pixelbert_jax.tasks.gallery import (
@@ -35,12 +38,14 @@ from pixelbert_jax.tasks.gallery import (
   plan_ranking,
 )
 from pixelbert_jax.tasks.ranker import Ranker, chunk_captions
-from pixelbert_jax.train import DONE, train
+from pixelbert_jax.train import train
 from tests.support import tiny
 from tests.support.runs import metrics, short_config
 
 STEPS = 8
 SQUARE = Canvases(64, 64, ((64, 64),))
+
+TASK = task.Retrieval(hardest=2, captions=5)
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
@@ -48,7 +53,7 @@ pytestmark = pytest.mark.usefixtures('quick_compiles')
 @pytest.fixture
 def make(few_scenes, dataset):
   """The batches of a split, with any field changed."""
-  made = make_batches(resolve(short_config(retrieval, few_scenes, STEPS)), dataset)
+  made = Experiment.of(resolve(short_config(retrieval, few_scenes, STEPS)), dataset).batches
   return lambda role, **fields: dataclasses.replace(made[role], **fields)
 
 
@@ -63,14 +68,14 @@ def finished(few_scenes, tmp_path_factory):
 # --- Loss ----------------------------------------------------------------------------------
 
 
-def logits_and_batch(hardest=2):
+def logits_and_batch():
   rng = np.random.default_rng(0)
   logits = rng.normal(size=(3, 6)).astype(np.float32)
   weight = np.ones((3, 6), np.float32)
   weight[0, [2, 4]] = 0  # the image's own too
   weight[1, 1:5] = 0  # fewer left than the hardest
   weight[2, 0] = 0  # an image that cannot be read
-  return logits, {'weight': weight, 'hardest': np.full(3, hardest, np.int32)}
+  return logits, {'weight': weight}
 
 
 def test_the_loss_is_softmax_cross_entropy_over_the_true_caption_and_the_hardest_others():
@@ -82,7 +87,7 @@ def test_the_loss_is_softmax_cross_entropy_over_the_true_caption_and_the_hardest
     expected.append(
       torch.nn.functional.cross_entropy(torch.from_numpy(candidates), torch.tensor(0)).item()
     )
-  sums = task.losses({'match_logits': logits}, batch)
+  sums = task.Retrieval(hardest=2, captions=1).losses({'match_logits': logits}, batch)
   assert float(sums_lib.loss(sums, batch)) == pytest.approx(np.mean(expected), rel=1e-6)
   # As a part of a batch with 5 images that count.
   part = batch | {'retrieval_total': np.full(3, 5, np.float32)}
@@ -91,10 +96,11 @@ def test_the_loss_is_softmax_cross_entropy_over_the_true_caption_and_the_hardest
 
 @pytest.mark.parametrize('hardest', [1, 2, 5])
 def test_only_the_hardest_have_a_gradient(hardest):
-  logits, batch = logits_and_batch(hardest)
-  gradient = jax.grad(
-    lambda logits: sums_lib.loss(task.losses({'match_logits': logits}, batch), batch)
-  )(logits)
+  logits, batch = logits_and_batch()
+  losses = task.Retrieval(hardest=hardest, captions=1).losses
+  gradient = jax.grad(lambda logits: sums_lib.loss(losses({'match_logits': logits}, batch), batch))(
+    logits
+  )
   assert np.isfinite(gradient).all()
   for row in (0, 1):
     others = np.flatnonzero(batch['weight'][row, 1:]) + 1
@@ -108,11 +114,17 @@ def test_the_true_caption_has_to_score_above_all_that_count():
   logits = np.array([[2, 1, 1], [1, 0, 1], [1, 0, 3], [1, 0, 3], [9, 0, 0]], np.float32)
   weight = np.ones((5, 3), np.float32)
   weight[3, 2], weight[4, 0] = 0, 0
-  found = task.accuracies({'match_logits': logits}, {'weight': weight})
+  found = TASK.accuracies({'match_logits': logits}, {'weight': weight})
   np.testing.assert_array_equal(found['retrieval_accuracy'], [2, 4])
 
 
 # --- Batches -------------------------------------------------------------------------------
+
+
+def batching(images, texts) -> Batching:
+  return Batching(
+    canvases=SQUARE, seed=0, images_per_batch=images, texts_per_image=texts, training=True
+  )
 
 
 def test_every_caption_is_the_true_one_once_beside_others_that_its_image_does_not_have(dataset):
@@ -120,7 +132,7 @@ def test_every_caption_is_the_true_one_once_beside_others_that_its_image_does_no
   image_of = sidecar.caption_image
   texts = [sidecar.caption(i) for i in range(len(sidecar.text))]
   own = [{texts[i] for i in np.flatnonzero(image_of == image)} for image in range(200)]
-  plans = [plan_ranking(sidecar, SQUARE, 0, epoch, 8, 21) for epoch in (0, 0, 1)]
+  plans = [plan_ranking(sidecar, batching(8, 21), epoch) for epoch in (0, 0, 1)]
   for plan in plans:
     true = plan.text[..., 0].reshape(-1)
     assert len(true) == len(sidecar.text) // 8 * 8 == len(set(true.tolist()))
@@ -146,17 +158,17 @@ def claiming(held, said):
 
 def test_an_image_that_has_every_caption_has_no_weight():
   said = [[f'{i}'] for i in range(6)] + [[f'{i}' for i in range(6)]]
-  plan = plan_ranking(claiming(said, said), SQUARE, 0, 0, 12, 4)
+  plan = plan_ranking(claiming(said, said), batching(12, 4), epoch=0)
   for image, weight in zip(plan.image[0], plan.weight[0], strict=True):
     assert weight.tolist() == [0.0 if image == 6 else 1.0] * 4
 
 
 def test_captions_that_every_image_has_are_refused():
   with pytest.raises(UserError, match=r"those of the image, for example 'a'"):
-    plan_ranking(claiming([['a']] * 4, [['a']] * 4), SQUARE, 0, 0, 2, 4)
+    plan_ranking(claiming([['a']] * 4, [['a']] * 4), batching(2, 4), epoch=0)
   labelled = Sidecar.of([Row('0', 64, 64, [Caption('a', 0), Caption('b', 1, label=False)])])
   with pytest.raises(UserError, match='some captions of the split are false'):
-    plan_ranking(labelled, SQUARE, 0, 0, 1, 2)
+    plan_ranking(labelled, batching(1, 2), epoch=0)
 
 
 def test_batches_hold_the_plans_captions(make):
@@ -166,13 +178,12 @@ def test_batches_hold_the_plans_captions(make):
     words = [batches.tokenizer.words[i] for i in batch['token_ids'][place]]
     assert ' '.join(words[1 : words.index('[SEP]')]) == batches.text(plan.text[3][place])
     assert batch['token_mask'][place].tolist() == [word != '[PAD]' for word in words]
-  np.testing.assert_array_equal(batch['hardest'], np.full(4, 2))
 
 
 def test_micro_batches_make_up_the_batch_and_know_its_weight(make):
   whole, parts = make('train')[3], make('train', micro_batches=2)
   halves = [parts[6], parts[7]]
-  for name in ('token_ids', 'weight', 'hardest', 'image'):
+  for name in ('token_ids', 'weight', 'image'):
     np.testing.assert_array_equal(np.concatenate([half[name] for half in halves]), whole[name])
   for half in halves:
     np.testing.assert_array_equal(half['retrieval_total'], whole['weight'][:, 0].sum())
@@ -209,13 +220,13 @@ def test_a_gallery_is_spread_over_the_split_and_has_the_first_captions():
 
 def test_a_split_that_cannot_be_ranked_is_refused_in_a_line():
   bare = [Row('kept', 64, 64, [Caption('a', 0)]), Row('lost', 64, 64)]
-  with pytest.raises(UserError, match='1 of 2 images have no caption, as lost'):
+  with pytest.raises(UserError, match='1 of 2 images have no caption, for example lost'):
     choose_gallery(Sidecar.of(bare))
   for rows in (bare[1:], []):
     with pytest.raises(UserError, match='the split has no captions to rank'):
       choose_gallery(Sidecar.of(rows))
   with pytest.raises(UserError, match='the split has no captions'):
-    plan_ranking(Sidecar.of(bare[1:]), SQUARE, 0, 0, 1, 2)
+    plan_ranking(Sidecar.of(bare[1:]), batching(1, 2), epoch=0)
 
 
 # --- Scores --------------------------------------------------------------------------------
@@ -245,7 +256,6 @@ def mixed():
     images=2,
     texts_per_image=4,
     training=False,
-    hardest=2,
   )
   model = make_model(config, len(batches.tokenizer.words))
   variables = jax.device_get(jax.jit(lambda: init_variables(model, 1, batches[0]))())
@@ -266,7 +276,7 @@ def ranker(mixed):
 
 
 def ranked(ranker, mixed, path):
-  ranker.result(mixed[2], mixed[0], path)
+  TASK.report(functools.partial(ranker, mixed[2]), mixed[0], path)
   return matrix.read(path.with_suffix('.npz'))
 
 
@@ -313,7 +323,7 @@ def test_a_killed_evaluation_goes_on_and_ends_with_the_same_scores(
   found, *_ = ranked(ranker, mixed, path)
   np.testing.assert_array_equal(found, expected)
   done = np.concatenate(rows)
-  assert f'going on, {len(done)} of 7 images are done' in capsys.readouterr().out
+  assert f'resuming, {len(done)} of 7 images are done' in capsys.readouterr().out
   assert sorted([*done, *np.concatenate(later)]) == list(range(7))
   assert sorted(p.name for p in path.parent.iterdir()) == ['test.json', 'test.npz']
 
@@ -332,7 +342,8 @@ def test_what_another_model_left_is_discarded(ranker, mixed, tmp_path, monkeypat
   assert '7 of 7 images are done' in capsys.readouterr().out
   np.testing.assert_allclose(again, expected + 1, atol=1e-5)
   found, *_ = ranked(ranker, mixed, path)
-  assert 'discarded, its scores are of other weights, data or settings' in capsys.readouterr().out
+  shown = capsys.readouterr().out
+  assert 'discarded, its scores come from other weights, data or settings' in shown
   np.testing.assert_array_equal(found, expected)
   assert len(list(tmp_path.glob('.*.rows'))) == 1
 
@@ -363,7 +374,7 @@ def test_a_damaged_file_of_rows_is_not_taken(tmp_path, capsys):
   for damaged in (content[:-8], content[:40], b''):
     file.write_bytes(damaged)
     assert not PartialMatrix(path, {}, shape).finished.any()
-    assert 'discarded, it is damaged' in capsys.readouterr().out
+    assert 'discarded, the file is damaged' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('size', [1, 7, 64])
@@ -386,11 +397,15 @@ def test_captions_go_past_in_chunks_of_few_lengths(size):
 
 def test_in_training_fewer_images_are_ranked(ranker, mixed):
   batches, model, variables = mixed
-  limited = Ranker(model, sharding.make_mesh(), 1, captions=5, most=3)
+  limited = Ranker(model, sharding.make_mesh(), 1, captions=5, limit=3)
+
+  def recalls(ranker, batches):
+    return TASK.evaluate(functools.partial(ranker, variables), batches)
+
   few = dataclasses.replace(batches, most_images=3)
-  assert limited(variables, batches) == ranker(variables, few) != ranker(variables, batches)
+  assert recalls(limited, batches) == recalls(ranker, few) != recalls(ranker, batches)
   fewer = dataclasses.replace(batches, most_images=2)
-  assert limited(variables, fewer) == ranker(variables, fewer) != limited(variables, batches)
+  assert recalls(limited, fewer) == recalls(ranker, fewer) != recalls(limited, batches)
 
 
 # --- Metrics -------------------------------------------------------------------------------
@@ -419,7 +434,7 @@ def test_what_stands_beside_the_recalls_by_hand():
   assert found['text_recall_at_1/ceiling'] == 1
   assert (found['images'], found['texts'], found['texts_existing']) == (4, 8, 8)
   assert 'text_recall_at_1_1k' not in found
-  shown = task.table('test', found)
+  shown = TASK.table('test', found)
   assert 'of 4 images with 8 captions: all 8' in shown
   assert 'image-blind' in shown
 
@@ -440,7 +455,7 @@ def test_five_thousand_images_are_also_ranked_in_five_folds():
     assert found[f'{name}_1k'] == pytest.approx(np.mean([fold[name] for fold in folds]))
   assert found['text_recall_at_1_1k'] > found['text_recall_at_1'] > found['text_recall_at_1/chance']
   assert 'text_recall_at_1/ceiling' not in found
-  shown = task.table('test', found)
+  shown = TASK.table('test', found)
   assert 'mean of five folds' in shown
   assert 'five an image, 5,000 of 5,010' in shown
 
@@ -523,7 +538,8 @@ def test_pre_training_ranks_without_being_tuned(few_scenes, pretrained, dataset,
   loaded = checkpoint.load(pretrained)
   config = ConfigDict(loaded.config)
   config.data.data_dir = str(few_scenes)
-  batches = dataclasses.replace(make_batches(config, dataset)['test'], whole_share=1.0)
+  batches = Experiment.of(config, dataset).batches['test']
+  batches = dataclasses.replace(batches, whole_share=1.0)
   model = make_model(config, len(batches.tokenizer.words))
   itm = np.asarray(forward(model, loaded.variables, batches[0], train=False)['itm_logits'])
   sidecar, plan, compared = dataset['test'].sidecar, batches.plan(0), 0

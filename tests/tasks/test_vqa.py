@@ -1,6 +1,7 @@
 """VQA: its loss and batches, and a run of `configs/vqa.py:test` from files to predictions."""
 
 import dataclasses
+import functools
 import json
 import shutil
 import signal
@@ -13,18 +14,18 @@ from ml_collections import ConfigDict
 from configs import pretrain, vqa
 from pixelbert_jax import UserError, sharding
 from pixelbert_jax.checkpoints import checkpoint
-from pixelbert_jax.experiment import choose_answers, make_batches, make_model, resolve
+from pixelbert_jax.experiment import Experiment, resolve
 from pixelbert_jax.input.rows import Question, Row
 from pixelbert_jax.input.sidecar import Sidecar
+from pixelbert_jax.loop import DONE, PREEMPTED
 from pixelbert_jax.main import main
 from pixelbert_jax.metrics import MetricsLog
 from pixelbert_jax.score import vqa as official
 from pixelbert_jax.score.predictions import read_vqa
 from pixelbert_jax.tasks import answers as answers_lib
 from pixelbert_jax.tasks import sums as sums_lib
-from pixelbert_jax.tasks import vqa as task
-from pixelbert_jax.tasks.evaluator import Evaluator
-from pixelbert_jax.train import DONE, PREEMPTED, train
+from pixelbert_jax.tasks.vqa import Vqa, annotated, best_answer
+from pixelbert_jax.train import train
 from tests.support import tiny
 from tests.support.paths import ROOT
 from tests.support.runs import metrics, short_config, timeless
@@ -51,8 +52,7 @@ def finished(few_scenes, tmp_path_factory):
 @pytest.fixture
 def make(config, dataset):
   """The batches of a split, with any field changed."""
-  config = resolve(config)
-  made = make_batches(config, dataset, choose_answers(config, dataset, None))
+  made = Experiment.of(resolve(config), dataset).batches
   return lambda role, **fields: dataclasses.replace(made[role], **fields)
 
 
@@ -74,7 +74,7 @@ def test_the_loss_is_binary_cross_entropy_summed_over_answers_and_meaned_over_qu
   logits, target = (torch.from_numpy(x) for x in (outputs['vqa_logits'], batch['vqa_target']))
   each = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction='none')
   expected = each.sum(-1).reshape(-1)[[0, 2, 3]].mean()
-  sums = task.losses(outputs, batch)
+  sums = Vqa([]).losses(outputs, batch)
   assert float(sums_lib.loss(sums, batch)) == pytest.approx(expected.item(), rel=1e-6)
   # As a part of a batch with 6 questions that count.
   part = batch | {'vqa_total': np.full(2, 6, np.float32)}
@@ -85,7 +85,7 @@ def test_accuracy_is_how_right_the_likeliest_answers_are():
   outputs, batch = random_batch()
   best = outputs['vqa_logits'].argmax(-1)
   right = np.take_along_axis(batch['vqa_target'], best[..., None], -1)[..., 0]
-  found = task.accuracies(outputs, batch)['vqa_accuracy']
+  found = Vqa([]).accuracies(outputs, batch)['vqa_accuracy']
   np.testing.assert_allclose(found, [right[0, 0] + right[1].sum(), 3], rtol=1e-6)
 
 
@@ -156,20 +156,21 @@ def test_an_unreadable_image_does_not_count(make, monkeypatch):
   np.testing.assert_array_equal(np.delete(after, 1, 0), np.delete(before, 1, 0))
 
 
-def test_the_guess_is_the_best_one_for_each_type(make):
-  batches = make('train')
-  questions = task.annotated(batches.questions, range(len(batches.questions)))
-  for kind, guess in batches.guess.items():
+def test_the_guess_is_the_best_one_for_each_type(config, dataset):
+  experiment = Experiment.of(resolve(config), dataset)
+  batches, task = experiment.batches['train'], experiment.task
+  questions = annotated(batches.questions, range(len(batches.questions)))
+  for kind, guess in task.guess.items():
     asked = [q for q in questions if kind in ('', q.question_type)]
-    means = {a: np.mean([official.accuracy(a, q.answers) for q in asked]) for a in batches.answers}
+    means = {a: np.mean([official.accuracy(a, q.answers) for q in asked]) for a in task.answers}
     assert means[guess] == pytest.approx(max(means.values()))
 
 
 def test_the_best_answer_of_the_list():
   question = official.Question(1, 1, '', '', ('a cat',) * 4 + ('dog',) * 3 + ('Bird',) * 3)
-  assert task.best_answer(question, {'cat', 'dog', 'bird'}) == 'cat'
-  assert task.best_answer(question, {'dog', 'cow'}) == 'dog'
-  assert task.best_answer(question, {'cow'}) == ''
+  assert best_answer(question, {'cat', 'dog', 'bird'}) == 'cat'
+  assert best_answer(question, {'dog', 'cow'}) == 'dog'
+  assert best_answer(question, {'cow'}) == ''
 
 
 def test_answer_files(tmp_path):
@@ -196,7 +197,7 @@ def test_a_run_ends_with_predictions_scored_as_officially(finished, dataset):
   questions = dataset['test'].sidecar.questions
   said = read_vqa(finished / 'predictions/test.json', questions.id.tolist())
   assert set(said.values()) <= set(answers)
-  asked = task.annotated(questions, range(len(questions)))
+  asked = annotated(questions, range(len(questions)))
   scores = official.per_question(said, asked)
   beside = json.loads((finished / 'predictions/test_scores.json').read_text())
   assert beside == {str(q): score for q, score in scores.items()}
@@ -218,17 +219,17 @@ def test_the_step_is_chosen_on_validation_and_kept(finished, few_scenes, capsys)
   assert checkpoint.load(finished).step == best
   assert train(short_config(vqa, few_scenes, STEPS), finished) == DONE
   out = capsys.readouterr().out
-  assert f'of step {best}, chosen by its {scores[best]:.3f} on validation' in out
-  assert 'guess by type' in out
+  assert f'step {best}, chosen by vqa_accuracy {scores[best]:.3f} on validation' in out
+  assert 'image-blind' in out
 
 
 def test_what_is_loaded_from_a_moved_folder_answers_as_the_run_did(finished, dataset, tmp_path):
   loaded = checkpoint.load(shutil.copytree(finished, tmp_path / 'moved'))
   config = ConfigDict(loaded.config)
   config.text.vocabulary = str(loaded.vocabulary)
-  batches = make_batches(config, dataset, loaded.answers)['test']
-  model = make_model(config, len(batches.tokenizer.words), len(loaded.answers))
-  found = Evaluator(task, model, sharding.make_mesh(), 2)(loaded.variables, batches)
+  experiment = Experiment.of(config, dataset, loaded.files)
+  run = functools.partial(experiment.evaluator(sharding.make_mesh()), loaded.variables)
+  found = experiment.task.evaluate(run, experiment.batches['test'])
   last = timeless(metrics(finished))[-1]
   assert found['vqa_accuracy'] == last['vqa_accuracy']
   assert found['vqa_loss'] == pytest.approx(last['vqa_loss'], rel=1e-6)
@@ -298,11 +299,11 @@ def test_another_answer_list_is_refused(change, config, finished, tmp_path):
   answers = answers[1:] if change == 'fewer' else answers[::-1]
   (tmp_path / 'answers.json').write_text(json.dumps(answers))
   config.data.answers = str(tmp_path / 'answers.json')
-  with pytest.raises(UserError, match=r'data\.answers is not the answer list of the run in .*run'):
+  with pytest.raises(UserError, match=rf'data\.answers: .* has {len(answers)} answers'):
     train(config, finished)
   config.init_from = str(finished)
   with pytest.raises(
-    UserError, match=rf'chooses from .* data\.answers has {len(answers)}'
+    UserError, match=rf'data\.answers: .* has {len(answers)} answers and the checkpoint'
   ) as error:
     train(config, tmp_path / 'run')
   assert '\n' not in str(error.value)
@@ -345,7 +346,7 @@ def test_a_run_that_reports_its_validation_split_is_not_ended_before_that(
     raise KeyboardInterrupt
 
   config.steps, config.data.test = 2, config.data.validation
-  monkeypatch.setattr(Evaluator, 'result', killed)
+  monkeypatch.setattr(Vqa, 'report', killed)
   with pytest.raises(KeyboardInterrupt):
     train(config, tmp_path / 'run')
   monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""From published weights to a checkpoint: a BERT and a CNN, or an export, checked as a whole."""
+"""Imports published weights into a checkpoint: a BERT and a CNN, or an exported folder."""
 
 import copy
 import functools
@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import shlex
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +13,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from pixelbert_jax.checkpoints import checkpoint
-from pixelbert_jax.checkpoints.workdir import TRAINED_ON
+from pixelbert_jax.checkpoints import checkpoint, provenance
+from pixelbert_jax.checkpoints.workdir import VOCABULARY
 from pixelbert_jax.convert import bert as bert_lib
 from pixelbert_jax.convert import cnn as cnn_lib
 from pixelbert_jax.convert import names
@@ -27,40 +26,39 @@ from pixelbert_jax.convert.tensors import (
   digest_of_tensors,
   read_file,
 )
-from pixelbert_jax.experiment import make_model
+from pixelbert_jax.experiment import init_variables, make_model
 from pixelbert_jax.models.heads import Model
-from pixelbert_jax.train import init_variables
 
-# What a source may lack, each as a whole: Pixel-BERT's own, and the heads of BERT.
+# Modules that a source may lack, if it lacks all of their tensors: those that only Pixel-BERT
+# has, and the heads of BERT.
 MAY_LACK = ('projection.', 'semantic', 'itm.', 'bert.pooler.', 'cls.predictions.')
 
-CNN_HINT = (
-  'cnn.width, groups, group_width and stem of the configuration have to be those of the file'
-)
-BERT_HINT = 'config.json has to be that of the weights'
+CNN_HINT = 'cnn.width, groups, group_width and stem of the configuration must be those of the file'
+BERT_HINT = 'config.json must belong to the weights'
 
 
-def take(
+def import_weights(
   bert: str,
   cnn: str,
   config: ConfigDict,
   output: str | os.PathLike,
   words: Sequence[str] = (),
 ) -> str:
-  """Writes a checkpoint of a BERT and a CNN; what neither has stays at random.
+  """Writes a checkpoint of a BERT and a CNN; parameters that neither has are initialised randomly.
 
   Args:
     bert: a Hugging Face folder or hub id.
     cnn: a file.
-    config: which sizes of the Transformer, and the image normalisation, are replaced in.
+    config: the configuration. In a copy, sizes of the Transformer and the image normalisation are
+      replaced by those of the weights.
     output: a folder that does not exist yet, or is empty.
     words: of the command line, that made `config`.
 
   Returns:
-    What was done, and how to go on.
+    A summary, and the command that starts from the checkpoint.
 
   Raises:
-    UserError: something does not fit; nothing is written.
+    UserError: the weights do not fit; nothing is written.
   """
   check_empty(output)
   given, config = config, copy.deepcopy(config)
@@ -72,12 +70,19 @@ def take(
   image = cnn_lib.read(pathlib.Path(cnn))
   cnn_lib.configure(config, image)
   model, like = build(config, vocabulary)
-  lacking = check(text, image, names.expected(like))
-  random = at_random(model, config.seed, like, lacking)
+  missing = check(text, image, names.expected(like))
+  random = at_random(model, config.seed, like, missing)
   tensors = text.tensors | image.tensors | names.to_torch(random)
   variables = names.from_torch(tensors, like)
-  record = {'bert': text, 'cnn': image}
-  write(output, config.to_dict(), variables, vocabulary, record, list(random), [])
+  write(
+    output,
+    config.to_dict(),
+    variables,
+    vocabulary,
+    sources={'bert': text, 'cnn': image},
+    random=list(random),
+    trained_on=[],
+  )
   t = config.transformer
   return '\n'.join(
     [
@@ -85,7 +90,7 @@ def take(
       f'  BERT       {len(text.origins)} tensors of {bert}: {t.layers} layers, width {t.width}',
       f'  CNN        {len(image.origins)} tensors of {cnn}: stages {tuple(config.cnn.stages)}',
       f'  at random  {", ".join(sorted(random)) or "nothing"}',
-      f'  left out   {names.some([*text.left_out, *image.left_out]) or "nothing"}',
+      f'  omitted    {names.some([*text.left_out, *image.left_out]) or "nothing"}',
       f'start from it: {start_command(words, given, config, output)}',
     ]
   )
@@ -94,7 +99,10 @@ def take(
 def start_command(
   words: Sequence[str], given: ConfigDict, config: ConfigDict, output: str | os.PathLike
 ) -> str:
-  """How to train from a checkpoint of `config`, which the sources changed from what was given."""
+  """Returns the command that trains from the checkpoint.
+
+  It overrides the fields in which `config`, adapted to the weights, differs from `given`.
+  """
   changed = [
     f'--config.{part}.{field}={value}'
     for part in ('transformer', 'image', 'text')
@@ -105,18 +113,18 @@ def start_command(
   return shlex.join(start)
 
 
-def take_export(bert: str, output: str | os.PathLike) -> str:
-  """Writes a checkpoint of a folder that `export` wrote, the same to the bit.
+def import_export(bert: str, output: str | os.PathLike) -> str:
+  """Writes a checkpoint from a folder that `export` wrote, with bitwise equal parameters.
 
   Args:
     bert: the folder.
     output: a folder that does not exist yet, or is empty.
 
   Returns:
-    What was done.
+    A summary.
 
   Raises:
-    UserError: it is not whole, or not an export; nothing is written.
+    UserError: the folder is not an export, or not complete; nothing is written.
   """
   check_empty(output)
   folder = pathlib.Path(bert)
@@ -125,7 +133,7 @@ def take_export(bert: str, output: str | os.PathLike) -> str:
   config = export.get('training_config')
   if not config:
     raise WeightsError(
-      f'--bert={bert} is not a folder that --export wrote: a BERT takes --cnn and --config too'
+      f'--bert={bert} is not a folder that --export wrote: with a BERT give --cnn and --config too'
     )
   source = Source(bert)
   source.sort(read_file(folder / 'model.safetensors'), str, {})
@@ -135,21 +143,29 @@ def take_export(bert: str, output: str | os.PathLike) -> str:
   _, like = build(ConfigDict(config), vocabulary)
   variables = names.from_torch(source.tensors, like)
   trained_on = export['trained_on'].get('datasets', config['data']['name'].split('+'))
-  # Tuned there, on nobody knows what.
+  # The tensors were tuned in PyTorch, on unknown data.
   if digest_of_tensors(source.tensors) != export.get('tensors_sha256'):
-    trained_on = list(dict.fromkeys([*trained_on, 'pytorch']))
-  write(output, config, variables, vocabulary, {'export': source}, [], trained_on)
+    trained_on = [*trained_on, 'pytorch']
+  write(
+    output,
+    config,
+    variables,
+    vocabulary,
+    sources={'export': source},
+    random=[],
+    trained_on=trained_on,
+  )
   return f'{output} is a checkpoint of {len(source.tensors)} tensors of {bert}'
 
 
 def build(config: ConfigDict, vocabulary: bytes) -> tuple[Model, Variables]:
-  """The model of a configuration and the shapes of its variables."""
+  """Returns the model of a configuration and the shapes of its variables."""
   model = make_model(config, len(bert_lib.entries(vocabulary)))
   return model, jax.eval_shape(functools.partial(initial, model, config.seed))
 
 
 def initial(model: Model, seed: int) -> Variables:
-  """The variables that a run from scratch begins with."""
+  """Returns the variables that a run from scratch starts with."""
   texts = {'token_ids': np.int32, 'token_mask': bool, 'mlm_position': np.int32}
   batch = {name: np.zeros((1, 1, 4), dtype) for name, dtype in texts.items()}
   batch |= {'image': np.zeros((1, 64, 64, 3), np.uint8), 'size': np.full((1, 2), 64, np.int32)}
@@ -157,32 +173,31 @@ def initial(model: Model, seed: int) -> Variables:
 
 
 def check(text: Source, image: Source, wanted: names.Shapes) -> set[str]:
-  """Compares both sources with what is wanted; returns which tensors they may and do lack.
+  """Checks the shapes of both sources; returns the names of tensors that may be and are missing.
 
   Raises:
-    WeightsError: tensors are missing, unexpected or of another shape.
+    WeightsError: tensors are missing, unexpected or have the wrong shape.
   """
-  lacking = set()
-  for head in MAY_LACK:
-    whole = {name for name in wanted if name.startswith(head)}
-    if not whole & text.tensors.keys():
-      lacking |= whole
+  missing = set()
+  for prefix in MAY_LACK:
+    module = {name for name in wanted if name.startswith(prefix)}
+    if not module & text.tensors.keys():
+      missing |= module
   types = text.tensors.get(names.TOKEN_TYPES, np.zeros((2, 0)))
   width = wanted[names.POSITIONS][1]
-  texts = {n: shape for n, shape in wanted.items() if not n.startswith('cnn.') and n not in lacking}
+  texts = {n: shape for n, shape in wanted.items() if not n.startswith('cnn.') and n not in missing}
   texts[names.TOKEN_TYPES] = (max(len(types), 1), width)
   images = {name: shape for name, shape in wanted.items() if name.startswith('cnn.')}
-  for source, own, hint in ((text, texts, BERT_HINT), (image, images, CNN_HINT)):
-    found = {name: x.shape for name, x in source.tensors.items()}
-    names.check(found, own, source.place, hint)
-  return lacking
+  for source, shapes, hint in ((text, texts, BERT_HINT), (image, images, CNN_HINT)):
+    names.check({n: x.shape for n, x in source.tensors.items()}, shapes, source.place, hint)
+  return missing
 
 
-def at_random(model: Model, seed: int, like: Variables, lacking: set[str]) -> dict[str, np.ndarray]:
-  """Our arrays of the tensors that are lacking, by path: as of a run from scratch."""
-  paths = {slot.ours for slot in names.slots(like) if slot.name in lacking}
+def at_random(model: Model, seed: int, like: Variables, missing: set[str]) -> dict[str, np.ndarray]:
+  """Returns the initial values of missing tensors, as arrays of ours by path."""
+  paths = {slot.ours for slot in names.slots(like) if slot.name in missing}
 
-  @jax.jit  # which leaves out all that is not asked for
+  @jax.jit  # Skips the computation of all other arrays.
   def draw() -> dict[str, jax.Array]:
     arrays = names.flat(initial(model, seed))
     return {path: arrays[path] for path in paths}
@@ -195,28 +210,27 @@ def write(
   config: dict[str, Any],
   variables: Variables,
   vocabulary: bytes,
+  *,
   sources: dict[str, Source],
   random: list[str],
   trained_on: list[str],
 ) -> None:
-  """Writes the checkpoint with `conversion.json`: what became of every tensor of the sources."""
-  places = {slot.name: str(slot) for slot in names.slots(variables)}
-  places[names.TOKEN_TYPES] = f'{places[names.POSITIONS]}, to which row 0 is added'
+  """Writes the checkpoint with `conversion.json`, which lists the use of every source tensor."""
+  slots = {slot.name: str(slot) for slot in names.slots(variables)}
+  slots[names.TOKEN_TYPES] = f'{slots[names.POSITIONS]}, to which row 0 is added'
   conversion = {
     kind: {
       'source': source.place,
       'sha256': source.files,
-      'taken': {old: places[new] for new, old in source.origins.items()},
+      'taken': {old: slots[new] for new, old in source.origins.items()},
       'left_out': source.left_out,
     }
     for kind, source in sources.items()
   }
   conversion['at_random'] = sorted(random)
   files = {
+    VOCABULARY: vocabulary,
     'conversion.json': (json.dumps(conversion, indent=2) + '\n').encode(),
-    TRAINED_ON: (json.dumps(trained_on) + '\n').encode(),
+    provenance.FILE: provenance.encode(trained_on),
   }
-  with tempfile.TemporaryDirectory() as folder:
-    path = pathlib.Path(folder) / 'vocab.txt'
-    path.write_bytes(vocabulary)
-    checkpoint.write_model(output, config, variables, path, files)
+  checkpoint.write_model(output, config, variables, files)

@@ -1,0 +1,191 @@
+"""The training loop: steps, logging, evaluation and checkpoints."""
+
+import dataclasses
+import functools
+import itertools
+import pathlib
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from pixelbert_jax import UserError, processes, sharding
+from pixelbert_jax.checkpoints import checkpoint
+from pixelbert_jax.experiment import Experiment, images_per_batch
+from pixelbert_jax.input import pipeline
+from pixelbert_jax.metrics import Metrics, MetricsLog, Progress
+from pixelbert_jax.step import Batch, State, Step
+from pixelbert_jax.tasks.base import Run, Task
+from pixelbert_jax.tasks.sums import finish
+
+DONE, PREEMPTED = 0, 75  # exit codes
+
+
+@dataclasses.dataclass
+class Loop:
+  """The training loop: steps, with logging, evaluation and checkpoints between them.
+
+  Attributes:
+    experiment: what is trained.
+    workdir: the run's folder.
+    mesh: the devices.
+    step: the training step.
+    rates: the learning rates to log, by part of the model.
+    checkpoints: of the run.
+    stop: the number of the last step.
+  """
+
+  experiment: Experiment
+  workdir: pathlib.Path
+  mesh: Mesh
+  step: Step
+  rates: dict[str, optax.Schedule]
+  checkpoints: checkpoint.Checkpoints
+  stop: int
+
+  @property
+  def config(self) -> ConfigDict:
+    """The configuration."""
+    return self.experiment.config
+
+  @property
+  def task(self) -> Task:
+    """The task that is trained."""
+    return self.experiment.task
+
+  def __call__(self, state: State, log: MetricsLog) -> int:
+    """Trains from the step of `state` to the end; returns an exit code."""
+    limit = self.config.eval_batches * images_per_batch(self.config)
+    evaluator = self.experiment.evaluator(self.mesh, limit)
+    if int(state.step) < self.stop:
+      with processes.stop_signal() as asked_to_stop:
+        state = self.steps(state, evaluator, log, asked_to_stop)
+        self.checkpoints.wait()
+      if int(state.step) < self.stop:
+        step = int(state.step)
+        print(f'stopped at step {step}, everything is saved: run again to resume', flush=True)
+        return PREEMPTED
+    self.report(state, evaluator, log)
+    return DONE
+
+  def steps(
+    self,
+    state: State,
+    evaluator: Run,
+    log: MetricsLog,
+    asked_to_stop: Callable[[int], bool],
+  ) -> State:
+    """Trains until the last step or a request to stop; saves and returns the state it ends with."""
+    config, start = self.config, int(state.step)
+    progress = Progress(start, self.stop)
+    batches = self.training_batches(start)
+    for number in range(start + 1, self.stop + 1):
+      state = self.step(state, itertools.islice(batches, config.micro_batches))
+      if number <= start + 2:
+        jax.block_until_ready(state.step)
+        progress.show_pace(number)
+      last, score = number == self.stop, None
+      if number % config.log_every == 0 or last:
+        state = self.log_training(state, number, log, progress)
+      if number % config.eval_every == 0 and not last:
+        score = self.validate(number, state, evaluator, log)
+      if asked_to_stop(number) and not last:
+        self.save(number, state, score, log)
+        return state
+      if (number % config.save_every == 0 or self.is_best(score)) and not last:
+        self.save(number, state, score, log)
+    score = self.validate(self.stop, state, evaluator, log) if self.task.CHOSEN_BY else None
+    self.save(self.stop, state, score, log)
+    return state
+
+  def report(self, state: State, evaluator: Run, log: MetricsLog) -> None:
+    """Evaluates the step chosen on validation (or the last) on test; logs and prints the result."""
+    split, variables, chosen = self.config.data.test, state.variables, {}
+    if self.checkpoints.chosen:
+      step, best = self.checkpoints.chosen
+      chosen = {'chosen_step': step, f'validation_{self.task.CHOSEN_BY}': best}
+      if step != self.stop:
+        variables = self.checkpoints.load(step, self.mesh)
+    path = self.workdir / 'predictions' / f'{split}.json'
+    run = functools.partial(evaluator, variables)
+    metrics = self.task.report(run, self.experiment.batches['test'], path) | chosen
+    log.write(self.stop, split, metrics)
+    print(result(self.task, split, metrics), flush=True)
+    print(f'the model is in {self.workdir}; docs/predict.md shows how to use it', flush=True)
+
+  def save(self, number: int, state: State, score: float | None, log: MetricsLog) -> None:
+    """Starts saving a step, after flushing the log up to it to disk."""
+    self.check(state, number)
+    log.sync()
+    self.checkpoints.save(number, state, score)
+
+  def check(self, state: State, number: int) -> None:
+    """Checks that training has not diverged, so that no diverged step replaces a good one.
+
+    Raises:
+      UserError: a loss or the gradient norm is not finite.
+    """
+    if not all(np.isfinite(x).all() for x in jax.device_get(state.sums).values()):
+      saved = self.checkpoints.latest
+      kept = '' if saved is None else f'; {self.workdir} keeps step {saved}'
+      raise UserError(
+        f'training has diverged: by step {number} a loss or the gradient norm is not finite. Start '
+        'again in another --workdir with a lower --config.optimizer.transformer_rate or cnn_rate, '
+        f'or a lower clip_norm (0 turns clipping off){kept}'
+      )
+
+  def is_best(self, score: float | None) -> bool:
+    """Tells whether a validation score beats those of all steps before."""
+    best = self.checkpoints.chosen
+    return score is not None and (best is None or score > best[1])
+
+  def validate(self, number: int, state: State, evaluator: Run, log: MetricsLog) -> float | None:
+    """Evaluates on validation and logs the metrics; returns the one by which a step is chosen.
+
+    Returns None where the last step is taken or the metric is missing.
+    """
+    run = functools.partial(evaluator, state.variables)
+    metrics = self.task.evaluate(run, self.experiment.batches['validation'])
+    self.log_evaluation(number, self.config.data.validation, metrics, log)
+    return metrics.get(self.task.CHOSEN_BY)
+
+  def training_batches(self, start: int) -> Iterator[Batch]:
+    """Yields the (micro-)batches after step `start`, on the devices."""
+    parts = self.config.micro_batches
+    numbers = range(start * parts, self.stop * parts)
+    for batch in pipeline.read(self.experiment.batches['train'], numbers, self.config.threads):
+      yield sharding.global_batch(self.mesh, batch)
+
+  def log_training(self, state: State, number: int, log: MetricsLog, progress: Progress) -> State:
+    """Logs the means since the last call; returns the state with the sums reset."""
+    self.check(state, number)
+    metrics = finish(jax.device_get(state.sums))
+    main_metrics = {name: metrics[name] for name in self.task.SHOWN if name in metrics}
+    speed = progress.examples_per_second(number, self.config.batch_size)
+    for name, rate in self.rates.items():
+      # The rate of the step just taken.
+      metrics[f'learning_rate_{name}'] = float(rate(number - 1))
+    log.write(number, 'train', metrics | {'examples_per_second': speed})
+    progress.show(number, main_metrics | {'examples/s': speed})
+    return state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
+
+  def log_evaluation(self, number: int, split: str, metrics: Metrics, log: MetricsLog) -> None:
+    """Logs the metrics of a split and prints the main ones."""
+    log.write(number, split, metrics)
+    values = '  '.join(f'{name} {metrics[name]:.3f}' for name in self.task.SHOWN if name in metrics)
+    print(f'{split} at step {number}: {values}', flush=True)
+
+
+def result(task: Task, split: str, metrics: Metrics) -> str:
+  """Formats the final metrics of a run and, if a step was chosen on validation, that step."""
+  if 'chosen_step' not in metrics:
+    return task.table(split, metrics)
+  score = metrics[f'validation_{task.CHOSEN_BY}']
+  chosen = (
+    f'step {metrics["chosen_step"]:.0f}, chosen by {task.CHOSEN_BY} {score:.3f} on validation'
+  )
+  return f'{task.table(split, metrics)}\n{chosen}'

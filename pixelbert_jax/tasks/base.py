@@ -1,0 +1,96 @@
+"""The task contract: what the training loop, which is the same for all tasks, asks of a task."""
+
+import abc
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from pixelbert_jax.input.dataset import Split
+from pixelbert_jax.input.pipeline import Batches
+from pixelbert_jax.metrics import Metrics, table
+from pixelbert_jax.models.heads import Model
+from pixelbert_jax.models.pixelbert import PixelBert
+from pixelbert_jax.tasks.evaluator import Evaluator
+from pixelbert_jax.tasks.sums import Sums, finish
+
+Array = jax.Array
+Arrays = dict[str, Array]
+Run = Callable[..., Any]  # an evaluator with the variables of a model
+
+
+class Task(abc.ABC):
+  """A task: its model, its batches, its losses and its scores.
+
+  Attributes:
+    LOGGED: names of the sums that a step returns, `..._loss` and `..._accuracy`.
+    SHOWN: names of the metrics on the progress line; those without a value are skipped.
+    CHOSEN_BY: the validation metric by which a step is chosen, larger is better; '' chooses the
+      last step.
+    MIXES: True if it trains on mixtures of datasets.
+  """
+
+  LOGGED: ClassVar[tuple[str, ...]]
+  SHOWN: ClassVar[tuple[str, ...]]
+  CHOSEN_BY: ClassVar[str] = ''
+  MIXES: ClassVar[bool] = False
+
+  @classmethod
+  def of(cls, config: ConfigDict, splits: Mapping[str, Split], files: Mapping[str, bytes]) -> Self:
+    """Makes the task of a configuration.
+
+    Args:
+      config: resolved; only this method reads the task's fields of it.
+      splits: by role (train, validation, test); empty if the model is used without its data.
+      files: those of the run that is resumed, evaluated or started from, by name.
+
+    Raises:
+      UserError: the task needs something that neither of these contains.
+    """
+    return cls()
+
+  def files(self) -> dict[str, bytes]:
+    """Returns the files that a run keeps with its configuration, by name, for `of` to read."""
+    return {}
+
+  @abc.abstractmethod
+  def model(self, backbone: PixelBert) -> Model:
+    """Makes the model."""
+
+  @abc.abstractmethod
+  def batches(self, role: str, **fields: Any) -> Batches:
+    """Makes the batches of a split, given its role and the fields that all `Batches` have."""
+
+  @abc.abstractmethod
+  def losses(self, outputs: Arrays, batch: Arrays) -> Sums:
+    """Computes [sum, weight] of each loss by name; the sum of their means is minimised."""
+
+  @abc.abstractmethod
+  def accuracies(self, outputs: Arrays, batch: Arrays) -> Sums:
+    """Computes [sum, weight] of each accuracy by name."""
+
+  def items(self, outputs: Arrays, batch: Arrays) -> Arrays:
+    """Selects the arrays [B, ...] that an evaluation gathers over batches and processes."""
+    return {}
+
+  def evaluator(self, model: Model, mesh: Mesh, threads: int, limit: int = 0) -> Any:
+    """Makes the evaluator of the model over a split, over at most `limit` images (0: all).
+
+    It is called with variables and batches; `evaluate` and `report` get it with variables bound.
+    """
+    return Evaluator(self, model, mesh, threads, limit)
+
+  def evaluate(self, run: Run, batches: Batches) -> Metrics:
+    """Computes the metrics of a split during training."""
+    return finish(run(batches)[0])
+
+  def report(self, run: Run, batches: Batches, path: pathlib.Path) -> Metrics:
+    """Computes the metrics of a whole split after training; may write predictions to `path`."""
+    return finish(run(batches, whole=True)[0])
+
+  def table(self, split: str, metrics: Metrics) -> str:
+    """Formats what `report` returned."""
+    return table(f'on {split}', [''], [(name, [value]) for name, value in metrics.items()])
