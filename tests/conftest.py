@@ -13,7 +13,7 @@ from tests.support.processes import STEPS, free_port
 from tests.support.runs import COMMAND
 from tests.support.scenes import build_scenes
 
-# Read by PyTorch when it is imported. Its threads wait busily, which takes the time of other workers.
+# Read by PyTorch when it is imported: its threads wait busily, which slows the other worker.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 VOCABULARY = (
