@@ -17,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from pixelbert_jax import UserError
+from pixelbert_jax import UserError, require_checkout
 
 EXPECTED = {int: 'a whole number', float: 'a number', bool: 'true or false', tuple: 'a tuple'}
 
@@ -34,6 +34,7 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
   """
   path, _, variant = spec.partition(':')
   if not pathlib.Path(path).is_file():
+    require_checkout()
     near = sorted(map(str, pathlib.Path(path).parent.glob('[a-z]*.py')))
     raise ConfigurationError(f'--config={spec}: file {path} does not exist{_nearest(path, near)}')
   try:
@@ -41,6 +42,9 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     if get_config is None:
       raise ValueError(f'{path} has no function get_config')
     config = get_config(variant)
+  except ModuleNotFoundError:
+    require_checkout()  # Configurations import `configs`.
+    raise
   except (ValueError, SyntaxError) as error:
     raise ConfigurationError(f'--config={spec}: {error}') from error
   for override in overrides:

@@ -182,10 +182,9 @@ class Loop:
 
 def result(task: Task, split: str, metrics: Metrics) -> str:
   """Formats the final metrics of a run and, if a step was chosen on validation, that step."""
-  if 'chosen_step' not in metrics:
-    return task.table(split, metrics)
-  score = metrics[f'validation_{task.CHOSEN_BY}']
-  chosen = (
-    f'step {metrics["chosen_step"]:.0f}, chosen by {task.CHOSEN_BY} {score:.3f} on validation'
-  )
-  return f'{task.table(split, metrics)}\n{chosen}'
+  metrics = dict(metrics)
+  step, score = (metrics.pop(x, None) for x in ('chosen_step', f'validation_{task.CHOSEN_BY}'))
+  table = task.table(split, metrics)
+  if step is None:
+    return table
+  return f'{table}\nstep {step:.0f}, chosen by {task.CHOSEN_BY} {score:.3f} on validation'

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from pixelbert_jax import commandline, configuration
+from pixelbert_jax import commandline, configuration, require_checkout
 
 
 def command(argv: Sequence[str]) -> int:
   """Parses the flags, checks the configuration, and trains or evaluates; returns the exit code."""
+  require_checkout()
   parser = commandline.Parser(
     'pixelbert_jax.main', 'Trains what a configuration describes, or resumes it.'
   )

@@ -5,13 +5,12 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Mapping
 
 import tensorboardX
 
 from pixelbert_jax import files
 
-Metrics = Mapping[str, float]
+Metrics = dict[str, float]
 DAY = 24 * 60 * 60  # seconds
 
 

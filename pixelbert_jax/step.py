@@ -116,7 +116,7 @@ class Step:
   ):
     """Defines the programs; `shardings` are those of the state."""
     self.micro_batches = micro_batches
-    self._programs: dict[tuple, Callable] = {}
+    self._programs: dict[tuple[int, ...], Callable] = {}
     add = functools.partial(add_gradients, task=task, model=model, seed=seed)
     apply = functools.partial(update, optimizer=optimizer)
 
@@ -148,8 +148,8 @@ class Step:
       began = time.perf_counter()
       jitted = self._whole if self.micro_batches == 1 else self._add
       self._programs[shapes] = compiled = jitted.lower(*arguments).compile()
-      memory = compiled.memory_analysis()  # None where a backend does not tell.
-      total = memory and memory.argument_size_in_bytes + memory.temp_size_in_bytes
+      memory = compiled.memory_analysis()
+      total = memory.argument_size_in_bytes + memory.temp_size_in_bytes
       print(
         f'compiled    images {"x".join(map(str, shapes[0]))} in '
         f'{time.perf_counter() - began:.0f} s; {total / 2**20:,.0f} MiB per device',

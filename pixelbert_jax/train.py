@@ -140,7 +140,10 @@ def last_result(experiment: Experiment, workdir: pathlib.Path, stop: int) -> str
   lines = logged(workdir, stop, data.test)
   # Where validation uses the same split, its line at this step comes first.
   validated = bool(task.CHOSEN_BY) and data.test == data.validation
-  return result(task, data.test, lines[-1]) if len(lines) > validated else ''
+  if len(lines) <= validated:
+    return ''
+  metrics = {k: x for k, x in lines[-1].items() if k not in ('step', 'split')}
+  return result(task, data.test, metrics)
 
 
 def summary(

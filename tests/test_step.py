@@ -18,7 +18,7 @@ def config(few_scenes):
   """A configuration in which nothing is drawn anew for each micro-batch."""
   config = resolve(get_config('test'))
   config.data.data_dir = str(few_scenes)
-  config.batch_size, config.texts_per_image = 32, 2
+  config.seed, config.batch_size, config.texts_per_image = 1, 32, 2
   config.dtype = 'float64'
   config.sampled_pixels, config.transformer.dropout = 0, 0.0
   config.cnn.batch_norm = 'frozen'

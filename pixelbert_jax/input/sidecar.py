@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from pixelbert_jax import files
 from pixelbert_jax.input.rows import Caption, Question, Row, Statement

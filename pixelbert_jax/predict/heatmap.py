@@ -211,7 +211,7 @@ def sheet(
   y = top + down * step[1]
   ramp = np.tile(colour(np.linspace(0, 1, SIDE // 2)), (LINE - 8, 1, 1)).round().astype(np.uint8)
   left = 'attention: 0'
-  beside = GAP + draw.textlength(left, font=font) + 8
+  x = GAP + draw.textlength(left, font=font) + 8
   draw.text((GAP, y), left, fill=INK, font=font)
   page.paste(Image.fromarray(ramp), (round(x), y + 3))
   right = f'{brightest:.1f} times an even share'

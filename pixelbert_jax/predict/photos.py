@@ -5,7 +5,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
@@ -45,8 +45,7 @@ class Placed:
     """
     if (np.array(self.pixels.shape[:2]) <= self.canvas).all():
       return self.canvas
-    height, width = self.canvas
-    return image_lib.WHOLE * height, image_lib.WHOLE * width
+    return tuple(image_lib.WHOLE * side for side in self.canvas)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +66,7 @@ class Reader:
     Raises:
       ImageError: it cannot be read as an image, or is too narrow for the model.
     """
-    name = _name(photo, number)
-    data = None if isinstance(photo, (Image.Image, np.ndarray)) else _read(photo, number)
+    name, data = _name(photo, number), _data(photo, number)
     if data is None:
       pixels = pixels_of(photo, number)
       size = np.array(pixels.shape[:2])
@@ -97,8 +95,7 @@ class Reader:
         f'{name}: {sizes[0]} pixels (height x width) become {sizes[1]}, which is too narrow for '
         f'the cells of {self.stride}x{self.stride} pixels of this model: cut it into parts'
       )
-    (canvas,) = image_lib.choose_canvas(target[None], self.canvases.shapes)
-    return target, self.canvases.shapes[canvas]
+    return target, self.canvases.shapes[image_lib.choose_canvas(target[None], shapes)[0]]
 
   def stream(self, photos: Sequence[Photo]) -> Iterator[Placed]:
     """Yields images in order; threads decode them ahead."""
@@ -106,7 +103,7 @@ class Reader:
       yield self(photos[0])
       return
     with ThreadPoolExecutor(THREADS) as pool:
-      ahead: collections.deque[Future[Placed]] = collections.deque()
+      ahead = collections.deque()
       for number, photo in enumerate(photos):
         ahead.append(pool.submit(self, photo, number))
         if len(ahead) > AHEAD:
@@ -152,7 +149,7 @@ def pixels_of(photo: Photo, number: int = 0) -> np.ndarray:
   if isinstance(photo, Image.Image):
     return image_lib.from_picture(photo, _name(photo, number))
   if not isinstance(photo, np.ndarray):
-    return image_lib.decode(_read(photo, number), _name(photo, number))
+    return image_lib.decode(_data(photo, number), _name(photo, number))
   grey = photo.ndim == 2
   pixels = photo[..., None] if grey else photo
   if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4):

@@ -38,8 +38,6 @@ class Matrix:
 class PartialMatrix(Matrix):
   """A score matrix mapped from a file beside the final one."""
 
-  scores: np.memmap
-
   def __init__(self, path: files.Path, identity: Mapping[str, Any], shape: tuple[int, int]):
     """Resumes the file with this identity, or creates it; deletes those of other identities.
 
@@ -62,13 +60,12 @@ class PartialMatrix(Matrix):
     if self.scores is None:
       self.scores = self._create(shape)
       return
-    self.scores = begun
     for row, values in enumerate(self.scores):
       self.finished[row] = not np.isnan(values).any()
     if self.finished.any():
       print(f'{self._path}: resuming, {self.finished.sum():,} of {shape[0]:,} images are done')
 
-  def _open(self, shape: tuple[int, int]) -> np.memmap | None:
+  def _open(self, shape: tuple[int, int]) -> np.ndarray | None:
     if not self._path.exists():
       return None
     try:
