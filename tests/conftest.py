@@ -13,6 +13,9 @@ from tests.support.processes import STEPS, free_port
 from tests.support.runs import COMMAND
 from tests.support.scenes import build_scenes
 
+# Read by PyTorch when it is imported: its threads wait busily, which slows the other worker.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 VOCABULARY = (
   '[PAD] [unused0] [UNK] [CLS] [SEP] [MASK] '
   'a the red blue green cat dog bus on in street , . ! ##s ##es un ##play ##ed '
@@ -27,23 +30,29 @@ def vocabulary(tmp_path_factory):
   return path
 
 
+@pytest.fixture(scope='session', autouse=True)
+def compiled_programs(tmp_path_factory):
+  """The folder of compiled programs; this process and those it starts compile each only once."""
+  folder = tmp_path_factory.getbasetemp() / 'compiled'
+  settings = {
+    'jax_compilation_cache_dir': str(folder),
+    'jax_persistent_cache_min_compile_time_secs': 0,
+    'jax_persistent_cache_min_entry_size_bytes': -1,
+  }
+  with pytest.MonkeyPatch.context() as patch:
+    for name, value in settings.items():
+      jax.config.update(name, value)
+      patch.setenv(name.upper(), str(value))
+    compilation_cache.reset_cache()
+    yield folder
+
+
 @pytest.fixture(scope='module')
 def quick_compiles():
   """Compiles without most optimisations: compiling takes longer than all else in these tests."""
   jax.config.update('jax_disable_most_optimizations', True)
   yield
   jax.config.update('jax_disable_most_optimizations', False)
-
-
-@pytest.fixture(scope='module')
-def compiled_once(tmp_path_factory):
-  """Compiles quickly, and each program once: runs of the same shapes share it."""
-  for folder in (str(tmp_path_factory.getbasetemp() / 'compiled'), None):
-    jax.config.update('jax_compilation_cache_dir', folder)
-    jax.config.update('jax_disable_most_optimizations', bool(folder))
-    compilation_cache.reset_cache()
-    if folder:
-      yield
 
 
 @pytest.fixture(scope='session')
@@ -59,13 +68,10 @@ def dataset(few_scenes):
 
 
 @pytest.fixture(scope='session')
-def environment(few_scenes, tmp_path_factory):
-  """The environment of commands: the small scenes dataset, and programs compiled once, quickly."""
-  return os.environ | {
-    'TFDS_DATA_DIR': str(few_scenes),
-    'JAX_COMPILATION_CACHE_DIR': str(tmp_path_factory.getbasetemp() / 'compiled'),
-    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
-  }
+def environment(few_scenes, compiled_programs):
+  """The environment of commands: the small scenes dataset, and programs compiled quickly."""
+  quick = {'TFDS_DATA_DIR': str(few_scenes), 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'}
+  return os.environ | quick
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Files and folders are written whole or not at all."""
 
 import os
-import pathlib
 import re
 import signal
 import subprocess
@@ -10,8 +9,7 @@ import sys
 import pytest
 
 from pixelbert_jax import files
-
-ROOT = pathlib.Path(__file__).parents[1]
+from tests.support.paths import ROOT
 
 # Writes a part, prints a line, and waits to be killed.
 WRITER = """

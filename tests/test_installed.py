@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.support import fresh, tiny
-
-ROOT = pathlib.Path(__file__).parents[1]
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(scope='module')

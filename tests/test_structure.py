@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+from tests.support.paths import ROOT
+
 FOLDERS = ('pixelbert_jax', 'data', 'configs', 'benchmarks')
 FILES = [path.relative_to(ROOT) for folder in FOLDERS for path in (ROOT / folder).rglob('*.py')]
 EXPORTED = pathlib.Path('pixelbert_jax/convert/modeling_pixelbert.py')  # one file, for its users

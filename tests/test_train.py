@@ -18,15 +18,14 @@ from pixelbert_jax import UserError, sharding
 from pixelbert_jax.checkpoints import checkpoint
 from pixelbert_jax.experiment import Experiment, prepare_data, resolve
 from pixelbert_jax.loop import DONE, PREEMPTED
-from pixelbert_jax.metrics import MetricsLog
 from pixelbert_jax.tasks.pretraining import Pretraining
 from pixelbert_jax.train import init_state, train
-from tests.support.runs import assert_same_run, metrics, timeless
+from tests.support.runs import assert_same_run, metrics, stop_at, timeless
 
 STEPS = 12  # With a save after 5 and 10, and an evaluation after 10.
 
 
-pytestmark = pytest.mark.usefixtures('compiled_once')
+pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 
 def make_config(few_scenes):
@@ -87,19 +86,6 @@ def test_a_finished_run_says_so_and_changes_nothing(config, finished, capsys):
   assert f'{finished} is trained to the end' in out
   assert 'image-text matching' in out
   assert files(finished) == before
-
-
-def stop_at(monkeypatch, *steps):
-  """Sends this process a SIGTERM when it logs each of these steps for the first time."""
-  write, left = MetricsLog.write, list(steps)
-
-  def stop(self, step, split, metrics):
-    write(self, step, split, metrics)
-    if split == 'train' and step in left:
-      left.remove(step)
-      signal.raise_signal(signal.SIGTERM)
-
-  monkeypatch.setattr(MetricsLog, 'write', stop)
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """The example of docs/add_a_task.md, run as it stands there."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -10,7 +9,9 @@ from data.builders import open_dataset
 from tests.support.paths import ROOT
 
 
-def test_the_example_trains_evaluates_and_takes_the_matching_head(few_scenes, tmp_path):
+def test_the_example_trains_evaluates_and_takes_the_matching_head(
+  few_scenes, environment, tmp_path
+):
   page = (ROOT / 'docs/add_a_task.md').read_text()
   (code,) = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
   assert len(code.splitlines()) <= 55
@@ -24,7 +25,7 @@ def test_the_example_trains_evaluates_and_takes_the_matching_head(few_scenes, tm
   def run(*flags):
     done = subprocess.run(
       [sys.executable, script, *config, *flags],
-      env=os.environ | {'TFDS_DATA_DIR': str(few_scenes), 'PYTHONPATH': str(ROOT)},
+      env=environment | {'PYTHONPATH': str(ROOT)},
       cwd=tmp_path,
       capture_output=True,
       text=True,

@@ -1,12 +1,12 @@
 """What pages and modules point to in the checkout: it exists."""
 
-import pathlib
 import re
 import subprocess
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
+
 TRACKED = subprocess.run(
   ['git', 'ls-files', '*.md', '*.py'], cwd=ROOT, check=True, capture_output=True, text=True
 ).stdout.split()

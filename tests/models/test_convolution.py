@@ -9,6 +9,8 @@ from pixelbert_jax.models.convolution import convolve, convolve_groups
 
 GROUPS = 4
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 
 def by_group(x, kernel, stride):
   """The same convolution, each group by itself."""

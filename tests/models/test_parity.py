@@ -284,17 +284,15 @@ def assert_same_gradients(found, twin):
 
 @pytest.fixture
 def small():
-  """What suits small models: compiling, and PyTorch's threads, take longer than all else."""
-  threads = torch.get_num_threads()
-  torch.set_num_threads(1)
+  """Compiles small models without most optimisations, which take longer than the computation."""
   jax.config.update('jax_disable_most_optimizations', True)
   yield
   jax.config.update('jax_disable_most_optimizations', False)
-  torch.set_num_threads(threads)
 
 
+@pytest.mark.usefixtures('small')
 @pytest.mark.parametrize(('cnn', 'sampled'), [('7x7', 0), ('patches', 10)])
-def test_outputs_losses_and_gradients(cnn, sampled, small):
+def test_outputs_losses_and_gradients(cnn, sampled):
   config = small_config(cnn)
   config.sampled_pixels = sampled
   model, batch = make_model(config, VOCAB), make_batch(0)
@@ -365,7 +363,8 @@ def torch_optimizers(twin, c):
   )
 
 
-def test_twenty_steps_of_training(small):
+@pytest.mark.usefixtures('small')
+def test_twenty_steps_of_training():
   steps, warmups, boundary = 20, (4, 8), 13
   config = small_config('7x7')
   config.dtype = 'float64'

@@ -4,7 +4,6 @@ import collections
 import io
 import itertools
 import json
-import pathlib
 import re
 import shlex
 import warnings
@@ -26,6 +25,7 @@ from pixelbert_jax.predict import runner as inference
 from pixelbert_jax.predict.__main__ import main
 from pixelbert_jax.predict.model import FLAGS
 from tests.support import tiny
+from tests.support.paths import ROOT
 
 SIZES = ((64, 64), (40, 60), (96, 64), (500, 400), (20, 20), (33, 90), (64, 130), (120, 50))
 WORDS = (
@@ -521,7 +521,7 @@ def test_the_flags_are_listed(capsys):
 
 
 def test_the_page_runs_as_it_stands(folder, tmp_path, monkeypatch, capsys):
-  page = (pathlib.Path(__file__).parents[2] / 'docs/predict.md').read_text()
+  page = (ROOT / 'docs/predict.md').read_text()
   (code,) = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
   commands = re.findall(r'^    python -m pixelbert_jax.predict (.*)$', page, re.MULTILINE)
   assert len(commands) == 3

@@ -2,13 +2,17 @@
 
 import json
 import pathlib
+import signal
 import sys
 from types import ModuleType
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import pytest
 from ml_collections import ConfigDict
+
+from pixelbert_jax.metrics import MetricsLog
 
 COMMAND = [sys.executable, '-m', 'pixelbert_jax.main']
 ITEMS = ocp.args.Composite(model=ocp.args.StandardRestore(), training=ocp.args.StandardRestore())
@@ -21,6 +25,20 @@ def short_config(module: ModuleType, data_dir: pathlib.Path, steps: int, **field
   config.steps, config.eval_every = steps, 4
   config.update(fields)
   return config
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, *steps: int) -> list[int]:
+  """Sends this process a SIGTERM when it first logs each of these steps; returns those left."""
+  write, left = MetricsLog.write, list(steps)
+
+  def stop(self, step, split, metrics):
+    write(self, step, split, metrics)
+    if split == 'train' and step in left:
+      left.remove(step)
+      signal.raise_signal(signal.SIGTERM)
+
+  monkeypatch.setattr(MetricsLog, 'write', stop)
+  return left
 
 
 def metrics(workdir: pathlib.Path) -> list[dict]:

@@ -32,7 +32,7 @@ from tests.support.runs import metrics, short_config
 
 STEPS = 8
 
-pytestmark = pytest.mark.usefixtures('compiled_once')
+pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ SQUARE = Canvases(64, 64, ((64, 64),))
 
 TASK = task.Retrieval(hardest=2, captions=5)
 
-pytestmark = pytest.mark.usefixtures('compiled_once')
+pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import shutil
-import signal
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from pixelbert_jax.input.rows import Question, Row
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.loop import DONE, PREEMPTED
 from pixelbert_jax.main import main
-from pixelbert_jax.metrics import MetricsLog
 from pixelbert_jax.score import vqa as official
 from pixelbert_jax.score.predictions import read_vqa
 from pixelbert_jax.tasks import answers as answers_lib
@@ -28,12 +26,12 @@ from pixelbert_jax.tasks.vqa import Vqa, annotated, best_answer
 from pixelbert_jax.train import train
 from tests.support import tiny
 from tests.support.paths import ROOT
-from tests.support.runs import metrics, short_config, timeless
+from tests.support.runs import metrics, short_config, stop_at, timeless
 
 STEPS = 12
 
 
-pytestmark = pytest.mark.usefixtures('compiled_once')
+pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 
 @pytest.fixture
@@ -237,15 +235,7 @@ def test_what_is_loaded_from_a_moved_folder_answers_as_the_run_did(finished, dat
 
 @pytest.mark.slow
 def test_a_stopped_run_goes_on_as_if_it_never_was(config, finished, tmp_path, monkeypatch):
-  write, left = MetricsLog.write, [4, 9]
-
-  def stop(self, step, split, metrics):
-    write(self, step, split, metrics)
-    if split == 'train' and step in left:
-      left.remove(step)
-      signal.raise_signal(signal.SIGTERM)
-
-  monkeypatch.setattr(MetricsLog, 'write', stop)
+  left = stop_at(monkeypatch, 4, 9)
   assert train(config, tmp_path) == PREEMPTED
   assert train(config, tmp_path) == PREEMPTED
   assert train(config, tmp_path) == DONE
