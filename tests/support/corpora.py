@@ -12,7 +12,7 @@ Files = dict[str, bytes]
 
 
 def image(seed: int, form: str = 'JPEG', size: tuple[int, int] = (40, 30)) -> bytes:
-  """A small image file that no other seed gives."""
+  """Draws a small image file, another one for each seed."""
   pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
   file = io.BytesIO()
   Image.fromarray(pixels).save(file, form)
@@ -42,7 +42,7 @@ def as_zip(files: Files, path: pathlib.Path, below: str = '') -> pathlib.Path:
 
 
 def as_zips(files: Files, root: pathlib.Path) -> pathlib.Path:
-  """One zip a top folder and one for the rest, with macOS's shadows; returns `root`."""
+  """Zips each top folder and the rest, with macOS's metadata files; returns `root`."""
   tops = {name.partition('/')[0] if '/' in name else 'rest' for name in files}
   for top in tops:
     mine = {n: c for n, c in files.items() if (n.partition('/')[0] if '/' in n else 'rest') == top}
@@ -52,7 +52,7 @@ def as_zips(files: Files, root: pathlib.Path) -> pathlib.Path:
 
 
 def as_zip_below(files: Files, root: pathlib.Path) -> pathlib.Path:
-  """One zip whose files lie in a leading folder, as in GitHub's; returns `root`."""
+  """Zips files below a leading folder, as GitHub does; returns `root`."""
   return as_zip(files, root / 'all.zip', 'corpus-master/')
 
 
@@ -60,7 +60,7 @@ LAYOUTS = {'folder': as_folder, 'zips': as_zips, 'zip below': as_zip_below}
 
 
 def karpathy(dataset: str, splits: dict[str, int]) -> tuple[Files, list[dict]]:
-  """Karpathy's file and its images; ids go on over the splits, which are mixed in the file."""
+  """Makes Karpathy's file and its images; ids run on over the splits, which are mixed in it."""
   files, images = {}, []
   order = [split for split, n in splits.items() for _ in range(n)]
   for i, split in enumerate(np.random.default_rng(0).permutation(order).tolist()):
@@ -99,7 +99,7 @@ def karpathy(dataset: str, splits: dict[str, int]) -> tuple[Files, list[dict]]:
 
 
 def visual_genome(coco: list[dict], flickr30k: list[dict]) -> tuple[Files, dict[int, list[dict]]]:
-  """Visual Genome, one image for each of COCO's first and some more; and its regions by image."""
+  """Makes Visual Genome, an image for each of COCO's first and more; and its regions by image."""
   data, regions, files = [], [], {}
   places = [image['cocoid'] for image in coco] + [None] * 6
   for i, coco_id in enumerate(places):
@@ -140,7 +140,7 @@ def visual_genome(coco: list[dict], flickr30k: list[dict]) -> tuple[Files, dict[
 
 
 def coco_captions(coco: list[dict], flickr_ids: dict[int, int]) -> Files:
-  """COCO's own captions files, of which only `flickr_url` is used."""
+  """Makes COCO's own captions files, of which only `flickr_url` is used."""
   files = {}
   for year in ('train2014', 'val2014'):
     url = 'http://farm5.staticflickr.com/4153/{}_db_z.jpg'
@@ -158,7 +158,7 @@ def coco_captions(coco: list[dict], flickr_ids: dict[int, int]) -> Files:
 
 
 def vqa(coco: list[dict]) -> tuple[Files, dict[str, list[dict]], dict[int, dict]]:
-  """VQA's files on COCO's images and six of test2015; its questions by split, and its answers."""
+  """Makes VQA's files on COCO's images and six of test2015; its questions and answers by split."""
   files: Files = {}
   asked: dict[str, list[dict]] = {}
   answers: dict[int, dict] = {}
@@ -205,7 +205,7 @@ def _answers(question: dict) -> dict:
 
 
 def nlvr2(pairs: dict[str, int], seed: int = 0) -> tuple[Files, dict[str, list[dict]]]:
-  """NLVR2 with so many pairs a split, one or two sentences each; and its lines by split."""
+  """Makes NLVR2 with this many pairs per split, one or two sentences each; its lines by split."""
   files: Files = {}
   lines: dict[str, list[dict]] = {}
   for split, number in pairs.items():

@@ -27,7 +27,7 @@ VM = ('compute', 'tpus', 'tpu-vm')
 
 
 def parse(words, *flags, optional=(), switches=(), positional=()):
-  """The arguments; exits if one is unknown or missing."""
+  """Parses the arguments; exits if one is unknown or missing."""
   parser = argparse.ArgumentParser(allow_abbrev=False)
   for name in positional:
     parser.add_argument(name)
@@ -39,7 +39,7 @@ def parse(words, *flags, optional=(), switches=(), positional=()):
 
 
 def pop(name):
-  """The first of a list in a file, or None; the last one of states stays."""
+  """Removes and returns the first of a list in a file, or None; the last one of states stays."""
   path = CLOUD / f'{name}.json'
   left = json.loads(path.read_text()) if path.exists() else []
   if name != 'states' or len(left) > 1:
@@ -48,7 +48,7 @@ def pop(name):
 
 
 def failure(command):
-  """What the tool says now if it fails itself; None if it does not."""
+  """Returns the message of a failure of the tool itself; None if it works."""
   path = CLOUD / 'fails.json'
   left = json.loads(path.read_text()) if path.exists() else {}
   if not left.get(command):
@@ -131,7 +131,7 @@ def ssh(words):
 
 
 def run_on_workers(command):
-  """The exit codes; 255 of one that was killed, as if its VM were lost."""
+  """Runs a command on all workers; returns the exit codes, 255 where a VM was lost."""
   with socket.socket() as found:
     found.bind(('localhost', 0))
     address = f'localhost:{found.getsockname()[1]}'

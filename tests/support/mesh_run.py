@@ -45,7 +45,7 @@ def run(config, data, fsdp):
 
 
 def scores_of_retrieval(data_dir, dtype, mesh):
-  """Of images with their captions by a model that is not trained; the last block is not full."""
+  """Scores images with captions by an untrained model; the last block is not full."""
   config = resolve(retrieval.get_config('test'))
   config.data.data_dir, config.dtype, config.batch_size = data_dir, dtype, 16 * 4
   config.eval_images, config.transformer.width, config.transformer.mlp_width = 21, 128, 512
