@@ -3,11 +3,11 @@
     python -m pixelbert_jax.main --config=configs/nlvr.py    # after configs/pretrain.py
     python -m pixelbert_jax.main --config=configs/nlvr.py:r50 --config.init_from=C
 
-Variants and scores to expect:
+Variants and scores to expect (from benchmarks/results/runs/):
 
-    (none)           scenes: accuracy 0.982 (results/nlvr.jsonl); 3 minutes on 2 CPU cores
-    nlvr             the NLVR corpus, small model from scratch: 0.543 of dev, where the more
-                     frequent label has 0.553 (results/nlvr_corpus.jsonl)
+    (none)           scenes: accuracy 0.982 (nlvr.jsonl); 3 minutes on 2 CPU cores
+    nlvr             the NLVR corpus, small model from scratch: 0.543 of dev, where the
+                     majority class has 0.553 (nlvr_corpus.jsonl)
     r50, x101, x152  the NLVR corpus, with the paper's recipe for NLVR2: not published
     test             scenes, for seconds from scratch: what tests run
 

@@ -3,9 +3,9 @@
     python -m pixelbert_jax.main --config=configs/nlvr2.py    # after configs/pretrain.py
     python -m pixelbert_jax.main --config=configs/nlvr2.py:r50 --config.init_from=C
 
-Variants and scores to expect:
+Variants and scores to expect (from benchmarks/results/runs/):
 
-    (none)  scenes: accuracy 0.983 (results/nlvr2.jsonl); 4 minutes on 2 CPU cores
+    (none)  scenes: accuracy 0.983 (nlvr2.jsonl); 4 minutes on 2 CPU cores
     r50     NLVR2: the paper has 71.7 on dev, 72.4 on test-P
     x152    NLVR2: the paper has 76.5 on dev, 77.2 on test-P
     x101    NLVR2: not published

@@ -3,11 +3,12 @@
     python -m pixelbert_jax.main --config=configs/pretrain.py
     python -m pixelbert_jax.main --config=configs/pretrain.py:r50 --config.init_from=C
 
-C is an output of `python -m pixelbert_jax.convert`, or `scratch`. Variants and scores to expect:
+C is an output of `python -m pixelbert_jax.convert`, or `scratch`. Variants and scores to expect (from
+benchmarks/results/runs/):
 
-    (none)           scenes: matching 0.952, visual words 0.873 (results/pretrain.jsonl);
+    (none)           scenes: matching 0.952, visual words 0.873 (pretrain.jsonl);
                      7 to 12 minutes on 2 CPU cores
-    nlvr             the NLVR corpus: matching 0.566, words 0.627 (results/pretrain_nlvr.jsonl)
+    nlvr             the NLVR corpus: matching 0.566, words 0.627 (pretrain_nlvr.jsonl)
     r50, x101, x152  COCO and Visual Genome: the paper has scores of fine-tuned models only
     r50_1gpu         r50, taking 32 of the 4,096 pairs of a batch at a time
     test             scenes, for seconds: what tests run

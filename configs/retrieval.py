@@ -5,11 +5,11 @@
       --checkpoint=runs/pretrain-s0                               # zero-shot: not fine-tuned
     python -m pixelbert_jax.main --config=configs/retrieval.py:r50_f30k --config.init_from=C
 
-Variants and scores to expect (R@1, 5, 10 of texts; of images):
+Variants and scores to expect (R@1, 5, 10 of texts; of images; files in benchmarks/results/runs/):
 
-    (none)           scenes: 0.225 0.575 0.770; 0.150 0.480 0.694 (results/retrieval.jsonl);
+    (none)           scenes: 0.225 0.575 0.770; 0.150 0.480 0.694 (retrieval.jsonl);
                      9 minutes on 2 CPU cores; zero-shot: 0.100 0.260 0.380; 0.145 0.465 0.655
-                     (results/retrieval_untuned.json)
+                     (retrieval_untuned.json)
     r50, r50_coco    COCO, 5,000 images: the paper has 53.4 80.4 88.5; 41.1 69.7 80.5
     x152             COCO, 5,000 images: the paper has 63.6 87.5 93.6; 50.1 77.6 86.2
     r50_f30k         Flickr30K: the paper has 75.7 94.7 97.1; 59.8 85.5 91.6
@@ -19,7 +19,7 @@ Variants and scores to expect (R@1, 5, 10 of texts; of images):
 
 What pre-training is worth: the same from scratch, training the CNN too, and then for longer by the
 pairs of pre-training's 1,750 steps. R@10 of texts is 0.180 and 0.185 (retrieval_scratch.jsonl and
-retrieval_long.jsonl in results/).
+retrieval_long.jsonl in benchmarks/results/runs/).
 
     S='--config.init_from=scratch --config.optimizer.cnn_rule=muon'
     python -m pixelbert_jax.main --config=configs/retrieval.py $S --workdir=runs/retrieval-scratch

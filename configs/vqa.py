@@ -3,9 +3,9 @@
     python -m pixelbert_jax.main --config=configs/vqa.py    # after configs/pretrain.py
     python -m pixelbert_jax.main --config=configs/vqa.py:r50 --config.init_from=C
 
-Variants and scores to expect:
+Variants and scores to expect (from benchmarks/results/runs/):
 
-    (none)        scenes: accuracy 0.902 (results/vqa.jsonl); 5 minutes on 2 CPU cores
+    (none)        scenes: accuracy 0.902 (vqa.jsonl); 5 minutes on 2 CPU cores
     r50           VQA v2: the paper has 71.35 on test-dev, 71.42 on test-std
     x152          VQA v2: the paper has 74.45 on test-dev, 74.55 on test-std
     x101          VQA v2: not published

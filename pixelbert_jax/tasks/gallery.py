@@ -50,7 +50,7 @@ def choose_gallery(sidecar: Sidecar, images: int = 0, captions: int = 0) -> Gall
   if not count.all():
     bare = np.flatnonzero(count == 0)
     raise UserError(
-      f'{len(bare):,} of {len(count):,} images have no caption, as '
+      f'{len(bare):,} of {len(count):,} images have no caption, for example '
       f'{sidecar.image_id[chosen[bare[0]]].decode()}: build the dataset again without them'
     )
   existing = int(count.sum())
