@@ -3,8 +3,8 @@
     python -m pixelbert_jax.main --config=configs/pretrain.py
     python -m pixelbert_jax.main --config=configs/pretrain.py:r50 --config.init_from=C
 
-C is an output of `python -m pixelbert_jax.convert`, or `scratch`. Variants and scores to expect (from
-benchmarks/results/runs/):
+C is an output of `python -m pixelbert_jax.convert`, or `scratch`. Variants and scores to expect
+(from benchmarks/results/runs/):
 
     (none)           scenes: matching 0.952, visual words 0.873 (pretrain.jsonl);
                      7 to 12 minutes on 2 CPU cores
