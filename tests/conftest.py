@@ -30,10 +30,17 @@ def vocabulary(tmp_path_factory):
   return path
 
 
+@pytest.fixture(scope='session')
+def shared_folder(tmp_path_factory):
+  """A temporary folder that the workers of pytest-xdist have in common."""
+  own = tmp_path_factory.getbasetemp()
+  return own.parent if 'PYTEST_XDIST_WORKER' in os.environ else own
+
+
 @pytest.fixture(scope='session', autouse=True)
-def compiled_programs(tmp_path_factory):
+def compiled_programs(shared_folder):
   """The folder of compiled programs; this process and those it starts compile each only once."""
-  folder = tmp_path_factory.getbasetemp() / 'compiled'
+  folder = shared_folder / 'compiled'
   settings = {
     'jax_compilation_cache_dir': str(folder),
     'jax_persistent_cache_min_compile_time_secs': 0,
@@ -56,9 +63,9 @@ def quick_compiles():
 
 
 @pytest.fixture(scope='session')
-def few_scenes(tmp_path_factory):
+def few_scenes(shared_folder):
   """The folder of a small scenes dataset."""
-  return build_scenes(tmp_path_factory.getbasetemp() / 'few_scenes', train=200, val=10, test=10)
+  return build_scenes(shared_folder / 'few_scenes', train=200, val=10, test=10)
 
 
 @pytest.fixture(scope='session')

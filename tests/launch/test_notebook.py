@@ -80,6 +80,7 @@ def kernel(tmp_path, monkeypatch, few_scenes):
   monkeypatch.setenv('JUPYTER_PATH', str(tmp_path / 'jupyter'))
   monkeypatch.setenv('PATH', f'{python.parent}{os.pathsep}{os.environ["PATH"]}')
   monkeypatch.setenv('TFDS_DATA_DIR', str(few_scenes))
+  monkeypatch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')  # which compiles sooner
   monkeypatch.setenv('PYDEVD_DISABLE_FILE_VALIDATION', '1')
   return 'fresh'
 
