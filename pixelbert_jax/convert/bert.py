@@ -30,11 +30,11 @@ PLAIN = {
 
 # Field of our `transformer` configuration -> field of config.json.
 SIZES = {
-  'layers': 'num_hidden_layers',
+  'max_positions': 'max_position_embeddings',
   'width': 'hidden_size',
+  'layers': 'num_hidden_layers',
   'heads': 'num_attention_heads',
   'mlp_width': 'intermediate_size',
-  'max_positions': 'max_position_embeddings',
 }
 
 
@@ -55,13 +55,11 @@ def find(place: str) -> pathlib.Path:
   # Imported here because it takes a second.
   from huggingface_hub import snapshot_download
 
-  weights = ['model*.safetensors', 'model.safetensors.index.json']
   try:
-    folder = pathlib.Path(snapshot_download(place, allow_patterns=[*SMALL_FILES, *weights]))
-    if not list(folder.glob('model*.safetensors')):
-      folder = pathlib.Path(
-        snapshot_download(place, allow_patterns=[*SMALL_FILES, 'pytorch_model.bin'])
-      )
+    for weights in (['model*.safetensors', 'model.safetensors.index.json'], ['pytorch_model.bin']):
+      folder = pathlib.Path(snapshot_download(place, allow_patterns=[*SMALL_FILES, *weights]))
+      if any(folder.glob('model*.safetensors')):
+        break
   except Exception as error:  # Of the hub, of the network library, OSError, ValueError.
     raise WeightsError(
       f'--bert={place}: no such folder, and the hub does not give it ({one_line(error)}): download '

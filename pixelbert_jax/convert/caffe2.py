@@ -23,9 +23,9 @@ DEVIATION = (1 / 255,) * 3
 BATCH_NORM_EPSILON = 1e-5  # models/resnet.py
 
 UNWANTED = {
-  r'.*_momentum': 'optimiser state',
-  r'lr|model_iter|weight_order': 'training state',
-  r'(pred|fc\d+|last_out_L\d+)_[wb]': 'ImageNet classifier',
+  r'cnn\..*_momentum': 'optimiser state',
+  r'cnn\.(lr|model_iter|weight_order)': 'training state',
+  r'cnn\.(pred|fc\d+|last_out_L\d+)_[wb]': 'ImageNet classifier',
 }
 
 
@@ -133,6 +133,6 @@ def as_torchvision(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     module, shape = name.removesuffix('.weight'), tensors[name].shape
     tensors[f'{module}.running_mean'] = np.zeros(shape, np.float32)
     tensors[f'{module}.running_var'] = np.full(shape, 1 - BATCH_NORM_EPSILON, np.float32)
-  if 'conv1.weight' in tensors:
-    tensors['conv1.weight'] = tensors['conv1.weight'][:, ::-1]
+  if 'cnn.conv1.weight' in tensors:
+    tensors['cnn.conv1.weight'] = tensors['cnn.conv1.weight'][:, ::-1]
   return tensors

@@ -16,7 +16,7 @@ from tokenizers import BertWordPieceTokenizer
 
 from pixelbert_jax import UserError, files
 from pixelbert_jax.checkpoints import checkpoint, provenance
-from pixelbert_jax.convert import names
+from pixelbert_jax.convert import bert, names
 from pixelbert_jax.convert.model_card import model_card
 from pixelbert_jax.convert.tensors import check_empty, digest_of_tensors
 
@@ -86,7 +86,7 @@ def trained_on(loaded: checkpoint.Loaded) -> dict[str, Any]:
 
 def model_config(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
   """Returns the sizes of a model under the names of `PixelBertConfig` and BERT."""
-  cnn, t, image = config['cnn'], config['transformer'], config['image']
+  cnn, transformer = config['cnn'], config['transformer']
   return {
     'model_type': 'pixelbert',
     'architectures': ['PixelBert'],
@@ -98,25 +98,17 @@ def model_config(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     'stages': list(cnn['stages']),
     'total_stride': cnn['total_stride'],
     'cnn_width': cnn['width'],
-    'groups': cnn['groups'],
-    'group_width': cnn['group_width'],
-    'stem': cnn['stem'],
-    'batch_norm': cnn['batch_norm'],
+    **{name: cnn[name] for name in ('groups', 'group_width', 'stem', 'batch_norm')},
     'vocab_size': vocab_size,
-    'max_position_embeddings': t['max_positions'],
-    'hidden_size': t['width'],
-    'num_hidden_layers': t['layers'],
-    'num_attention_heads': t['heads'],
-    'intermediate_size': t['mlp_width'],
-    'hidden_act': 'gelu',
-    'layer_norm_eps': 1e-12,
+    **{name: transformer[field] for field, name in bert.SIZES.items()},
+    'hidden_act': bert.PLAIN['hidden_act'],
+    'layer_norm_eps': bert.PLAIN['layer_norm_eps'],
     'type_vocab_size': 2,
-    'dropout': t['dropout'],
-    'initializer_range': t['init_std'],
-    'image_mean': list(image['mean']),
-    'image_deviation': list(image['deviation']),
-    'image_shorter': image['shorter'],
-    'image_longer': image['longer'],
+    'dropout': transformer['dropout'],
+    'initializer_range': transformer['init_std'],
+    **{
+      f'image_{name}': config['image'][name] for name in ('mean', 'deviation', 'shorter', 'longer')
+    },
   }
 
 

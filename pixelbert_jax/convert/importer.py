@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -74,15 +74,8 @@ def import_weights(
   random = at_random(model, config.seed, like, missing)
   tensors = text.tensors | image.tensors | names.to_torch(random)
   variables = names.from_torch(tensors, like)
-  write(
-    output,
-    config.to_dict(),
-    variables,
-    vocabulary,
-    sources={'bert': text, 'cnn': image},
-    random=list(random),
-    trained_on=[],
-  )
+  sources = {'bert': text, 'cnn': image}
+  write(output, config.to_dict(), variables, vocabulary, sources, random)
   t = config.transformer
   return '\n'.join(
     [
@@ -146,15 +139,7 @@ def import_export(bert: str, output: str | os.PathLike) -> str:
   # The tensors were tuned in PyTorch, on unknown data.
   if digest_of_tensors(source.tensors) != export.get('tensors_sha256'):
     trained_on = [*trained_on, 'pytorch']
-  write(
-    output,
-    config,
-    variables,
-    vocabulary,
-    sources={'export': source},
-    random=[],
-    trained_on=trained_on,
-  )
+  write(output, config, variables, vocabulary, {'export': source}, trained_on=trained_on)
   return f'{output} is a checkpoint of {len(source.tensors)} tensors of {bert}'
 
 
@@ -184,9 +169,8 @@ def check(text: Source, image: Source, wanted: names.Shapes) -> set[str]:
     if not module & text.tensors.keys():
       missing |= module
   types = text.tensors.get(names.TOKEN_TYPES, np.zeros((2, 0)))
-  width = wanted[names.POSITIONS][1]
   texts = {n: shape for n, shape in wanted.items() if not n.startswith('cnn.') and n not in missing}
-  texts[names.TOKEN_TYPES] = (max(len(types), 1), width)
+  texts[names.TOKEN_TYPES] = (max(len(types), 1), wanted[names.POSITIONS][1])
   images = {name: shape for name, shape in wanted.items() if name.startswith('cnn.')}
   for source, shapes, hint in ((text, texts, BERT_HINT), (image, images, CNN_HINT)):
     names.check({n: x.shape for n, x in source.tensors.items()}, shapes, source.place, hint)
@@ -196,12 +180,9 @@ def check(text: Source, image: Source, wanted: names.Shapes) -> set[str]:
 def at_random(model: Model, seed: int, like: Variables, missing: set[str]) -> dict[str, np.ndarray]:
   """Returns the initial values of missing tensors, as arrays of ours by path."""
   paths = {slot.ours for slot in names.slots(like) if slot.name in missing}
-
-  @jax.jit  # Skips the computation of all other arrays.
-  def draw() -> dict[str, jax.Array]:
-    arrays = names.flat(initial(model, seed))
-    return {path: arrays[path] for path in paths}
-
+  arrays = functools.partial(initial, model, seed)
+  # Compiled, it skips the computation of all other arrays.
+  draw = jax.jit(lambda: {path: x for path, x in names.flat(arrays()).items() if path in paths})
   return jax.device_get(draw())
 
 
@@ -210,10 +191,9 @@ def write(
   config: dict[str, Any],
   variables: Variables,
   vocabulary: bytes,
-  *,
   sources: dict[str, Source],
-  random: list[str],
-  trained_on: list[str],
+  random: Iterable[str] = (),
+  trained_on: Sequence[str] = (),
 ) -> None:
   """Writes the checkpoint with `conversion.json`, which lists the use of every source tensor."""
   slots = {slot.name: str(slot) for slot in names.slots(variables)}

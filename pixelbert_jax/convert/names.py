@@ -220,7 +220,7 @@ def from_torch(tensors: Mapping[str, np.ndarray], like: Variables) -> Variables:
   Raises:
     WeightsError: tensors are missing, unexpected or have the wrong shape.
   """
-  tensors = fold_token_types(dict(tensors))
+  tensors = fold_token_types(tensors)
   check({name: x.shape for name, x in tensors.items()}, expected(like))
   arrays = {path: np.empty(x.shape, x.dtype) for path, x in flat(like).items()}
   for slot in slots(like):
@@ -228,7 +228,7 @@ def from_torch(tensors: Mapping[str, np.ndarray], like: Variables) -> Variables:
   return jax.tree.unflatten(jax.tree.structure(like), list(arrays.values()))
 
 
-def fold_token_types(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def fold_token_types(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Removes token types and adds the first to the positions, which is equivalent in BERT."""
   tensors = dict(tensors)
   types = tensors.pop(TOKEN_TYPES, None)

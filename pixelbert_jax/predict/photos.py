@@ -67,16 +67,14 @@ class Reader:
       ImageError: it cannot be read as an image, or is too narrow for the model.
     """
     name = _name(photo, number)
-    data = None if isinstance(photo, (Image.Image, np.ndarray)) else _data(photo, number)
-    if data is None:
-      pixels = pixels_of(photo, number)
-      size = np.array(pixels.shape[:2])
+    if isinstance(photo, (Image.Image, np.ndarray)):
+      whole = pixels_of(photo, number)
+      target, canvas = self._fit(np.array(whole.shape[:2]), name)
+      pixels = image_lib.reduce(whole, target)
     else:
+      data = _data(photo, number)
       size = np.array(image_lib.file_size(data, name))
-    target, canvas = self._fit(size, name)
-    if data is None:
-      pixels = image_lib.reduce(pixels, target)
-    else:
+      target, canvas = self._fit(size, name)
       pixels = image_lib.load(data, size, target, name)
     return Placed(number, pixels, tuple(target.tolist()), canvas)
 
@@ -100,9 +98,6 @@ class Reader:
 
   def stream(self, photos: Sequence[Photo]) -> Iterator[Placed]:
     """Yields images in order; threads decode them ahead."""
-    if len(photos) == 1:
-      yield self(photos[0])
-      return
     with ThreadPoolExecutor(THREADS) as pool:
       ahead: collections.deque = collections.deque()
       for number, photo in enumerate(photos):

@@ -37,11 +37,9 @@ def ranks(
   if not (has_text := np.bincount(text_image, minlength=images) > 0).all():
     raise UserError(f'the image of row {np.argmin(has_text)} has no text: omit it')
   matched = np.asarray(scores[text_image, np.arange(texts)])  # each text with its image
-  if (nan := np.isnan(matched)).any():
-    raise _not_a_number(text_image[np.argmax(nan)], np.argmax(nan))
   _, first = np.unique(text_image, return_index=True)
   best = matched[first]  # Keeps the dtype, so that rounding makes no ties.
-  np.maximum.at(best, text_image, matched)
+  np.fmax.at(best, text_image, matched)  # NaN raises below.
 
   # Counts of candidates that score at least as high, the ground truth included.
   of_image, of_text = np.zeros(images, int), np.zeros(texts, int)
@@ -49,7 +47,7 @@ def ranks(
     block = np.asarray(scores[rows])
     if (nan := np.isnan(block)).any():
       row, column = np.argwhere(nan)[0]
-      raise _not_a_number(rows[row], column)
+      raise UserError(f'the score of row {rows[row]}, column {column} is not a number')
     for f in np.unique(fold[rows]):
       row = rows[fold[rows] == f]
       columns = np.flatnonzero(fold[text_image] == f)
@@ -66,10 +64,6 @@ def _blocks(images: int, texts: int) -> list[np.ndarray]:
   """Splits the row numbers into blocks of about `_BLOCK` scores."""
   rows = max(1, _BLOCK // max(1, texts))
   return [np.arange(start, min(start + rows, images)) for start in range(0, images, rows)]
-
-
-def _not_a_number(row: np.integer, column: np.integer) -> UserError:
-  return UserError(f'the score of row {row}, column {column} is not a number')
 
 
 def recalls(
@@ -95,6 +89,12 @@ def recalls(
       means = [np.mean(rank[folds == f] <= k) for f in np.unique(fold)]
       scores[f'{name}_recall_at_{k}'] = float(np.mean(means))
   return scores
+
+
+def folded(scores: np.ndarray, text_image: np.ndarray, fold: np.ndarray) -> dict[str, float]:
+  """Computes the recalls of scores [I, T] as means over folds [I]; their names end in `_1k`."""
+  found = recalls(*ranks(scores, text_image, fold), text_image, fold)
+  return {f'{name}_1k': value for name, value in found.items()}
 
 
 def consecutive_folds(images: int, size: int) -> np.ndarray:
