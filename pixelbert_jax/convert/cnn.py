@@ -4,9 +4,10 @@ import pathlib
 import re
 from typing import Any
 
+from pixelbert_jax.checkpoints import saved
 from pixelbert_jax.convert import caffe2
 from pixelbert_jax.convert.names import WeightsError
-from pixelbert_jax.convert.tensors import Source, digest, read_file
+from pixelbert_jax.convert.tensors import Source, read_file
 
 # Of RGB in 0..1: the normalisation of torchvision and timm.
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -27,14 +28,13 @@ def read(path: pathlib.Path) -> Source:
     raise WeightsError(f'--cnn={path} is a folder: give the file of weights in it')
   if not path.is_file():
     raise WeightsError(f'--cnn={path}: no such file')
-  source = Source(str(path))
+  source = Source(str(path), saved.digests(path.parent, [path.name]))
   if path.suffix == '.pkl':
     blobs = caffe2.read_pickle(path)
     source.sort(blobs, lambda name: _rename(caffe2.rename(name)), caffe2.UNWANTED)
     source.tensors = caffe2.as_torchvision(source.tensors)
   else:
     source.sort(read_file(path), _rename, UNWANTED)
-  source.files = {path.name: digest(path)}
   return source
 
 

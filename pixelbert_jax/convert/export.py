@@ -4,7 +4,6 @@ The folder contains the code of the model, `modeling_pixelbert.py`, so it loads 
 `transformers.AutoModel` and `AutoTokenizer` where neither JAX nor this package is installed.
 """
 
-import json
 import os
 import pathlib
 import shutil
@@ -16,9 +15,10 @@ from tokenizers import BertWordPieceTokenizer
 
 from pixelbert_jax import UserError, files
 from pixelbert_jax.checkpoints import checkpoint, provenance
+from pixelbert_jax.checkpoints.workdir import to_json
 from pixelbert_jax.convert import bert, names
 from pixelbert_jax.convert.model_card import model_card
-from pixelbert_jax.convert.tensors import check_empty, digest_of_tensors
+from pixelbert_jax.convert.tensors import digest_of_tensors
 
 CODE = pathlib.Path(__file__).with_name('modeling_pixelbert.py')
 
@@ -37,7 +37,7 @@ def export(spec: str | os.PathLike, folder: str | os.PathLike) -> None:
   Raises:
     UserError: the checkpoint does not exist or is not of pre-training, or the folder is not empty.
   """
-  check_empty(folder)
+  checkpoint.check_empty(folder)
   loaded = checkpoint.load(spec)
   if loaded.variables['params'].keys() != {module.split('/')[0] for module, *_ in names.TABLE}:
     raise ExportError(
@@ -59,7 +59,7 @@ def write(loaded: checkpoint.Loaded, folder: pathlib.Path) -> None:
     'tensors_sha256': digest_of_tensors(tensors),  # shows whether they were tuned in PyTorch
     'training_config': loaded.config,
   }
-  (folder / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
+  (folder / 'config.json').write_text(to_json(config))
   # safetensors makes files readable by their owner only; models are shared.
   shutil.copymode(folder / 'config.json', folder / 'model.safetensors')
   write_tokenizer(loaded.vocabulary, loaded.config['text']['length'], folder)
@@ -124,4 +124,4 @@ def write_tokenizer(vocabulary: pathlib.Path, length: int, folder: pathlib.Path)
     'model_input_names': ['input_ids', 'attention_mask'],
     **{f'{name}_token': f'[{name.upper()}]' for name in ('pad', 'unk', 'cls', 'sep', 'mask')},
   }
-  (folder / 'tokenizer_config.json').write_text(json.dumps(config, indent=2) + '\n')
+  (folder / 'tokenizer_config.json').write_text(to_json(config))

@@ -13,19 +13,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from pixelbert_jax.checkpoints import checkpoint, provenance
+from pixelbert_jax.checkpoints import checkpoint, provenance, saved
+from pixelbert_jax.checkpoints.checksum import by_name
 from pixelbert_jax.checkpoints.workdir import VOCABULARY
 from pixelbert_jax.convert import bert as bert_lib
 from pixelbert_jax.convert import cnn as cnn_lib
 from pixelbert_jax.convert import names
 from pixelbert_jax.convert.names import Variables, WeightsError
-from pixelbert_jax.convert.tensors import (
-  Source,
-  check_empty,
-  digest,
-  digest_of_tensors,
-  read_file,
-)
+from pixelbert_jax.convert.tensors import Source, digest_of_tensors, read_file
 from pixelbert_jax.experiment import init_variables, make_model
 from pixelbert_jax.models.heads import Model
 
@@ -60,7 +55,7 @@ def import_weights(
   Raises:
     UserError: the weights do not fit; nothing is written.
   """
-  check_empty(output)
+  checkpoint.check_empty(output)  # before minutes of work
   given, config = config, copy.deepcopy(config)
   config.cnn.batch_norm = config.cnn.batch_norm or 'frozen'
   folder = bert_lib.find(bert)
@@ -119,7 +114,7 @@ def import_export(bert: str, output: str | os.PathLike) -> str:
   Raises:
     UserError: the folder is not an export, or not complete; nothing is written.
   """
-  check_empty(output)
+  checkpoint.check_empty(output)
   folder = pathlib.Path(bert)
   path = folder / 'config.json'
   export = bert_lib.read_json(path) if path.is_file() else {}
@@ -132,7 +127,7 @@ def import_export(bert: str, output: str | os.PathLike) -> str:
   source.sort(read_file(folder / 'model.safetensors'), str, {})
   vocabulary = bert_lib.vocabulary(folder, source)
   files = ('config.json', 'vocab.txt', 'model.safetensors')
-  source.files = {name: digest(folder / name) for name in files if (folder / name).is_file()}
+  source.files = saved.digests(folder, [name for name in files if (folder / name).is_file()])
   _, like = build(ConfigDict(config), vocabulary)
   variables = names.from_torch(source.tensors, like)
   trained_on = export['trained_on'].get('datasets', config['data']['name'].split('+'))
@@ -182,7 +177,7 @@ def at_random(model: Model, seed: int, like: Variables, missing: set[str]) -> di
   paths = {slot.ours for slot in names.slots(like) if slot.name in missing}
   arrays = functools.partial(initial, model, seed)
   # Compiled, it skips the computation of all other arrays.
-  draw = jax.jit(lambda: {path: x for path, x in names.flat(arrays()).items() if path in paths})
+  draw = jax.jit(lambda: {path: x for path, x in by_name(arrays()).items() if path in paths})
   return jax.device_get(draw())
 
 

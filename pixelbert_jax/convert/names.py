@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from pixelbert_jax import UserError
+from pixelbert_jax.checkpoints.checksum import by_name
 
 Variables = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
@@ -120,7 +121,7 @@ def slots(like: Variables) -> Iterator[Slot]:
   Raises:
     WeightsError: an array is not in the table, or more than once.
   """
-  for path, array in flat(like).items():
+  for path, array in by_name(like).items():
     rows = list(_rows(path))
     if len(rows) != 1:
       raise WeightsError(f'{path} matches {len(rows)} rows of the table of weights, expected 1')
@@ -134,12 +135,6 @@ def slots(like: Variables) -> Iterator[Slot]:
         if numbered and number is not None:
           name = name.replace(numbered[0], str(number + int(numbered[1] or 0)))
         yield Slot(name, path, number, (i, len(names), part), axes)
-
-
-def flat(tree: Variables) -> dict[str, Any]:
-  """Returns the leaves of a tree of dictionaries, by path."""
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {'/'.join(key.key for key in path): leaf for path, leaf in leaves}
 
 
 def _rows(path: str) -> Iterator[tuple[str, tuple[int, ...] | None]]:
@@ -157,7 +152,7 @@ def _rows(path: str) -> Iterator[tuple[str, tuple[int, ...] | None]]:
 
 def expected(like: Variables) -> Shapes:
   """Returns the shape of every tensor that `from_torch` needs, by PyTorch's names."""
-  arrays = flat(like)
+  arrays = by_name(like)
   # Broadcast views of a single number allocate no memory.
   empty = {path: np.broadcast_to(np.float32(0), x.shape) for path, x in arrays.items()}
   return {slot.name: slot.view(empty[slot.ours]).shape for slot in slots(like)}
@@ -199,7 +194,7 @@ def to_torch(variables: Variables) -> dict[str, np.ndarray]:
 
   Dtypes stay. With the positions come token types, as two rows of zeros.
   """
-  arrays = {path: np.asarray(x) for path, x in flat(variables).items()}
+  arrays = {path: np.asarray(x) for path, x in by_name(variables).items()}
   tensors = {s.name: np.ascontiguousarray(s.view(arrays[s.ours])) for s in slots(variables)}
   if POSITIONS in tensors:
     positions = tensors[POSITIONS]
@@ -222,7 +217,7 @@ def from_torch(tensors: Mapping[str, np.ndarray], like: Variables) -> Variables:
   """
   tensors = fold_token_types(tensors)
   check({name: x.shape for name, x in tensors.items()}, expected(like))
-  arrays = {path: np.empty(x.shape, x.dtype) for path, x in flat(like).items()}
+  arrays = {path: np.empty(x.shape, x.dtype) for path, x in by_name(like).items()}
   for slot in slots(like):
     slot.view(arrays[slot.ours])[...] = tensors[slot.name]
   return jax.tree.unflatten(jax.tree.structure(like), list(arrays.values()))

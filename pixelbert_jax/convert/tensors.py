@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
 import pathlib
 import pickle
 import re
@@ -78,12 +77,6 @@ def read_file(path: pathlib.Path) -> dict[str, Any]:
   return readers[path.suffix](path)
 
 
-def digest(path: pathlib.Path) -> str:
-  """Computes the SHA-256 of a file."""
-  with path.open('rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
 def digest_of_tensors(tensors: Mapping[str, np.ndarray]) -> str:
   """Computes the SHA-256 of tensors and their names, independent of their order in a file."""
   total = hashlib.sha256()
@@ -91,13 +84,6 @@ def digest_of_tensors(tensors: Mapping[str, np.ndarray]) -> str:
     total.update(name.encode())
     total.update(np.ascontiguousarray(tensors[name]).data)
   return total.hexdigest()
-
-
-def check_empty(folder: str | os.PathLike) -> None:
-  """Raises WeightsError if the output folder is not empty; called before minutes of work."""
-  folder = pathlib.Path(folder).absolute()
-  if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-    raise WeightsError(f'{folder} is not empty: give a folder that does not exist yet')
 
 
 def _safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -5,8 +5,8 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
+import grain
 import numpy as np
 from PIL import Image
 
@@ -98,14 +98,9 @@ class Reader:
 
   def stream(self, photos: Sequence[Photo]) -> Iterator[Placed]:
     """Yields images in order; threads decode them ahead."""
-    with ThreadPoolExecutor(THREADS) as pool:
-      ahead: collections.deque = collections.deque()
-      for number, photo in enumerate(photos):
-        ahead.append(pool.submit(self, photo, number))
-        if len(ahead) > AHEAD:
-          yield ahead.popleft().result()
-      while ahead:
-        yield ahead.popleft().result()
+    source = grain.MapDataset.source(photos)
+    placed = source.map_with_index(lambda number, photo: self(photo, number))
+    return iter(placed.to_iter_dataset(grain.ReadOptions(THREADS, AHEAD)))
 
 
 def gathered(placed: Iterable[Placed], size: int) -> Iterator[list[Placed]]:

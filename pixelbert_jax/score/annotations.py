@@ -45,9 +45,8 @@ def read_vqa_question_ids(path: files.Path) -> list[int]:
     ids = [int(entry['question_id']) for entry in _entries(path, 'questions', _QUESTIONS)]
   except (KeyError, TypeError, ValueError) as error:
     raise UserError(f'{path} holds a question without question_id: is it {_QUESTIONS}?') from error
-  if len(set(ids)) < len(ids):
-    repeated = next(i for i, count in Counter(ids).items() if count > 1)
-    raise UserError(f'{path}: question {repeated} is listed more than once')
+  if repeated := [i for i, count in Counter(ids).items() if count > 1]:
+    raise UserError(f'{path}: question {repeated[0]} is listed more than once')
   return ids
 
 

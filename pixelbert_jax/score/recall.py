@@ -43,7 +43,9 @@ def ranks(
 
   # Counts of candidates that score at least as high, the ground truth included.
   of_image, of_text = np.zeros(images, int), np.zeros(texts, int)
-  for rows in _blocks(images, texts):
+  step = max(1, _BLOCK // max(1, texts))
+  for start in range(0, images, step):
+    rows = np.arange(start, min(start + step, images))
     block = np.asarray(scores[rows])
     if (nan := np.isnan(block)).any():
       row, column = np.argwhere(nan)[0]
@@ -51,19 +53,13 @@ def ranks(
     for f in np.unique(fold[rows]):
       row = rows[fold[rows] == f]
       columns = np.flatnonzero(fold[text_image] == f)
-      part = block[row - rows[0]]
+      part = block[row - start]
       part = part if len(columns) == texts else part[:, columns]
       of_image[row] = np.count_nonzero(part >= best[row, None], axis=1)
       of_text[columns] += np.count_nonzero(part >= matched[columns], axis=0)
   # Texts of the image itself that tie for the best are not misses.
   tied = np.bincount(text_image[matched >= best[text_image]], minlength=images)
   return of_image - tied + 1, of_text
-
-
-def _blocks(images: int, texts: int) -> list[np.ndarray]:
-  """Splits the row numbers into blocks of about `_BLOCK` scores."""
-  rows = max(1, _BLOCK // max(1, texts))
-  return [np.arange(start, min(start + rows, images)) for start in range(0, images, rows)]
 
 
 def recalls(

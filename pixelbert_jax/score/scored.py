@@ -143,8 +143,6 @@ def compare(first: Scored, second: Scored) -> dict[str, dict]:
     differences[name] = {
       'first': first.summary[name],
       'second': second.summary[name],
-      'difference': result.difference,
-      'interval': [result.low, result.high],
-      'clusters': result.clusters,
+      **dataclasses.asdict(result),
     }
   return differences
