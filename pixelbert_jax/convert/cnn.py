@@ -28,13 +28,13 @@ def read(path: pathlib.Path) -> Source:
     raise WeightsError(f'--cnn={path} is a folder: give the file of weights in it')
   if not path.is_file():
     raise WeightsError(f'--cnn={path}: no such file')
+  entries = read_file(path)
   source = Source(str(path), saved.digests(path.parent, [path.name]))
   if path.suffix == '.pkl':
-    blobs = caffe2.read_pickle(path)
-    source.sort(blobs, lambda name: _rename(caffe2.rename(name)), caffe2.UNWANTED)
+    source.sort(entries, lambda name: _rename(caffe2.rename(name)), caffe2.UNWANTED)
     source.tensors = caffe2.as_torchvision(source.tensors)
   else:
-    source.sort(read_file(path), _rename, UNWANTED)
+    source.sort(entries, _rename, UNWANTED)
   return source
 
 

@@ -20,11 +20,11 @@ from pixelbert_jax.convert import bert, names
 from pixelbert_jax.convert.model_card import model_card
 from pixelbert_jax.convert.tensors import digest_of_tensors
 
+# Fields of the configuration that keep their names in an export; those of `image` after 'image_'.
+CNN = ('stages', 'total_stride', 'groups', 'group_width', 'stem', 'batch_norm')
+IMAGE = ('mean', 'deviation', 'shorter', 'longer')
+
 CODE = pathlib.Path(__file__).with_name('modeling_pixelbert.py')
-
-
-class ExportError(UserError):
-  """A model that cannot be exported; the message names the checkpoint and the reason."""
 
 
 def export(spec: str | os.PathLike, folder: str | os.PathLike) -> None:
@@ -40,7 +40,7 @@ def export(spec: str | os.PathLike, folder: str | os.PathLike) -> None:
   checkpoint.check_empty(folder)
   loaded = checkpoint.load(spec)
   if loaded.variables['params'].keys() != {module.split('/')[0] for module, *_ in names.TABLE}:
-    raise ExportError(
+    raise UserError(
       f'{spec} is a model of {loaded.config["name"]}: only pre-training models can be exported'
     )
   with files.atomic(folder) as partial:
@@ -95,10 +95,8 @@ def model_config(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
       'AutoModel': f'{CODE.stem}.PixelBert',
     },
     'dtype': 'float32',
-    'stages': list(cnn['stages']),
-    'total_stride': cnn['total_stride'],
     'cnn_width': cnn['width'],
-    **{name: cnn[name] for name in ('groups', 'group_width', 'stem', 'batch_norm')},
+    **{name: cnn[name] for name in CNN},
     'vocab_size': vocab_size,
     **{name: transformer[field] for field, name in bert.SIZES.items()},
     'hidden_act': bert.PLAIN['hidden_act'],
@@ -106,9 +104,7 @@ def model_config(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     'type_vocab_size': 2,
     'dropout': transformer['dropout'],
     'initializer_range': transformer['init_std'],
-    **{
-      f'image_{name}': config['image'][name] for name in ('mean', 'deviation', 'shorter', 'longer')
-    },
+    **{f'image_{name}': config['image'][name] for name in IMAGE},
   }
 
 

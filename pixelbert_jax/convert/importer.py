@@ -123,11 +123,11 @@ def import_export(bert: str, output: str | os.PathLike) -> str:
     raise WeightsError(
       f'--bert={bert} is not a folder that --export wrote: with a BERT give --cnn and --config too'
     )
-  source = Source(bert)
+  files = ('config.json', 'vocab.txt', 'model.safetensors')
+  present = [name for name in files if (folder / name).is_file()]
+  source = Source(bert, saved.digests(folder, present))
   source.sort(read_file(folder / 'model.safetensors'), str, {})
   vocabulary = bert_lib.vocabulary(folder, source)
-  files = ('config.json', 'vocab.txt', 'model.safetensors')
-  source.files = saved.digests(folder, [name for name in files if (folder / name).is_file()])
   _, like = build(ConfigDict(config), vocabulary)
   variables = names.from_torch(source.tensors, like)
   trained_on = export['trained_on'].get('datasets', config['data']['name'].split('+'))

@@ -110,8 +110,7 @@ class Slot:
     """Returns a view of this tensor in our `array`, in PyTorch's layout; it can be written."""
     x = array if self.number is None else array[self.number]
     index, count, _ = self.part
-    width = x.shape[-1] // count
-    x = x[..., index * width : (index + 1) * width]
+    x = np.split(x, count, axis=-1)[index]
     return x if self.axes is None else x.transpose(self.axes)
 
 

@@ -141,8 +141,7 @@ def pixels_of(photo: Photo, number: int = 0) -> np.ndarray:
     return image_lib.from_picture(photo, _name(photo, number))
   if not isinstance(photo, np.ndarray):
     return image_lib.decode(_data(photo, number), _name(photo, number))
-  grey = photo.ndim == 2
-  pixels = photo[..., None] if grey else photo
+  pixels = photo[..., None] if photo.ndim == 2 else photo
   if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4):
     raise ImageError(
       f'{_name(photo, number)}: expected uint8 [height, width, 3], got an array '

@@ -96,9 +96,7 @@ def score_retrieval(path: str, annotated: str, splits: Sequence[annotations.Capt
   except UserError as error:
     raise UserError(f'{path}: {error}') from error
   summary: dict[str, Any] = recall.recalls(image_ranks, text_ranks, text_image)
-  if len(image_ids) == recall.COCO_IMAGES:
-    fold = recall.consecutive_folds(len(image_ids), recall.FOLD)[place]
-    summary |= recall.folded(scores, text_image, fold)
+  summary |= recall.five_folds(scores, text_image, place)
   sizes = {name: len(image_ids if name.startswith('text') else text_ids) for name in summary}
   summary |= {
     'images': len(image_ids),

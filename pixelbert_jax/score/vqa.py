@@ -7,16 +7,15 @@ rather than its description: only then are numbers comparable.
 import collections
 import dataclasses
 import functools
-import json
 import pathlib
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
+from pixelbert_jax import files
+
 # Part of the definition, misspellings included.
-_TABLES = json.loads(
-  pathlib.Path(__file__).with_name('vqa_normalisation.json').read_text(encoding='utf-8')
-)
+_TABLES = files.read_json(pathlib.Path(__file__).with_name('vqa_normalisation.json'))
 MARKS: Sequence[str] = _TABLES['punctuation']
 NUMBERS: Mapping[str, str] = _TABLES['numbers']
 ARTICLES = frozenset(_TABLES['articles'])
