@@ -195,6 +195,13 @@ def abstract(state: Tree) -> Tree:
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
 
 
+def check_empty(folder: str | os.PathLike) -> None:
+  """Raises CheckpointError if the folder to write exists and is not empty."""
+  folder = pathlib.Path(folder).absolute()
+  if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    raise CheckpointError(f'{folder} is not empty: give a folder that does not exist yet')
+
+
 def write_model(
   folder: str | os.PathLike,
   config: Mapping[str, Any],
@@ -212,9 +219,7 @@ def write_model(
   Raises:
     CheckpointError: the folder is not empty.
   """
-  folder = pathlib.Path(folder).absolute()
-  if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-    raise CheckpointError(f'{folder} is not empty: give a folder that does not exist yet')
+  check_empty(folder)
   with atomic(folder) as partial:
     partial.mkdir()
     for name, content in files.items():

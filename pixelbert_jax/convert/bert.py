@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from pixelbert_jax.checkpoints import saved
 from pixelbert_jax.convert.names import WeightsError
-from pixelbert_jax.convert.tensors import Source, digest, one_line, read_file
+from pixelbert_jax.convert.tensors import Source, one_line, read_file
 from pixelbert_jax.input.text import SPECIAL
 
 SMALL_FILES = ('config.json', 'vocab.txt', 'tokenizer.json', 'tokenizer_config.json')
@@ -30,11 +31,11 @@ PLAIN = {
 
 # Field of our `transformer` configuration -> field of config.json.
 SIZES = {
-  'layers': 'num_hidden_layers',
+  'max_positions': 'max_position_embeddings',
   'width': 'hidden_size',
+  'layers': 'num_hidden_layers',
   'heads': 'num_attention_heads',
   'mlp_width': 'intermediate_size',
-  'max_positions': 'max_position_embeddings',
 }
 
 
@@ -55,13 +56,11 @@ def find(place: str) -> pathlib.Path:
   # Imported here because it takes a second.
   from huggingface_hub import snapshot_download
 
-  weights = ['model*.safetensors', 'model.safetensors.index.json']
   try:
-    folder = pathlib.Path(snapshot_download(place, allow_patterns=[*SMALL_FILES, *weights]))
-    if not list(folder.glob('model*.safetensors')):
-      folder = pathlib.Path(
-        snapshot_download(place, allow_patterns=[*SMALL_FILES, 'pytorch_model.bin'])
-      )
+    for weights in (['model*.safetensors', 'model.safetensors.index.json'], ['pytorch_model.bin']):
+      folder = pathlib.Path(snapshot_download(place, allow_patterns=[*SMALL_FILES, *weights]))
+      if any(folder.glob('model*.safetensors')):
+        break
   except Exception as error:  # Of the hub, of the network library, OSError, ValueError.
     raise WeightsError(
       f'--bert={place}: no such folder, and the hub does not give it ({one_line(error)}): download '
@@ -77,31 +76,29 @@ def read(folder: pathlib.Path, place: str) -> Source:
   Raises:
     WeightsError: weights are missing or cannot be read.
   """
-  files = _weight_files(folder, place)
+  weights = _weight_files(folder, place)
   tensors: dict[str, Any] = {}
-  for path in files:
-    tensors |= read_file(path)
-  source = Source(place, {path.name: digest(path) for path in files})
+  for name in weights:
+    tensors |= read_file(folder / name)
+  small = [name for name in SMALL_FILES if (folder / name).is_file()]
+  source = Source(place, saved.digests(folder, [*weights, *small]))
   source.sort(tensors, _rename, UNWANTED)
   _untie(source)
-  for name in SMALL_FILES:
-    if (folder / name).is_file():
-      source.files[name] = digest(folder / name)
   return source
 
 
-def _weight_files(folder: pathlib.Path, place: str) -> list[pathlib.Path]:
+def _weight_files(folder: pathlib.Path, place: str) -> list[str]:
   for name in ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin'):
     path = folder / name
     if not path.is_file():
       continue
     if path.suffix != '.json':
-      return [path]
+      return [name]
     shards = sorted(set(read_json(path).get('weight_map', {}).values()))
     missing = [shard for shard in shards if not (folder / str(shard)).is_file()]
     if missing or not shards:
       raise WeightsError(f'{path} names {", ".join(missing) or "no files"}: download all of them')
-    return [folder / shard for shard in shards]
+    return shards
   raise WeightsError(
     f'--bert={place}: {folder} has no model.safetensors (or its shards) and no pytorch_model.bin'
   )

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from pixelbert_jax.convert.names import WeightsError
-from pixelbert_jax.convert.tensors import one_line
 
 # Of RGB in 0..1. Detectron subtracts (102.9801, 115.9465, 122.7717) of BGR in 0..255.
 MEAN = tuple(x / 255 for x in (122.7717, 115.9465, 102.9801))
@@ -23,9 +22,9 @@ DEVIATION = (1 / 255,) * 3
 BATCH_NORM_EPSILON = 1e-5  # models/resnet.py
 
 UNWANTED = {
-  r'.*_momentum': 'optimiser state',
-  r'lr|model_iter|weight_order': 'training state',
-  r'(pred|fc\d+|last_out_L\d+)_[wb]': 'ImageNet classifier',
+  r'cnn\..*_momentum': 'optimiser state',
+  r'cnn\.(lr|model_iter|weight_order)': 'training state',
+  r'cnn\.(pred|fc\d+|last_out_L\d+)_[wb]': 'ImageNet classifier',
 }
 
 
@@ -37,14 +36,12 @@ def read_pickle(path: pathlib.Path) -> dict[str, Any]:
   """
   try:
     value = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding='latin1').load()
-    blobs = value.get('blobs', value) if isinstance(value, dict) else value
-    if isinstance(blobs, dict) and all(isinstance(name, str) for name in blobs):
-      return {name: x.numpy if isinstance(x, _Array) else x for name, x in blobs.items()}
   except WeightsError as error:
     raise WeightsError(f'{path}: {error}') from error
-  except Exception as error:  # Damaged pickles raise almost anything.
-    raise WeightsError(f'{path} cannot be read ({one_line(error)}): download it again') from error
-  raise WeightsError(f"{path} is not in Detectron's format: it holds no dictionary of blobs")
+  blobs = value.get('blobs', value) if isinstance(value, dict) else value
+  if not isinstance(blobs, dict) or not all(isinstance(name, str) for name in blobs):
+    raise WeightsError(f"{path} is not in Detectron's format: it holds no dictionary of blobs")
+  return {name: x.numpy if isinstance(x, _Array) else x for name, x in blobs.items()}
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -133,6 +130,6 @@ def as_torchvision(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     module, shape = name.removesuffix('.weight'), tensors[name].shape
     tensors[f'{module}.running_mean'] = np.zeros(shape, np.float32)
     tensors[f'{module}.running_var'] = np.full(shape, 1 - BATCH_NORM_EPSILON, np.float32)
-  if 'conv1.weight' in tensors:
-    tensors['conv1.weight'] = tensors['conv1.weight'][:, ::-1]
+  if 'cnn.conv1.weight' in tensors:
+    tensors['cnn.conv1.weight'] = tensors['cnn.conv1.weight'][:, ::-1]
   return tensors

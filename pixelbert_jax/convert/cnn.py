@@ -4,9 +4,10 @@ import pathlib
 import re
 from typing import Any
 
+from pixelbert_jax.checkpoints import saved
 from pixelbert_jax.convert import caffe2
 from pixelbert_jax.convert.names import WeightsError
-from pixelbert_jax.convert.tensors import Source, digest, read_file
+from pixelbert_jax.convert.tensors import Source, read_file
 
 # Of RGB in 0..1: the normalisation of torchvision and timm.
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -27,15 +28,13 @@ def read(path: pathlib.Path) -> Source:
     raise WeightsError(f'--cnn={path} is a folder: give the file of weights in it')
   if not path.is_file():
     raise WeightsError(f'--cnn={path}: no such file')
-  source = Source(str(path))
+  entries = read_file(path)
+  source = Source(str(path), saved.digests(path.parent, [path.name]))
   if path.suffix == '.pkl':
-    source.sort(caffe2.read_pickle(path), caffe2.rename, caffe2.UNWANTED)
-    tensors = caffe2.as_torchvision(source.tensors)
-    source.tensors = {f'cnn.{name}': x for name, x in tensors.items()}
-    source.origins = {f'cnn.{name}': old for name, old in source.origins.items()}
+    source.sort(entries, lambda name: _rename(caffe2.rename(name)), caffe2.UNWANTED)
+    source.tensors = caffe2.as_torchvision(source.tensors)
   else:
-    source.sort(read_file(path), _rename, UNWANTED)
-  source.files = {path.name: digest(path)}
+    source.sort(entries, _rename, UNWANTED)
   return source
 
 
@@ -50,11 +49,8 @@ def configure(config: Any, source: Source) -> None:
     WeightsError: the depths differ, or the file is Detectron's and the configuration not for it.
   """
   blocks = [re.match(r'cnn\.layer(\d)\.(\d+)\.', name) for name in source.tensors]
-  numbers = {(int(m[1]), int(m[2])) for m in blocks if m}
-  stages = tuple(
-    1 + max(block for stage, block in numbers if stage == wanted)
-    for wanted in sorted({stage for stage, _ in numbers})
-  )
+  last = dict(sorted((int(m[1]), int(m[2])) for m in blocks if m))  # block of each stage
+  stages = tuple(1 + block for block in last.values())
   if not stages:
     raise WeightsError(
       f'{source.place} holds no ResNet of bottlenecks (layer1.0.conv1.weight, ...): '

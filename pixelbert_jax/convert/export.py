@@ -4,7 +4,6 @@ The folder contains the code of the model, `modeling_pixelbert.py`, so it loads 
 `transformers.AutoModel` and `AutoTokenizer` where neither JAX nor this package is installed.
 """
 
-import json
 import os
 import pathlib
 import shutil
@@ -16,15 +15,16 @@ from tokenizers import BertWordPieceTokenizer
 
 from pixelbert_jax import UserError, files
 from pixelbert_jax.checkpoints import checkpoint, provenance
-from pixelbert_jax.convert import names
+from pixelbert_jax.checkpoints.workdir import to_json
+from pixelbert_jax.convert import bert, names
 from pixelbert_jax.convert.model_card import model_card
-from pixelbert_jax.convert.tensors import check_empty, digest_of_tensors
+from pixelbert_jax.convert.tensors import digest_of_tensors
+
+# Fields of the configuration that keep their names in an export; those of `image` after 'image_'.
+CNN = ('stages', 'total_stride', 'groups', 'group_width', 'stem', 'batch_norm')
+IMAGE = ('mean', 'deviation', 'shorter', 'longer')
 
 CODE = pathlib.Path(__file__).with_name('modeling_pixelbert.py')
-
-
-class ExportError(UserError):
-  """A model that cannot be exported; the message names the checkpoint and the reason."""
 
 
 def export(spec: str | os.PathLike, folder: str | os.PathLike) -> None:
@@ -37,10 +37,10 @@ def export(spec: str | os.PathLike, folder: str | os.PathLike) -> None:
   Raises:
     UserError: the checkpoint does not exist or is not of pre-training, or the folder is not empty.
   """
-  check_empty(folder)
+  checkpoint.check_empty(folder)
   loaded = checkpoint.load(spec)
   if loaded.variables['params'].keys() != {module.split('/')[0] for module, *_ in names.TABLE}:
-    raise ExportError(
+    raise UserError(
       f'{spec} is a model of {loaded.config["name"]}: only pre-training models can be exported'
     )
   with files.atomic(folder) as partial:
@@ -59,7 +59,7 @@ def write(loaded: checkpoint.Loaded, folder: pathlib.Path) -> None:
     'tensors_sha256': digest_of_tensors(tensors),  # shows whether they were tuned in PyTorch
     'training_config': loaded.config,
   }
-  (folder / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
+  (folder / 'config.json').write_text(to_json(config))
   # safetensors makes files readable by their owner only; models are shared.
   shutil.copymode(folder / 'config.json', folder / 'model.safetensors')
   write_tokenizer(loaded.vocabulary, loaded.config['text']['length'], folder)
@@ -86,7 +86,7 @@ def trained_on(loaded: checkpoint.Loaded) -> dict[str, Any]:
 
 def model_config(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
   """Returns the sizes of a model under the names of `PixelBertConfig` and BERT."""
-  cnn, t, image = config['cnn'], config['transformer'], config['image']
+  cnn, transformer = config['cnn'], config['transformer']
   return {
     'model_type': 'pixelbert',
     'architectures': ['PixelBert'],
@@ -95,28 +95,16 @@ def model_config(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
       'AutoModel': f'{CODE.stem}.PixelBert',
     },
     'dtype': 'float32',
-    'stages': list(cnn['stages']),
-    'total_stride': cnn['total_stride'],
     'cnn_width': cnn['width'],
-    'groups': cnn['groups'],
-    'group_width': cnn['group_width'],
-    'stem': cnn['stem'],
-    'batch_norm': cnn['batch_norm'],
+    **{name: cnn[name] for name in CNN},
     'vocab_size': vocab_size,
-    'max_position_embeddings': t['max_positions'],
-    'hidden_size': t['width'],
-    'num_hidden_layers': t['layers'],
-    'num_attention_heads': t['heads'],
-    'intermediate_size': t['mlp_width'],
-    'hidden_act': 'gelu',
-    'layer_norm_eps': 1e-12,
+    **{name: transformer[field] for field, name in bert.SIZES.items()},
+    'hidden_act': bert.PLAIN['hidden_act'],
+    'layer_norm_eps': bert.PLAIN['layer_norm_eps'],
     'type_vocab_size': 2,
-    'dropout': t['dropout'],
-    'initializer_range': t['init_std'],
-    'image_mean': list(image['mean']),
-    'image_deviation': list(image['deviation']),
-    'image_shorter': image['shorter'],
-    'image_longer': image['longer'],
+    'dropout': transformer['dropout'],
+    'initializer_range': transformer['init_std'],
+    **{f'image_{name}': config['image'][name] for name in IMAGE},
   }
 
 
@@ -132,4 +120,4 @@ def write_tokenizer(vocabulary: pathlib.Path, length: int, folder: pathlib.Path)
     'model_input_names': ['input_ids', 'attention_mask'],
     **{f'{name}_token': f'[{name.upper()}]' for name in ('pad', 'unk', 'cls', 'sep', 'mask')},
   }
-  (folder / 'tokenizer_config.json').write_text(json.dumps(config, indent=2) + '\n')
+  (folder / 'tokenizer_config.json').write_text(to_json(config))

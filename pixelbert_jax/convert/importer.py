@@ -6,26 +6,21 @@ import json
 import os
 import pathlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from pixelbert_jax.checkpoints import checkpoint, provenance
+from pixelbert_jax.checkpoints import checkpoint, provenance, saved
+from pixelbert_jax.checkpoints.checksum import by_name
 from pixelbert_jax.checkpoints.workdir import VOCABULARY
 from pixelbert_jax.convert import bert as bert_lib
 from pixelbert_jax.convert import cnn as cnn_lib
 from pixelbert_jax.convert import names
 from pixelbert_jax.convert.names import Variables, WeightsError
-from pixelbert_jax.convert.tensors import (
-  Source,
-  check_empty,
-  digest,
-  digest_of_tensors,
-  read_file,
-)
+from pixelbert_jax.convert.tensors import Source, digest_of_tensors, read_file
 from pixelbert_jax.experiment import init_variables, make_model
 from pixelbert_jax.models.heads import Model
 
@@ -60,7 +55,7 @@ def import_weights(
   Raises:
     UserError: the weights do not fit; nothing is written.
   """
-  check_empty(output)
+  checkpoint.check_empty(output)  # before minutes of work
   given, config = config, copy.deepcopy(config)
   config.cnn.batch_norm = config.cnn.batch_norm or 'frozen'
   folder = bert_lib.find(bert)
@@ -74,15 +69,8 @@ def import_weights(
   random = at_random(model, config.seed, like, missing)
   tensors = text.tensors | image.tensors | names.to_torch(random)
   variables = names.from_torch(tensors, like)
-  write(
-    output,
-    config.to_dict(),
-    variables,
-    vocabulary,
-    sources={'bert': text, 'cnn': image},
-    random=list(random),
-    trained_on=[],
-  )
+  sources = {'bert': text, 'cnn': image}
+  write(output, config.to_dict(), variables, vocabulary, sources, random)
   t = config.transformer
   return '\n'.join(
     [
@@ -126,7 +114,7 @@ def import_export(bert: str, output: str | os.PathLike) -> str:
   Raises:
     UserError: the folder is not an export, or not complete; nothing is written.
   """
-  check_empty(output)
+  checkpoint.check_empty(output)
   folder = pathlib.Path(bert)
   path = folder / 'config.json'
   export = bert_lib.read_json(path) if path.is_file() else {}
@@ -135,26 +123,18 @@ def import_export(bert: str, output: str | os.PathLike) -> str:
     raise WeightsError(
       f'--bert={bert} is not a folder that --export wrote: with a BERT give --cnn and --config too'
     )
-  source = Source(bert)
+  files = ('config.json', 'vocab.txt', 'model.safetensors')
+  present = [name for name in files if (folder / name).is_file()]
+  source = Source(bert, saved.digests(folder, present))
   source.sort(read_file(folder / 'model.safetensors'), str, {})
   vocabulary = bert_lib.vocabulary(folder, source)
-  files = ('config.json', 'vocab.txt', 'model.safetensors')
-  source.files = {name: digest(folder / name) for name in files if (folder / name).is_file()}
   _, like = build(ConfigDict(config), vocabulary)
   variables = names.from_torch(source.tensors, like)
   trained_on = export['trained_on'].get('datasets', config['data']['name'].split('+'))
   # The tensors were tuned in PyTorch, on unknown data.
   if digest_of_tensors(source.tensors) != export.get('tensors_sha256'):
     trained_on = [*trained_on, 'pytorch']
-  write(
-    output,
-    config,
-    variables,
-    vocabulary,
-    sources={'export': source},
-    random=[],
-    trained_on=trained_on,
-  )
+  write(output, config, variables, vocabulary, {'export': source}, trained_on=trained_on)
   return f'{output} is a checkpoint of {len(source.tensors)} tensors of {bert}'
 
 
@@ -184,9 +164,8 @@ def check(text: Source, image: Source, wanted: names.Shapes) -> set[str]:
     if not module & text.tensors.keys():
       missing |= module
   types = text.tensors.get(names.TOKEN_TYPES, np.zeros((2, 0)))
-  width = wanted[names.POSITIONS][1]
   texts = {n: shape for n, shape in wanted.items() if not n.startswith('cnn.') and n not in missing}
-  texts[names.TOKEN_TYPES] = (max(len(types), 1), width)
+  texts[names.TOKEN_TYPES] = (max(len(types), 1), wanted[names.POSITIONS][1])
   images = {name: shape for name, shape in wanted.items() if name.startswith('cnn.')}
   for source, shapes, hint in ((text, texts, BERT_HINT), (image, images, CNN_HINT)):
     names.check({n: x.shape for n, x in source.tensors.items()}, shapes, source.place, hint)
@@ -196,12 +175,9 @@ def check(text: Source, image: Source, wanted: names.Shapes) -> set[str]:
 def at_random(model: Model, seed: int, like: Variables, missing: set[str]) -> dict[str, np.ndarray]:
   """Returns the initial values of missing tensors, as arrays of ours by path."""
   paths = {slot.ours for slot in names.slots(like) if slot.name in missing}
-
-  @jax.jit  # Skips the computation of all other arrays.
-  def draw() -> dict[str, jax.Array]:
-    arrays = names.flat(initial(model, seed))
-    return {path: arrays[path] for path in paths}
-
+  arrays = functools.partial(initial, model, seed)
+  # Compiled, it skips the computation of all other arrays.
+  draw = jax.jit(lambda: {path: x for path, x in by_name(arrays()).items() if path in paths})
   return jax.device_get(draw())
 
 
@@ -210,10 +186,9 @@ def write(
   config: dict[str, Any],
   variables: Variables,
   vocabulary: bytes,
-  *,
   sources: dict[str, Source],
-  random: list[str],
-  trained_on: list[str],
+  random: Iterable[str] = (),
+  trained_on: Sequence[str] = (),
 ) -> None:
   """Writes the checkpoint with `conversion.json`, which lists the use of every source tensor."""
   slots = {slot.name: str(slot) for slot in names.slots(variables)}

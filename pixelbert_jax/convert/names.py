@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from pixelbert_jax import UserError
+from pixelbert_jax.checkpoints.checksum import by_name
 
 Variables = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
@@ -109,8 +110,7 @@ class Slot:
     """Returns a view of this tensor in our `array`, in PyTorch's layout; it can be written."""
     x = array if self.number is None else array[self.number]
     index, count, _ = self.part
-    width = x.shape[-1] // count
-    x = x[..., index * width : (index + 1) * width]
+    x = np.split(x, count, axis=-1)[index]
     return x if self.axes is None else x.transpose(self.axes)
 
 
@@ -120,7 +120,7 @@ def slots(like: Variables) -> Iterator[Slot]:
   Raises:
     WeightsError: an array is not in the table, or more than once.
   """
-  for path, array in flat(like).items():
+  for path, array in by_name(like).items():
     rows = list(_rows(path))
     if len(rows) != 1:
       raise WeightsError(f'{path} matches {len(rows)} rows of the table of weights, expected 1')
@@ -134,12 +134,6 @@ def slots(like: Variables) -> Iterator[Slot]:
         if numbered and number is not None:
           name = name.replace(numbered[0], str(number + int(numbered[1] or 0)))
         yield Slot(name, path, number, (i, len(names), part), axes)
-
-
-def flat(tree: Variables) -> dict[str, Any]:
-  """Returns the leaves of a tree of dictionaries, by path."""
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {'/'.join(key.key for key in path): leaf for path, leaf in leaves}
 
 
 def _rows(path: str) -> Iterator[tuple[str, tuple[int, ...] | None]]:
@@ -157,7 +151,7 @@ def _rows(path: str) -> Iterator[tuple[str, tuple[int, ...] | None]]:
 
 def expected(like: Variables) -> Shapes:
   """Returns the shape of every tensor that `from_torch` needs, by PyTorch's names."""
-  arrays = flat(like)
+  arrays = by_name(like)
   # Broadcast views of a single number allocate no memory.
   empty = {path: np.broadcast_to(np.float32(0), x.shape) for path, x in arrays.items()}
   return {slot.name: slot.view(empty[slot.ours]).shape for slot in slots(like)}
@@ -199,7 +193,7 @@ def to_torch(variables: Variables) -> dict[str, np.ndarray]:
 
   Dtypes stay. With the positions come token types, as two rows of zeros.
   """
-  arrays = {path: np.asarray(x) for path, x in flat(variables).items()}
+  arrays = {path: np.asarray(x) for path, x in by_name(variables).items()}
   tensors = {s.name: np.ascontiguousarray(s.view(arrays[s.ours])) for s in slots(variables)}
   if POSITIONS in tensors:
     positions = tensors[POSITIONS]
@@ -220,15 +214,15 @@ def from_torch(tensors: Mapping[str, np.ndarray], like: Variables) -> Variables:
   Raises:
     WeightsError: tensors are missing, unexpected or have the wrong shape.
   """
-  tensors = fold_token_types(dict(tensors))
+  tensors = fold_token_types(tensors)
   check({name: x.shape for name, x in tensors.items()}, expected(like))
-  arrays = {path: np.empty(x.shape, x.dtype) for path, x in flat(like).items()}
+  arrays = {path: np.empty(x.shape, x.dtype) for path, x in by_name(like).items()}
   for slot in slots(like):
     slot.view(arrays[slot.ours])[...] = tensors[slot.name]
   return jax.tree.unflatten(jax.tree.structure(like), list(arrays.values()))
 
 
-def fold_token_types(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def fold_token_types(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Removes token types and adds the first to the positions, which is equivalent in BERT."""
   tensors = dict(tensors)
   types = tensors.pop(TOKEN_TYPES, None)

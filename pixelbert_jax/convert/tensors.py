@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
 import pathlib
 import pickle
 import re
@@ -14,6 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from pixelbert_jax.convert import caffe2
 from pixelbert_jax.convert.names import WeightsError
 
 
@@ -70,18 +70,18 @@ def read_file(path: pathlib.Path) -> dict[str, Any]:
   Raises:
     WeightsError: the file is missing, damaged, of an unknown format, or would run code.
   """
-  readers = {'.safetensors': _safetensors, '.bin': _torch, '.pth': _torch, '.pt': _torch}
+  readers: dict[str, Callable] = {'.safetensors': safetensors.numpy.load_file}
+  readers |= dict.fromkeys(('.bin', '.pth', '.pt'), _torch) | {'.pkl': caffe2.read_pickle}
   if path.suffix not in readers:
-    raise WeightsError(f'{path}: not one of {", ".join(readers)}, .pkl (Detectron)')
+    raise WeightsError(f'{path}: not one of {", ".join(readers)} (Detectron)')
   if not path.is_file():
     raise WeightsError(f'{path}: no such file')
-  return readers[path.suffix](path)
-
-
-def digest(path: pathlib.Path) -> str:
-  """Computes the SHA-256 of a file."""
-  with path.open('rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
+  try:
+    return readers[path.suffix](path)
+  except WeightsError:
+    raise
+  except Exception as error:  # Damaged files, and dtypes that NumPy lacks, raise almost anything.
+    raise WeightsError(f'{path} cannot be read ({one_line(error)}): download it again') from error
 
 
 def digest_of_tensors(tensors: Mapping[str, np.ndarray]) -> str:
@@ -91,20 +91,6 @@ def digest_of_tensors(tensors: Mapping[str, np.ndarray]) -> str:
     total.update(name.encode())
     total.update(np.ascontiguousarray(tensors[name]).data)
   return total.hexdigest()
-
-
-def check_empty(folder: str | os.PathLike) -> None:
-  """Raises WeightsError if the output folder is not empty; called before minutes of work."""
-  folder = pathlib.Path(folder).absolute()
-  if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-    raise WeightsError(f'{folder} is not empty: give a folder that does not exist yet')
-
-
-def _safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-  try:
-    return safetensors.numpy.load_file(path)
-  except Exception as error:  # SafetensorError, and others for dtypes that NumPy lacks.
-    raise WeightsError(f'{path} cannot be read ({one_line(error)}): download it again') from error
 
 
 def _torch(path: pathlib.Path) -> dict[str, Any]:
@@ -119,19 +105,17 @@ def _torch(path: pathlib.Path) -> dict[str, Any]:
     raise WeightsError(f'{path} is not safe to read with PyTorch {torch.__version__}: {cure}')
   try:
     value = torch.load(path, map_location='cpu', weights_only=True)
-    # Training scripts save the weights beside the optimiser's state.
-    for key in ('state_dict', 'model'):
-      if isinstance(value, dict) and isinstance(value.get(key), dict):
-        value = value[key]
-    if isinstance(value, dict):
-      return {str(name): _array(x) for name, x in value.items()}
   except pickle.UnpicklingError as error:
     raise WeightsError(
       f'{path} holds more than weights, which may run code ({one_line(error)}): not read'
     ) from error
-  except Exception as error:  # Damaged files raise almost anything.
-    raise WeightsError(f'{path} cannot be read ({one_line(error)}): download it again') from error
-  raise WeightsError(f'{path}: expected a dictionary of tensors, got {type(value).__name__}')
+  # Training scripts save the weights beside the optimiser's state.
+  for key in ('state_dict', 'model'):
+    if isinstance(value, dict) and isinstance(value.get(key), dict):
+      value = value[key]
+  if not isinstance(value, dict):
+    raise WeightsError(f'{path}: expected a dictionary of tensors, got {type(value).__name__}')
+  return {str(name): _array(x) for name, x in value.items()}
 
 
 def _array(x: Any) -> Any:

@@ -216,8 +216,7 @@ def sheet(
   page.paste(Image.fromarray(ramp), (round(end), y + 3))
   right = f'{brightest:.1f} times an even share'
   draw.text((end + SIDE // 2 + 8, y), right, fill=INK, font=font)
-  if note:
-    draw.text((GAP, y + LINE), shortened(note, size[0] - 2 * GAP, font), fill=INK, font=font)
+  draw.text((GAP, y + LINE), shortened(note, size[0] - 2 * GAP, font), fill=INK, font=font)
   return page
 
 

@@ -100,7 +100,7 @@ class Model:
       HeadError: the checkpoint answers no questions.
       ImageError, TextError: an image or a question cannot be used.
     """
-    return self._paired('answer', images, questions, lambda row: _best(row, self.answers, k))
+    return self._rows('answer', images, questions, lambda row: _best(row, self.answers, k))
 
   def match(
     self, images: Photos, texts: Texts, pairs: bool = False, logits: bool = False
@@ -116,13 +116,9 @@ class Model:
     Returns:
       [I, T] float32; with `pairs` [N].
     """
-    if pairs:
-      values = np.array(self._paired('match', images, texts), np.float32)
-    else:
-      images, texts = photos_lib.listed(images), _listed(texts)
-      image, text = np.indices((len(images), len(texts))).reshape(2, -1)
-      values = np.array(self._rows('match', images, texts, image=image, text=text), np.float32)
-      values = values.reshape(len(images), len(texts))
+    images, texts = photos_lib.listed(images), _listed(texts)
+    values = np.array(self._rows('match', images, texts, pairs=pairs), np.float32)
+    values = values if pairs else values.reshape(len(images), len(texts))
     return values if logits else 0.5 + 0.5 * np.tanh(0.5 * values)
 
   def fill(self, images: Photos, texts: Texts, k: int = 5) -> Answers:
@@ -138,7 +134,7 @@ class Model:
     for text, count in zip(texts, masks, strict=True):
       if count != 1:
         raise TextError(f'{text!r} has {count or "no"} [MASK]: write one, for the hidden word')
-    return self._paired('fill', images, texts, lambda row: _best(row[ordinary], words, k))
+    return self._rows('fill', images, texts, lambda row: _best(row[ordinary], words, k))
 
   def heatmap(
     self, image: Photo, text: str, layers: int | None = None, rollout: bool = False
@@ -196,7 +192,7 @@ class Model:
       tokens = tokens_of(self._tokenizer, _listed(texts))
       rows = [row for out in self._runner.texts(tokens) for row in zip(*out, strict=True)]
     else:
-      rows = self._paired('encode', images, texts)
+      rows = self._rows('encode', images, texts)
     if not rows:
       raise TextError('encode: nothing to encode; give a text')
     return Encoded.of(rows)
@@ -209,29 +205,27 @@ class Model:
         f'{can or "draw heat maps and encode, from Python"}'
       )
 
-  def _paired(
-    self, head: str, images: Photos, texts: Texts, finish: Callable = lambda row: row
-  ) -> list[Any]:
-    """Runs a head on image n with text n, and applies `finish` to each row as it arrives."""
-    images, texts = photos_lib.listed(images), _listed(texts)
-    if 1 not in (len(images), len(texts)) and len(images) != len(texts):
-      raise TextError(
-        f'{len(images)} images with {len(texts)} texts: give equal numbers, or one of either'
-      )
-    image, text = np.broadcast_arrays(np.arange(len(images)), np.arange(len(texts)))
-    return self._rows(head, images, texts, image=image, text=text, finish=finish)
-
   def _rows(
     self,
     head: str,
-    images: list[Photo],
-    texts: list[str],
-    *,
-    image: np.ndarray,
-    text: np.ndarray,
+    images: Photos,
+    texts: Texts,
     finish: Callable = lambda row: row,
+    pairs: bool = True,
   ) -> list[Any]:
-    """Runs a head on pairs, given as the numbers [N] of an image and [N] of a text."""
+    """Runs a head on image n with text n, or on all with all, image by image.
+
+    Applies `finish` to each row as it arrives.
+    """
+    images, texts = photos_lib.listed(images), _listed(texts)
+    if not pairs:
+      image, text = np.indices((len(images), len(texts))).reshape(2, -1)
+    elif len(images) == len(texts) or 1 in (len(images), len(texts)):
+      image, text = np.broadcast_arrays(np.arange(len(images)), np.arange(len(texts)))
+    else:
+      raise TextError(
+        f'{len(images)} images with {len(texts)} texts: give equal numbers, or one of either'
+      )
     if head in HEADS:
       self._need(head)
     images, which = photos_lib.distinct(images)

@@ -5,8 +5,8 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
+import grain
 import numpy as np
 from PIL import Image
 
@@ -67,16 +67,14 @@ class Reader:
       ImageError: it cannot be read as an image, or is too narrow for the model.
     """
     name = _name(photo, number)
-    data = None if isinstance(photo, (Image.Image, np.ndarray)) else _data(photo, number)
-    if data is None:
-      pixels = pixels_of(photo, number)
-      size = np.array(pixels.shape[:2])
+    if isinstance(photo, (Image.Image, np.ndarray)):
+      whole = pixels_of(photo, number)
+      target, canvas = self._fit(np.array(whole.shape[:2]), name)
+      pixels = image_lib.reduce(whole, target)
     else:
+      data = _data(photo, number)
       size = np.array(image_lib.file_size(data, name))
-    target, canvas = self._fit(size, name)
-    if data is None:
-      pixels = image_lib.reduce(pixels, target)
-    else:
+      target, canvas = self._fit(size, name)
       pixels = image_lib.load(data, size, target, name)
     return Placed(number, pixels, tuple(target.tolist()), canvas)
 
@@ -100,17 +98,9 @@ class Reader:
 
   def stream(self, photos: Sequence[Photo]) -> Iterator[Placed]:
     """Yields images in order; threads decode them ahead."""
-    if len(photos) == 1:
-      yield self(photos[0])
-      return
-    with ThreadPoolExecutor(THREADS) as pool:
-      ahead: collections.deque = collections.deque()
-      for number, photo in enumerate(photos):
-        ahead.append(pool.submit(self, photo, number))
-        if len(ahead) > AHEAD:
-          yield ahead.popleft().result()
-      while ahead:
-        yield ahead.popleft().result()
+    source = grain.MapDataset.source(photos)
+    placed = source.map_with_index(lambda number, photo: self(photo, number))
+    return iter(placed.to_iter_dataset(grain.ReadOptions(THREADS, AHEAD)))
 
 
 def gathered(placed: Iterable[Placed], size: int) -> Iterator[list[Placed]]:
@@ -151,8 +141,7 @@ def pixels_of(photo: Photo, number: int = 0) -> np.ndarray:
     return image_lib.from_picture(photo, _name(photo, number))
   if not isinstance(photo, np.ndarray):
     return image_lib.decode(_data(photo, number), _name(photo, number))
-  grey = photo.ndim == 2
-  pixels = photo[..., None] if grey else photo
+  pixels = photo[..., None] if photo.ndim == 2 else photo
   if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4):
     raise ImageError(
       f'{_name(photo, number)}: expected uint8 [height, width, 3], got an array '

@@ -21,6 +21,7 @@ from pixelbert_jax.predict import photos as photos_lib
 from pixelbert_jax.predict.photos import Photo, Placed, Reader
 
 Array = jax.Array
+Seen = tuple[Array | np.ndarray, Array | np.ndarray]  # pixels [B, P, D] and their mask [B, P]
 
 
 class Pairs(NamedTuple):
@@ -112,11 +113,11 @@ class Runner:
     bar = {'unit': 'pair', 'delay': QUIET, 'leave': False, 'disable': len(image) <= self._size}
     with tqdm(total=len(image), **bar) as progress:
       for group in photos_lib.gathered(self.reader.stream(photos), self._size):
-        pixels, mask = self._see(group)
+        seen = self._see(group)
         members = [order[start[photo.number] : start[photo.number + 1]] for photo in group]
         row = np.repeat(np.arange(len(group), dtype=np.int32), [len(m) for m in members])
         numbers = np.concatenate(members)
-        for part, out in self._join(head, pixels, mask, tokens, row=row, text=text[numbers]):
+        for part, out in self._join(head, seen, tokens, row, text[numbers]):
           yield numbers[part], out
           progress.update(len(numbers[part]))
 
@@ -125,7 +126,7 @@ class Runner:
     width = self._variables['params']['backbone']['semantic'].shape[0]
     no_pixels = np.zeros((1, 0, width), np.float32), np.zeros((1, 0), bool)
     number = np.arange(len(tokens.ids))
-    for _, out in self._join('encode', *no_pixels, tokens, row=np.zeros_like(number), text=number):
+    for _, out in self._join('encode', no_pixels, tokens, np.zeros_like(number), number):
       yield out
 
   def attention(self, photo: Photo, tokens: Tokens) -> tuple[np.ndarray, np.ndarray, Placed]:
@@ -137,8 +138,7 @@ class Runner:
     """
     placed = self.reader(photo)
     pixels, mask = self._see([placed])
-    row = np.zeros(1, np.int32)
-    _, kept = self._watched(self._variables, pixels, mask, row, *tokens)
+    _, kept = self._watched(self._variables, pixels, mask, np.zeros(1, np.int32), *tokens)
     (weights,) = jax.tree.leaves(kept)
     grid = [-(-side // self.reader.stride) for side in placed.canvas]
     return np.asarray(weights[:, 0].mean(1)), np.asarray(mask[0]).reshape(grid), placed
@@ -148,22 +148,15 @@ class Runner:
     size = np.full((len(images), 2), images.shape[1:3], np.int32)
     return np.asarray(self._features(self._variables, images, size))
 
-  def _see(self, group: Sequence[Placed]) -> tuple[Array, Array]:
+  def _see(self, group: Sequence[Placed]) -> Seen:
     """Embeds images of one shape as pixels [B, P, D], with their mask [B, P]."""
     batch = photos_lib.batch_of(group, 1 if len(group) == 1 else self._size)
     return self._embed(self._variables, self._resize(batch), batch['size'])
 
   def _join(
-    self,
-    head: str,
-    pixels: Array | np.ndarray,
-    mask: Array | np.ndarray,
-    tokens: Tokens,
-    *,
-    row: np.ndarray,
-    text: np.ndarray,
+    self, head: str, seen: Seen, tokens: Tokens, row: np.ndarray, text: np.ndarray
   ) -> Iterator[tuple[slice, Any]]:
-    """Runs a head on pairs, given as indices [n] into `pixels` and [n] into `tokens`.
+    """Runs a head on pairs, given as indices `row` [n] into `seen` and `text` [n] into `tokens`.
 
     Yields:
       The slice of the pairs that are finished, and the head's rows for them.
@@ -174,7 +167,7 @@ class Runner:
       n = part.stop - first
       rows, texts = np.pad(np.stack([row[part], text[part]]), ((0, 0), (0, size - n)))
       inputs = (x[texts] for x in tokens)
-      out = self._heads[head](self._variables, pixels, mask, rows.astype(np.int32), *inputs)
+      out = self._heads[head](self._variables, *seen, rows.astype(np.int32), *inputs)
       yield part, jax.tree.map(lambda x, n=n: np.asarray(x)[:n], out)
 
 

@@ -57,7 +57,7 @@ def _item_lines(per_item: Mapping) -> Iterable[str]:
       yield f'{name} {value:g}'
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
   parser = commandline.Parser(
     'pixelbert_jax.score', 'Official scores of a prediction file. docs/scores.md has examples.'
   )
@@ -123,11 +123,10 @@ def _report(options: argparse.Namespace) -> str:
   return '\n\n'.join(parts)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
   """Prints the scores; returns the exit code, 1 after printing errors in one line each."""
-  argv = sys.argv[1:] if argv is None else argv
   return commandline.answer(lambda: print(_report(_parse(argv))), '--debug' in argv)
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  sys.exit(main(sys.argv[1:]))

@@ -45,9 +45,8 @@ def read_vqa_question_ids(path: files.Path) -> list[int]:
     ids = [int(entry['question_id']) for entry in _entries(path, 'questions', _QUESTIONS)]
   except (KeyError, TypeError, ValueError) as error:
     raise UserError(f'{path} holds a question without question_id: is it {_QUESTIONS}?') from error
-  if len(set(ids)) < len(ids):
-    repeated = next(i for i, count in Counter(ids).items() if count > 1)
-    raise UserError(f'{path}: question {repeated} is listed more than once')
+  if repeated := [i for i, count in Counter(ids).items() if count > 1]:
+    raise UserError(f'{path}: question {repeated[0]} is listed more than once')
   return ids
 
 
@@ -124,19 +123,14 @@ def _read_karpathy(path: files.Path, images: list) -> list[Captions]:
   try:
     for image in images:
       texts = [str(text['sentid']) for text in image['sentences']]
-      for kind, name in _image_names(image).items():
+      file, number = image['filename'], image['cocoid' if 'cocoid' in image else 'imgid']
+      names = {'number': str(number), 'file': file, 'stem': pathlib.PurePath(file).stem}
+      for kind, name in names.items():
         if texts:
           captions[image['split'], kind][name] = texts
   except (KeyError, TypeError, AttributeError) as error:
     raise UserError(f'{path} is not a dataset_*.json of Karpathy: {error!r}') from error
   return list(captions.values())
-
-
-def _image_names(image: Mapping) -> dict[str, str]:
-  """Returns the name of an image under each naming scheme."""
-  number = image['cocoid'] if 'cocoid' in image else image['imgid']
-  file = image['filename']
-  return {'number': str(number), 'file': file, 'stem': pathlib.PurePath(file).stem}
 
 
 def captions_of(

@@ -14,8 +14,7 @@ class Difference:
   """The mean of the first system minus that of the second, with its interval."""
 
   difference: float
-  low: float
-  high: float
+  interval: tuple[float, float]
   clusters: int
 
 
@@ -53,4 +52,4 @@ def paired_difference(
     means.append(drawn[:, 0] / drawn[:, 1])
   tail = (1 - CONFIDENCE) / 2
   low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
-  return Difference(float(change.mean()), float(low), float(high), len(sizes))
+  return Difference(float(change.mean()), (float(low), float(high)), len(sizes))

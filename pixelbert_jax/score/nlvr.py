@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
+Items = dict[str, dict[str, bool]]  # metric -> id of an item -> whether it is correct
+
 IMAGES = 6  # per example: permutations of its boxes, which share its label
 
 
@@ -15,11 +17,6 @@ def correct(predictions: Mapping[str, bool], labels: Mapping[str, bool]) -> dict
   return {name: predictions[name] == label for name, label in labels.items()}
 
 
-def accuracy(correct: Mapping[str, bool]) -> float:
-  """Returns the share of items that are correct."""
-  return sum(correct.values()) / len(correct)
-
-
 def consistent(correct: Mapping[str, bool], sentence: Callable[[str], str]) -> dict[str, bool]:
   """Returns by sentence id whether all items of the sentence are correct."""
   sentences: dict[str, bool] = {}
@@ -29,9 +26,16 @@ def consistent(correct: Mapping[str, bool], sentence: Callable[[str], str]) -> d
   return sentences
 
 
-def summarise(correct: Mapping[str, bool]) -> dict[str, float]:
+def items(correct: dict[str, bool], sentence: Callable[[str], str] = sentence) -> Items:
+  """Returns what each metric averages: `accuracy` all items, `consistency` their sentences."""
+  return {'accuracy': correct, 'consistency': consistent(correct, sentence)}
+
+
+def shares(items: Items) -> dict[str, float]:
+  """Computes each metric, in 0..1, as the share of its items that are correct."""
+  return {name: sum(correct.values()) / len(correct) for name, correct in items.items()}
+
+
+def summarise(correct: dict[str, bool]) -> dict[str, float]:
   """Computes `accuracy` over images and `consistency` over sentences, in 0..1."""
-  return {
-    'accuracy': accuracy(correct),
-    'consistency': accuracy(consistent(correct, sentence)),
-  }
+  return shares(items(correct))

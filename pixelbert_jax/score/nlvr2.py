@@ -7,7 +7,7 @@ sentences; an example is one pair with one sentence.
 import collections
 from collections.abc import Mapping
 
-from pixelbert_jax.score.nlvr import accuracy, consistent
+from pixelbert_jax.score import nlvr
 
 
 def sentence(identifier: str) -> str:
@@ -40,21 +40,20 @@ def subsets(labels: Mapping[str, bool]) -> dict[str, list[str]]:
   return by_name
 
 
-def summarise(correct: Mapping[str, bool], labels: Mapping[str, bool]) -> dict[str, float]:
-  """Computes `accuracy` over examples and `consistency` over sentences, in 0..1.
+def items(correct: dict[str, bool], labels: Mapping[str, bool]) -> nlvr.Items:
+  """Returns what each metric averages: `accuracy` examples, `consistency` sentences.
 
-  Adds both scores of each subset that is not empty, prefixed with its name. Consistency on a
+  Adds both metrics of each subset that is not empty, prefixed with its name. Consistency on a
   subset counts only its own examples, as if the official program ran on its list alone.
   """
-  summary = _scores('', correct)
-  for name, identifiers in subsets(labels).items():
+  found = nlvr.items(correct, sentence)
+  for subset, identifiers in subsets(labels).items():
     if identifiers:
-      summary |= _scores(f'{name}_', {i: correct[i] for i in identifiers})
-  return summary
+      inside = nlvr.items({i: correct[i] for i in identifiers}, sentence)
+      found |= {f'{subset}_{name}': x for name, x in inside.items()}
+  return found
 
 
-def _scores(prefix: str, correct: Mapping[str, bool]) -> dict[str, float]:
-  return {
-    f'{prefix}accuracy': accuracy(correct),
-    f'{prefix}consistency': accuracy(consistent(correct, sentence)),
-  }
+def summarise(correct: dict[str, bool], labels: Mapping[str, bool]) -> dict[str, float]:
+  """Computes each metric of `items`, in 0..1."""
+  return nlvr.shares(items(correct, labels))

@@ -58,34 +58,23 @@ class PartialMatrix(Matrix):
           f'{other}: discarded, its scores come from other weights, data or settings', flush=True
         )
         other.unlink()
-    found, self.finished = self._open(shape), np.zeros(shape[0], bool)
-    self.scores = self._create(shape) if found is None else found
-    if found is None:
-      return
-    for row, values in enumerate(found):
-      self.finished[row] = not np.isnan(values).any()
+    if self._path.exists() and not self._is_whole(shape):
+      print(f'{self._path}: discarded, the file is damaged', flush=True)
+      self._path.unlink()
+    if not self._path.exists():
+      with files.atomic(self._path) as partial:
+        np.lib.format.open_memmap(partial, 'w+', np.float32, shape)[:] = np.nan
+    self.scores = np.load(self._path, mmap_mode='r+')
+    self.finished = np.array([not np.isnan(row).any() for row in self.scores], bool)
     if self.finished.any():
       print(f'{self._path}: resuming, {self.finished.sum():,} of {shape[0]:,} images are done')
 
-  def _open(self, shape: tuple[int, int]) -> np.memmap | None:
-    if not self._path.exists():
-      return None
+  def _is_whole(self, shape: tuple[int, int]) -> bool:
     try:
       scores = np.load(self._path, mmap_mode='r')  # 'r+' would pad a truncated file.
     except (ValueError, OSError, EOFError):
-      scores = None
-    if scores is None or scores.shape != shape or scores.dtype != np.float32:
-      print(f'{self._path}: discarded, the file is damaged', flush=True)
-      self._path.unlink()
-      return None
-    return np.load(self._path, mmap_mode='r+')
-
-  def _create(self, shape: tuple[int, int]) -> np.memmap:
-    with files.atomic(self._path) as partial:
-      scores = np.lib.format.open_memmap(partial, 'w+', np.float32, shape)
-      scores[:] = np.nan
-      scores.flush()
-    return scores
+      return False
+    return scores.shape == shape and scores.dtype == np.float32
 
   def write(self, rows: np.ndarray, scores: np.ndarray) -> None:
     super().write(rows, scores)

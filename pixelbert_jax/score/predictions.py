@@ -4,13 +4,15 @@ Files are read as strictly as by the evaluation servers: every id once, none mis
 ids, answers of the right type. An error lists all faults of a file.
 """
 
+import io
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from pixelbert_jax import UserError, files
 
 _SHOWN = 10  # faults in a message; the rest are counted
+_NLVR2_NAME = re.compile('(.*)')  # the identifier itself
 _NLVR_NAME = re.compile(r'[^-,]+-(\d+-\d+-\d+)(?:\.png)?')
 
 
@@ -36,10 +38,12 @@ class Reader:
     self._wanted = dict.fromkeys(wanted)  # an ordered set
     self._predictions: dict = {}
     self._faults: list[str] = []
+    self._faulty: set = set()
 
-  def fault(self, message: str) -> None:
-    """Records a fault, which `finish` raises."""
+  def fault(self, message: str, name: int | str | None = None) -> None:
+    """Records a fault, which `finish` raises, perhaps of the prediction for one id."""
     self._faults.append(f'{self._path}: {message}')
+    self._faulty.add(name)
 
   def add(self, name: int | str, value: object) -> None:
     """Records a prediction; an unknown or repeated id is a fault."""
@@ -49,17 +53,14 @@ class Reader:
       self.fault(f'{self._noun} {name!r} is predicted more than once: keep one')
     self._predictions.setdefault(name, value)
 
-  def finish(self, reported: Collection = ()) -> dict:
+  def finish(self) -> dict:
     """Returns the predictions in the order of the wanted ids.
-
-    Args:
-      reported: ids with a recorded fault, which are not reported as missing again.
 
     Raises:
       PredictionError: with all faults.
     """
     for name in self._wanted:
-      if name not in self._predictions and name not in reported:
+      if name not in self._predictions and name not in self._faulty:
         self.fault(f'{self._noun} {name!r} has no prediction: add one')
     if self._faults:
       raise PredictionError(self._faults)
@@ -79,17 +80,16 @@ def read_vqa(path: files.Path, question_ids: Collection[int]) -> dict[int, str]:
   entries = files.read_json(path)
   if not isinstance(entries, list):
     raise UserError(f'{path} is not a list: write [{{"question_id": 1, "answer": "yes"}}, ...]')
-  reader, reported = Reader(path, 'question', question_ids), set()
+  reader = Reader(path, 'question', question_ids)
   for number, entry in enumerate(entries, 1):
     name = entry.get('question_id') if isinstance(entry, dict) else None
     if type(name) is not int:  # isinstance would accept true and false.
       reader.fault(f'entry {number}: expected an integer "question_id", got {_short(name)}')
     elif not isinstance(answer := entry.get('answer'), str):
-      reader.fault(f'question {name}: expected a string "answer", got {_short(answer)}')
-      reported.add(name)
+      reader.fault(f'question {name}: expected a string "answer", got {_short(answer)}', name)
     else:
       reader.add(name, answer)
-  return reader.finish(reported)
+  return reader.finish()
 
 
 def write_vqa(path: files.Path, answers: Mapping[int, str]) -> None:
@@ -100,7 +100,7 @@ def write_vqa(path: files.Path, answers: Mapping[int, str]) -> None:
 
 def read_nlvr2(path: files.Path, identifiers: Collection[str]) -> dict[str, bool]:
   """Reads `dev-850-0-0,True`, one example per line; case is ignored."""
-  return _read_lines(path, Reader(path, 'example', identifiers), lambda name: name)
+  return _read_lines(path, 'example', identifiers, _NLVR2_NAME)
 
 
 def write_nlvr2(path: files.Path, predictions: Mapping[str, bool]) -> None:
@@ -113,12 +113,7 @@ def read_nlvr(path: files.Path, image_ids: Collection[str]) -> dict[str, bool]:
 
   The name of the split is ignored, as by the official program: annotations lack it.
   """
-
-  def image_id(name: str) -> str | None:
-    match = _NLVR_NAME.fullmatch(name)
-    return match and match[1]
-
-  return _read_lines(path, Reader(path, 'image', image_ids), image_id)
+  return _read_lines(path, 'image', image_ids, _NLVR_NAME)
 
 
 def write_nlvr(path: files.Path, predictions: Mapping[str, bool], split: str) -> None:
@@ -129,25 +124,23 @@ def write_nlvr(path: files.Path, predictions: Mapping[str, bool], split: str) ->
 
 
 def _read_lines(
-  path: files.Path, reader: Reader, parse_name: Callable[[str], str | None]
+  path: files.Path, noun: str, wanted: Collection[str], pattern: re.Pattern
 ) -> dict[str, bool]:
-  """Reads lines of a name and true or false; `parse_name` returns the id, None if malformed."""
-  reported = set()
-  lines = files.read_text(path).split('\n')
-  if lines[-1] == '':
-    lines.pop()
-  for number, line in enumerate(lines, 1):
+  """Reads lines of a name and true or false; the group of `pattern` is the id in a name."""
+  reader = Reader(path, noun, wanted)
+  for number, line in enumerate(io.StringIO(files.read_text(path)), 1):
     name, comma, value = line.strip().partition(',')
     if not comma:
-      reader.fault(f'line {number} is {_short(line)}: write an id, a comma, and true or false')
-    elif (key := parse_name(name)) is None:
+      shown = _short(line.removesuffix('\n'))
+      reader.fault(f'line {number} is {shown}: write an id, a comma, and true or false')
+    elif not (match := pattern.fullmatch(name)):
       reader.fault(f'line {number} names {name!r}: write it as dev-1572-0-3.png')
     elif value.lower() not in ('true', 'false'):
-      reader.fault(f'line {number}: {name!r} is predicted {_short(value)}: write true or false')
-      reported.add(key)
+      shown = f'{name!r} is predicted {_short(value)}'
+      reader.fault(f'line {number}: {shown}: write true or false', match[1])
     else:
-      reader.add(key, value.lower() == 'true')
-  return reader.finish(reported)
+      reader.add(match[1], value.lower() == 'true')
+  return reader.finish()
 
 
 def _write_lines(path: files.Path, lines: Iterable[str]) -> None:

@@ -37,39 +37,29 @@ def ranks(
   if not (has_text := np.bincount(text_image, minlength=images) > 0).all():
     raise UserError(f'the image of row {np.argmin(has_text)} has no text: omit it')
   matched = np.asarray(scores[text_image, np.arange(texts)])  # each text with its image
-  if (nan := np.isnan(matched)).any():
-    raise _not_a_number(text_image[np.argmax(nan)], np.argmax(nan))
   _, first = np.unique(text_image, return_index=True)
   best = matched[first]  # Keeps the dtype, so that rounding makes no ties.
-  np.maximum.at(best, text_image, matched)
+  np.fmax.at(best, text_image, matched)  # NaN raises below.
 
   # Counts of candidates that score at least as high, the ground truth included.
   of_image, of_text = np.zeros(images, int), np.zeros(texts, int)
-  for rows in _blocks(images, texts):
+  step = max(1, _BLOCK // max(1, texts))
+  for start in range(0, images, step):
+    rows = np.arange(start, min(start + step, images))
     block = np.asarray(scores[rows])
     if (nan := np.isnan(block)).any():
       row, column = np.argwhere(nan)[0]
-      raise _not_a_number(rows[row], column)
+      raise UserError(f'the score of row {rows[row]}, column {column} is not a number')
     for f in np.unique(fold[rows]):
       row = rows[fold[rows] == f]
       columns = np.flatnonzero(fold[text_image] == f)
-      part = block[row - rows[0]]
+      part = block[row - start]
       part = part if len(columns) == texts else part[:, columns]
       of_image[row] = np.count_nonzero(part >= best[row, None], axis=1)
       of_text[columns] += np.count_nonzero(part >= matched[columns], axis=0)
   # Texts of the image itself that tie for the best are not misses.
   tied = np.bincount(text_image[matched >= best[text_image]], minlength=images)
   return of_image - tied + 1, of_text
-
-
-def _blocks(images: int, texts: int) -> list[np.ndarray]:
-  """Splits the row numbers into blocks of about `_BLOCK` scores."""
-  rows = max(1, _BLOCK // max(1, texts))
-  return [np.arange(start, min(start + rows, images)) for start in range(0, images, rows)]
-
-
-def _not_a_number(row: np.integer, column: np.integer) -> UserError:
-  return UserError(f'the score of row {row}, column {column} is not a number')
 
 
 def recalls(
@@ -95,6 +85,23 @@ def recalls(
       means = [np.mean(rank[folds == f] <= k) for f in np.unique(fold)]
       scores[f'{name}_recall_at_{k}'] = float(np.mean(means))
   return scores
+
+
+def five_folds(scores: np.ndarray, text_image: np.ndarray, place: np.ndarray) -> dict[str, float]:
+  """Computes recalls by the 1K protocol of COCO, `text_recall_at_1_1k` and so on.
+
+  Args:
+    scores, text_image: as for `ranks`.
+    place: int [I], the index of each image in the split, which gives its fold.
+
+  Returns:
+    The means over five folds of 1,000 images; nothing unless there are 5,000.
+  """
+  if len(scores) != COCO_IMAGES:
+    return {}
+  fold = consecutive_folds(len(scores), FOLD)[place]
+  found = recalls(*ranks(scores, text_image, fold), text_image, fold)
+  return {f'{name}_1k': value for name, value in found.items()}
 
 
 def consecutive_folds(images: int, size: int) -> np.ndarray:

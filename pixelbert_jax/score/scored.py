@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,39 +66,24 @@ def score_vqa(path: str, questions: Sequence[vqa.Question]) -> Scored:
 def score_nlvr2(path: str, labels: Mapping[str, bool]) -> Scored:
   """Scores an NLVR2 prediction file, overall and on the balanced and unbalanced subsets."""
   correct = nlvr.correct(predictions.read_nlvr2(path, labels), labels)
-  sizes = _sizes('', correct, nlvr2.sentence)
-  for name, identifiers in nlvr2.subsets(labels).items():
-    sizes |= _sizes(f'{name}_', identifiers, nlvr2.sentence)
-  return _by_sentence(nlvr2.summarise(correct, labels), sizes, correct, nlvr2.sentence)
+  return _by_sentence(nlvr2.items(correct, labels), nlvr2.sentence)
 
 
 def score_nlvr(path: str, labels: Mapping[str, bool]) -> Scored:
   """Scores an NLVR prediction file by the labels of its images."""
   correct = nlvr.correct(predictions.read_nlvr(path, labels), labels)
-  sizes = _sizes('', correct, nlvr.sentence)
-  return _by_sentence(nlvr.summarise(correct), sizes, correct, nlvr.sentence)
+  return _by_sentence(nlvr.items(correct), nlvr.sentence)
 
 
-def _sizes(prefix: str, names: Collection[str], sentence: Callable[[str], str]) -> dict[str, int]:
-  return {
-    f'{prefix}accuracy': len(names),
-    f'{prefix}consistency': len(set(map(sentence, names))),
-  }
-
-
-def _by_sentence(
-  summary: dict,
-  sizes: Mapping[str, int],
-  correct: Mapping[str, bool],
-  sentence: Callable[[str], str],
-) -> Scored:
-  consistent = nlvr.consistent(correct, sentence)
-  items = {
+def _by_sentence(items: nlvr.Items, sentence: Callable[[str], str]) -> Scored:
+  correct, consistent = items['accuracy'], items['consistency']
+  compared = {
     'accuracy': (np.array(list(correct.values())), np.array([sentence(n) for n in correct])),
     'consistency': (np.array(list(consistent.values())), np.array(list(consistent))),
   }
+  sizes = {name: len(x) for name, x in items.items()}
   per_item = {name: int(item_correct) for name, item_correct in correct.items()}
-  return Scored(summary, sizes, per_item, items, 'sentences')
+  return Scored(nlvr.shares(items), sizes, per_item, compared, 'sentences')
 
 
 def score_retrieval(path: str, annotated: str, splits: Sequence[annotations.Captions]) -> Scored:
@@ -111,10 +96,7 @@ def score_retrieval(path: str, annotated: str, splits: Sequence[annotations.Capt
   except UserError as error:
     raise UserError(f'{path}: {error}') from error
   summary: dict[str, Any] = recall.recalls(image_ranks, text_ranks, text_image)
-  if len(image_ids) == recall.COCO_IMAGES:
-    fold = recall.consecutive_folds(len(image_ids), recall.FOLD)[place]
-    folded = recall.recalls(*recall.ranks(scores, text_image, fold), text_image, fold)
-    summary |= {f'{name}_1k': value for name, value in folded.items()}
+  summary |= recall.five_folds(scores, text_image, place)
   sizes = {name: len(image_ids if name.startswith('text') else text_ids) for name in summary}
   summary |= {
     'images': len(image_ids),
@@ -159,8 +141,6 @@ def compare(first: Scored, second: Scored) -> dict[str, dict]:
     differences[name] = {
       'first': first.summary[name],
       'second': second.summary[name],
-      'difference': result.difference,
-      'interval': [result.low, result.high],
-      'clusters': result.clusters,
+      **dataclasses.asdict(result),
     }
   return differences

@@ -7,16 +7,15 @@ rather than its description: only then are numbers comparable.
 import collections
 import dataclasses
 import functools
-import json
-import math
 import pathlib
 import re
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
+from pixelbert_jax import files
+
 # Part of the definition, misspellings included.
-_TABLES = json.loads(
-  pathlib.Path(__file__).with_name('vqa_normalisation.json').read_text(encoding='utf-8')
-)
+_TABLES = files.read_json(pathlib.Path(__file__).with_name('vqa_normalisation.json'))
 MARKS: Sequence[str] = _TABLES['punctuation']
 NUMBERS: Mapping[str, str] = _TABLES['numbers']
 ARTICLES = frozenset(_TABLES['articles'])
@@ -114,7 +113,7 @@ def summarise(accuracies: Mapping[int, float], questions: Sequence[Question]) ->
   `accuracy` weighs each question, not each type, the same.
   """
   return {
-    'accuracy': _mean([accuracies[q.question_id] for q in questions]),
+    'accuracy': statistics.fmean(accuracies[q.question_id] for q in questions),
     'per_answer_type': _means(accuracies, {q.question_id: q.answer_type for q in questions}),
     'per_question_type': _means(accuracies, {q.question_id: q.question_type for q in questions}),
   }
@@ -124,8 +123,4 @@ def _means(accuracies: Mapping[int, float], kinds: Mapping[int, str]) -> dict[st
   groups = collections.defaultdict(list)
   for question_id, kind in kinds.items():
     groups[kind].append(accuracies[question_id])
-  return {kind: _mean(groups[kind]) for kind in sorted(groups)}
-
-
-def _mean(values: Sequence[float]) -> float:
-  return math.fsum(values) / len(values)
+  return {kind: statistics.fmean(groups[kind]) for kind in sorted(groups)}

@@ -174,14 +174,14 @@ class Nlvr(Task):
       files.write_text(path.with_name(f'{path.stem}_logits.json'), json.dumps(logits))
     correct = np.array([predicted[name] == label for name, label in labels.items()], float)
     sentence = np.array([self.sentence(name) for name in labels])
-    interval = bootstrap.paired_difference(correct, np.zeros(len(correct)), sentence)
+    low, high = bootstrap.paired_difference(correct, np.zeros(len(correct)), sentence).interval
     majority = collections.Counter(labels.values()).most_common(1)[0][1] / len(labels)
     return (
       finish({'nlvr_loss': sums['nlvr_loss']})
       | self._scores(predicted, labels)
       | {
-        'nlvr_accuracy/low': interval.low,
-        'nlvr_accuracy/high': interval.high,
+        'nlvr_accuracy/low': low,
+        'nlvr_accuracy/high': high,
         'nlvr_accuracy/majority': majority,
       }
     )

@@ -166,10 +166,7 @@ def report(scores: np.ndarray, gallery: Gallery, sidecar: Sidecar) -> Metrics:
     sidecar: of the split.
   """
   metrics, shape = dict(recalls(scores, gallery)), scores.shape
-  if len(scores) == recall.COCO_IMAGES:
-    fold = recall.consecutive_folds(len(scores), recall.FOLD)
-    folded = recall.recalls(*recall.ranks(scores, gallery.row, fold), gallery.row, fold)
-    metrics |= {f'{name}_1k': x for name, x in folded.items()}
+  metrics |= recall.five_folds(scores, gallery.row, np.arange(len(scores)))
   means = {'image_blind': scores.mean(0, np.float64), 'text_blind': scores.mean(1, np.float64)}
   means['text_blind'] = means['text_blind'][:, None]
   baselines = {name: recalls(np.broadcast_to(x, shape), gallery) for name, x in means.items()}

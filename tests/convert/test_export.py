@@ -15,8 +15,9 @@ from PIL import Image
 from configs.pretrain import get_config
 from pixelbert_jax import UserError
 from pixelbert_jax.checkpoints import checkpoint, provenance
+from pixelbert_jax.checkpoints.checksum import by_name
 from pixelbert_jax.convert import export as export_lib
-from pixelbert_jax.convert import importer, names
+from pixelbert_jax.convert import importer
 from pixelbert_jax.convert.export import export
 from pixelbert_jax.convert.modeling_pixelbert import PixelBertConfig
 from pixelbert_jax.experiment import resolve
@@ -100,7 +101,7 @@ def exported(saved, tmp_path_factory):
 
 def bits(folder):
   """Of each array in a checkpoint: its bytes."""
-  return {name: x.tobytes() for name, x in names.flat(checkpoint.load(folder).variables).items()}
+  return {name: x.tobytes() for name, x in by_name(checkpoint.load(folder).variables).items()}
 
 
 def test_an_export_comes_back_to_the_bit(saved, exported, tmp_path):

@@ -29,7 +29,7 @@ def test_the_interval_is_that_of_drawing_clusters_one_by_one(systems):
     drawn = np.concatenate([members[c] for c in rng.integers(60, size=60)])
     means.append(first[drawn].mean() - second[drawn].mean())
   assert found.difference == pytest.approx(first.mean() - second.mean(), abs=1e-12)
-  assert (found.low, found.high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.006)
+  assert found.interval == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.006)
   assert found.clusters == 60
 
 
@@ -42,12 +42,13 @@ def test_the_other_way_round_has_the_other_sign(systems):
   first, second, cluster = systems
   one, other = paired_difference(first, second, cluster), paired_difference(second, first, cluster)
   assert one.difference == -other.difference
-  assert (one.low, one.high) == pytest.approx((-other.high, -other.low), abs=0.01)
+  low, high = other.interval
+  assert one.interval == pytest.approx((-high, -low), abs=0.01)
 
 
 def test_equal_systems_differ_by_nothing(systems):
   found = paired_difference(systems[0], systems[0], systems[2])
-  assert (found.difference, found.low, found.high) == (0, 0, 0)
+  assert (found.difference, *found.interval) == (0, 0, 0)
 
 
 def test_items_that_move_together_widen_the_interval():
@@ -56,10 +57,10 @@ def test_items_that_move_together_widen_the_interval():
   alone = paired_difference(first, nothing, np.arange(400))
   together = paired_difference(first, nothing, np.repeat(np.arange(50), 8))
   # Eight copies of an item tell no more than one: the interval grows by the root of eight.
-  ratio = (together.high - together.low) / (alone.high - alone.low)
+  ratio = np.ptp(together.interval) / np.ptp(alone.interval)
   assert ratio == pytest.approx(8**0.5, rel=0.1)
   single = paired_difference(change, np.zeros(50), np.arange(50))
-  assert (together.low, together.high) == pytest.approx((single.low, single.high), abs=0.02)
+  assert together.interval == pytest.approx(single.interval, abs=0.02)
 
 
 def test_clusters_may_be_called_anything():
@@ -73,4 +74,4 @@ def test_it_is_drawn_in_blocks(systems, monkeypatch):
   whole = paired_difference(*systems)
   monkeypatch.setattr(bootstrap, '_BLOCK', 1000)
   parts = paired_difference(*systems)
-  assert (parts.low, parts.high) == pytest.approx((whole.low, whole.high), abs=0.01)
+  assert parts.interval == pytest.approx(whole.interval, abs=0.01)
