@@ -13,7 +13,6 @@ import grain
 import numpy as np
 
 from pixelbert_jax.input import image
-from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.order import FLIPS, Batching, Plan
 from pixelbert_jax.input.text import Tokenizer
@@ -28,20 +27,15 @@ CHUNK = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Batches(abc.ABC):
+class Batches(Batching, abc.ABC):
   """The batches of a task, by number: batch k is the same in every process and at any time.
 
   With `micro_batches` A, batch k is split into A parts of B / A images, numbers A k to
   A k + A - 1; each part also holds the total weights of batch k (`x_total`).
 
-  Attributes:
+  Attributes, beside those of `Batching`:
     split: records and sidecar.
     tokenizer: tokenises the texts.
-    canvases: how images are resized and placed.
-    seed: of the plan and of all random draws.
-    images: B, images in a global batch, or pairs of images.
-    texts_per_image: K, texts of each image.
-    training: shuffled epochs without end, or each text once.
     micro_batches: A, parts of a batch.
     flip: share of images to mirror in training, of those whose texts say neither left nor right.
     process: number of this process, and how many there are; each makes its part of the B images.
@@ -53,11 +47,6 @@ class Batches(abc.ABC):
 
   split: Split
   tokenizer: Tokenizer
-  canvases: Canvases
-  seed: int
-  images: int
-  texts_per_image: int
-  training: bool
   micro_batches: int = 1
   flip: float = 0.0
   process: tuple[int, int] = (0, 1)
@@ -89,17 +78,6 @@ class Batches(abc.ABC):
     ids, _ = self.tokenizer([self.text(i) for i in texts.reshape(-1)])
     ids = ids.reshape(*texts.shape, -1)
     return ids, ids != self.tokenizer.pad_id
-
-  @property
-  def batching(self) -> Batching:
-    """How the texts of the split are put into batches."""
-    return Batching(
-      canvases=self.canvases,
-      seed=self.seed,
-      images_per_batch=self.images,
-      texts_per_image=self.texts_per_image,
-      training=self.training,
-    )
 
   @abc.abstractmethod
   def _texts(self, plan: Plan, number: int, mine: slice, step: int) -> Batch:

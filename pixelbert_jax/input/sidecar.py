@@ -31,6 +31,10 @@ class Ragged:
   def __getitem__(self, i: int) -> np.ndarray:
     return self.values[self.start[i] : self.start[i + 1]]
 
+  def __add__(self, number: int) -> 'Ragged':
+    """Adds a number to every value."""
+    return Ragged(self.values + number, self.start)
+
   def text(self, i: int) -> str:
     """Decodes row i, where rows are texts in UTF-8."""
     return self[i].tobytes().decode('utf-8')
@@ -67,10 +71,12 @@ class Questions:
     strings: ragged uint8, UTF-8.
     STRINGS: the columns of a string number for each question.
     NUMBERS: all columns that hold string numbers.
+    IMAGES: the columns that hold image numbers.
   """
 
   STRINGS: ClassVar = ('multiple_choice_answer', 'question_type', 'answer_type', 'subset')
   NUMBERS: ClassVar = ('answers', *STRINGS)
+  IMAGES: ClassVar = ('image',)
 
   text: Ragged
   id: np.ndarray
@@ -117,9 +123,11 @@ class Statements:
     subset: [S] int32, string number; '' for none.
     strings: ragged uint8, UTF-8.
     NUMBERS: the columns that hold string numbers.
+    IMAGES: the columns that hold image numbers.
   """
 
   NUMBERS: ClassVar = ('subset',)
+  IMAGES: ClassVar = ('left', 'right')
 
   text: Ragged
   identifier: np.ndarray
@@ -169,9 +177,11 @@ class Sidecar:
     strings: ragged uint8, UTF-8.
     questions, statements: empty tables if the dataset has none.
     NUMBERS: the columns that hold string numbers.
+    IMAGES: the columns that hold image numbers.
   """
 
   NUMBERS: ClassVar = ('subset',)
+  IMAGES: ClassVar = ()
 
   image_id: np.ndarray
   size: np.ndarray

@@ -149,8 +149,8 @@ class RankingBatches(Batches):
   def _plan(self, epoch: int) -> Plan:
     sidecar = self.split.sidecar
     if not self.training:
-      return plan_gallery(sidecar, self.gallery, self.batching)
-    return plan_ranking(sidecar, self.batching, epoch)
+      return plan_gallery(sidecar, self.gallery, self)
+    return plan_ranking(sidecar, self, epoch)
 
   def _totals(self, step: int) -> dict[str, np.float32]:
     epoch, number = divmod(step, len(self))

@@ -65,7 +65,7 @@ class NlvrBatches(StatementBatches):
   """Batches of captions of one image each: labelled true or false, or else mismatched at random."""
 
   def _plan(self, epoch: int) -> Plan:
-    return plan_epoch(self.split.sidecar, self.batching, epoch)
+    return plan_epoch(self.split.sidecar, self, epoch)
 
   @functools.cached_property
   def _image(self) -> np.ndarray:
@@ -107,7 +107,7 @@ class Nlvr2Batches(StatementBatches):
     if not len(self.statements):
       raise UserError('the split has no statements about two images: name an NLVR2 dataset')
     return plan_texts(
-      self.batching,
+      self,
       epoch,
       start=np.append(self._first, len(self.statements)),
       image=self._pairs,

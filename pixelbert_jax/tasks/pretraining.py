@@ -58,7 +58,7 @@ class PairBatches(Batches):
   guess: TextGuess | None = None
 
   def _plan(self, epoch: int) -> Plan:
-    plan = plan_epoch(self.split.sidecar, self.batching, epoch, self.shares)
+    plan = plan_epoch(self.split.sidecar, self, epoch, self.shares)
     return swap_images(plan) if self.swapped else plan
 
   @functools.lru_cache(maxsize=8)  # noqa: B019 - two numbers a step

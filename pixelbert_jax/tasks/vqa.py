@@ -73,7 +73,7 @@ class QuestionBatches(Batches):
     if not len(self.questions):
       raise UserError('the split has no questions')
     return plan_texts(
-      self.batching,
+      self,
       epoch,
       start=np.searchsorted(self.questions.image, np.append(images, len(images))),
       image=images,
