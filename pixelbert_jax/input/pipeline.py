@@ -84,8 +84,14 @@ class Batches(Batching, abc.ABC):
     """Makes the rows `mine` of batch `number` of a plan, all but the images."""
 
   @abc.abstractmethod
+  def _weights(self, plan: Plan, number: int, step: int) -> dict[str, np.ndarray]:
+    """Returns, by x, the weights of each loss `x_loss` in a whole batch, of all processes."""
+
+  @functools.lru_cache(maxsize=8)  # noqa: B019 - a few numbers a step
   def _totals(self, step: int) -> dict[str, np.float32]:
-    """Computes `x_total` for each loss `x_loss`: its weight in a whole batch, of all processes."""
+    epoch, number = divmod(step, len(self))
+    weights = self._weights(self.plan(epoch), number, step)
+    return {f'{name}_total': weight.sum(dtype=np.float32) for name, weight in weights.items()}
 
   def plan(self, epoch: int) -> Plan:
     """Returns the plan of an epoch; the last two are kept."""

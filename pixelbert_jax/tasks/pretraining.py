@@ -13,8 +13,6 @@ A batch has B images with K texts each, of T tokens with at most M hidden:
 """
 
 import dataclasses
-import functools
-import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -29,7 +27,7 @@ from pixelbert_jax.input.order import WORDS, Plan, Shares, plan_epoch, swap_imag
 from pixelbert_jax.input.pipeline import Batch, Batches
 from pixelbert_jax.input.text import hide_words
 from pixelbert_jax.input.visual import KINDS, TextGuess, visual_words
-from pixelbert_jax.metrics import Metrics, table
+from pixelbert_jax.metrics import Metrics, compare, measured
 from pixelbert_jax.models.heads import PretrainingModel
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.tasks.base import Arrays, Run, Task
@@ -61,13 +59,9 @@ class PairBatches(Batches):
     plan = plan_epoch(self.split.sidecar, self, epoch, self.shares)
     return swap_images(plan) if self.swapped else plan
 
-  @functools.lru_cache(maxsize=8)  # noqa: B019 - two numbers a step
-  def _totals(self, step: int) -> dict[str, np.float32]:
-    epoch, number = divmod(step, len(self))
-    plan = self.plan(epoch)
+  def _weights(self, plan: Plan, number: int, step: int) -> dict[str, np.ndarray]:
     whole = self._texts(plan, number, slice(None), step)
-    words = whole['mlm_weight'].sum(dtype=np.float32)
-    return {'mlm_total': words, 'itm_total': plan.weight[number].sum()}
+    return {'mlm': whole['mlm_weight'], 'itm': plan.weight[number]}
 
   def _texts(self, plan: Plan, number: int, mine: slice, step: int) -> Batch:
     texts, weight = plan.text[number, mine], plan.weight[number, mine]
@@ -194,13 +188,6 @@ class Pretraining(Task):
     rows = {'image-text matching': 'itm_accuracy', 'hidden words': 'mlm_accuracy'}
     rows |= {'visual words, determined': 'mlm_visual_accuracy'}
     rows |= {f'  {kind}': f'mlm_{kind}_accuracy' for kind in KINDS}
-    missing = float('nan')
-    return table(
-      f'accuracy on {split}',
-      ['own image', 'shuffled image', 'text alone'],
-      [
-        (title, [metrics.get(name + end, missing) for end in ('', '_swapped', '_text_only')])
-        for title, name in rows.items()
-        if math.isfinite(metrics.get(name, missing))
-      ],
-    )
+    rows = {title: name for title, name in rows.items() if name in measured(metrics)}
+    columns = {'own image': '', 'shuffled image': '_swapped', 'text alone': '_text_only'}
+    return compare(f'accuracy on {split}', columns, rows, metrics)
