@@ -15,6 +15,7 @@ import numpy as np
 from pixelbert_jax.input import image
 from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.order import FLIPS, Batching, Plan
+from pixelbert_jax.input.sidecar import Questions, Sidecar, Statements
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.input.unreadable import Unreadable
 
@@ -61,13 +62,18 @@ class Batches(Batching, abc.ABC):
     """Plans an epoch."""
 
   @property
+  def table(self) -> Sidecar | Questions | Statements:
+    """The table with the texts: of captions, unless the task has texts of another kind."""
+    return self.split.sidecar
+
+  @property
   def texts(self) -> int:
-    """Number of texts in the split: of captions, unless the task has texts of another kind."""
-    return len(self.split.sidecar.text)
+    """Number of texts in the split."""
+    return len(self.table.text)
 
   def text(self, i: int) -> str:
     """Returns the text that has number i in the plan."""
-    return self.split.sidecar.caption(i)
+    return self.table.text.text(i)
 
   def full_text(self, i: int) -> str:
     """Returns text i with its answers, if it has any: all that mirroring may make untrue."""

@@ -17,6 +17,7 @@ import functools
 import json
 import pathlib
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -84,54 +85,50 @@ class Nlvr2Batches(StatementBatches):
   """Batches of statements about two images; a batch has 2 B images, left and right alternating."""
 
   @property
-  def statements(self) -> Statements:
+  def table(self) -> Statements:
     """The statements of the split."""
     return self.split.sidecar.statements
 
   @functools.cached_property
-  def _first(self) -> np.ndarray:
-    """The index [G] of the first of each run of statements about the same two images."""
-    pair = np.stack([self.statements.left, self.statements.right], axis=1)
-    return np.flatnonzero(np.any(np.diff(pair, axis=0, prepend=-1), axis=1))
-
-  @functools.cached_property
-  def _pairs(self) -> np.ndarray:
-    """The images [G, 2], left and right, of each run of statements."""
-    return np.stack([self.statements.left, self.statements.right], axis=1)[self._first]
+  def _runs(self) -> tuple[np.ndarray, np.ndarray]:
+    """Of each run of statements about the same images, the first [G], and left and right [G, 2]."""
+    pair = np.stack([self.table.left, self.table.right], axis=1)
+    first = np.flatnonzero(np.any(np.diff(pair, axis=0, prepend=-1), axis=1))
+    return first, pair[first]
 
   @property
   def _sizes(self) -> np.ndarray:
-    return self.split.sidecar.size[self._pairs]
+    return self.split.sidecar.size[self._runs[1]]
 
   def _plan(self, epoch: int) -> Plan:
-    if not len(self.statements):
+    if not len(self.table):
       raise UserError('the split has no statements about two images: name an NLVR2 dataset')
+    first, pairs = self._runs
     return plan_texts(
       self,
       epoch,
-      start=np.append(self._first, len(self.statements)),
-      image=self._pairs,
+      start=np.append(first, len(self.table)),
+      image=pairs,
       canvas=self.canvases.choose(self._sizes),
-      label=self.statements.label,
+      label=self.table.label,
     )
 
-  @property
-  def texts(self) -> int:
-    return len(self.statements)
-
-  def text(self, i: int) -> str:
-    return self.statements.text.text(i)
-
   def name(self, i: int) -> str:
-    return self.statements.identifier[i].decode()
+    return self.table.identifier[i].decode()
 
 
 class Nlvr(Task):
-  """NLVR, statements about one image."""
+  """NLVR, statements about one image.
+
+  Attributes:
+    sentence: returns the sentence in the name of a text; consistency groups the texts by it.
+  """
 
   LOGGED = ('nlvr_loss', 'nlvr_accuracy')
   SHOWN = ('loss', 'nlvr_accuracy')
   CHOSEN_BY = 'nlvr_accuracy'
+
+  sentence: Callable[[str], str] = staticmethod(nlvr.sentence)
 
   def model(self, backbone: PixelBert) -> Model:
     return MatchingModel(backbone)
@@ -187,11 +184,8 @@ class Nlvr(Task):
     columns = {'model': '', '95% from': '/low', 'to': '/high', 'majority class': '/majority'}
     return compare(f'on {split}', columns, rows, metrics)
 
-  def sentence(self, name: str) -> str:
-    """Returns the sentence in the name of a text; consistency groups the texts by it."""
-    return nlvr.sentence(name)
-
-  def summarise(self, correct: dict[str, bool], labels: dict[str, bool]) -> dict[str, float]:
+  @staticmethod
+  def summarise(correct: Mapping[str, bool], labels: Mapping[str, bool]) -> dict[str, float]:
     """Computes the official scores in 0..1, given which predictions are correct."""
     return nlvr.summarise(correct)
 
@@ -217,17 +211,14 @@ class Nlvr(Task):
 class Nlvr2(Nlvr):
   """NLVR2, statements about two images."""
 
+  sentence = staticmethod(nlvr2.sentence)
+  summarise = staticmethod(nlvr2.summarise)
+
   def model(self, backbone: PixelBert) -> Model:
     return Nlvr2Model(backbone)
 
   def batches(self, role: str, **fields: Any) -> StatementBatches:
     return Nlvr2Batches(**fields)
-
-  def sentence(self, name: str) -> str:
-    return nlvr2.sentence(name)
-
-  def summarise(self, correct: dict[str, bool], labels: dict[str, bool]) -> dict[str, float]:
-    return nlvr2.summarise(correct, labels)
 
   def write(self, path: pathlib.Path, predicted: dict[str, bool], split: str) -> None:
     predictions.write_nlvr2(path, predicted)

@@ -68,7 +68,7 @@ class PairBatches(Batches):
     matched = plan.matched[number, mine]
     b, k = texts.shape
     flat = texts.reshape(-1)
-    ids, word = self.tokenizer([self.split.sidecar.caption(i) for i in flat])
+    ids, word = self.tokenizer([self.text(i) for i in flat])
     # Drawn for the whole batch, then sliced, so that the number of processes changes nothing.
     draws = np.random.default_rng([self.seed, WORDS, step]).random(
       (self.images, k, 2 * ids.shape[1] + 2)

@@ -56,42 +56,35 @@ class QuestionBatches(Batches):
   answers: Sequence[str]
 
   @property
-  def questions(self) -> Questions:
+  def table(self) -> Questions:
     """The questions of the split."""
     return self.split.sidecar.questions
 
   @functools.cached_property
   def _numbers(self) -> np.ndarray:
-    return answer_numbers(self.questions, self.answers)
+    return answer_numbers(self.table, self.answers)
 
   @functools.cached_property
   def _answerable(self) -> np.ndarray:
-    return answerable(self.questions, self._numbers)
+    return answerable(self.table, self._numbers)
 
   def _plan(self, epoch: int) -> Plan:
     sidecar = self.split.sidecar
     images = np.arange(len(sidecar.image_id))
-    if not len(self.questions):
+    if not len(self.table):
       raise UserError('the split has no questions')
     return plan_texts(
       self,
       epoch,
-      start=np.searchsorted(self.questions.image, np.append(images, len(images))),
+      start=np.searchsorted(self.table.image, np.append(images, len(images))),
       image=images,
       canvas=self.canvases.choose(sidecar.size),
-      label=np.ones(len(self.questions), bool),
+      label=np.ones(len(self.table), bool),
     )
-
-  @property
-  def texts(self) -> int:
-    return len(self.questions)
-
-  def text(self, i: int) -> str:
-    return self.questions.text.text(i)
 
   def full_text(self, i: int) -> str:
     """Returns the question and its answers."""
-    answers = map(self.questions.strings.text, self.questions.answers[i])
+    answers = map(self.table.strings.text, self.table.answers[i])
     return ' '.join([self.text(i), *answers])
 
   def _weight(self, plan: Plan, number: int) -> np.ndarray:
@@ -105,7 +98,7 @@ class QuestionBatches(Batches):
   def _texts(self, plan: Plan, number: int, mine: slice, step: int) -> Batch:
     texts = plan.text[number, mine]
     ids, mask = self.tokens(texts)
-    target = soft_targets(self.questions, self._numbers, texts.reshape(-1), len(self.answers))
+    target = soft_targets(self.table, self._numbers, texts.reshape(-1), len(self.answers))
     return {
       'token_ids': ids,
       'token_mask': mask,
@@ -223,9 +216,9 @@ class Vqa(Task):
     """Returns the answer to each question by id, the questions with answers, and the metrics."""
     sums, items = run(batches, whole=whole)
     items = counted(items, 'question')
-    ids = batches.questions.id[items['question']].tolist()
+    ids = batches.table.id[items['question']].tolist()
     predicted = {i: self.answers[a] for i, a in zip(ids, items['answer'], strict=True)}
-    questions = annotated(batches.questions, items['question'])
+    questions = annotated(batches.table, items['question'])
     if not questions:
       return predicted, [], {}
     loss = finish({'vqa_loss': sums['vqa_loss']})
