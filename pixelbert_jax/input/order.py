@@ -44,8 +44,8 @@ class Batching:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-  """The batches of an epoch: S batches of B images with K texts each.
+class Plan(Groups):
+  """The batches of an epoch: S batches of B groups with K texts each.
 
   Attributes:
     canvas: [S] int, number of the canvas of each batch.
@@ -59,16 +59,8 @@ class Plan:
       filled on their canvas.
   """
 
-  canvas: np.ndarray
-  image: np.ndarray
-  text: np.ndarray
-  matched: np.ndarray
-  weight: np.ndarray
   moves: Sequence[tuple[int, int]] = ()
   missed: int = 0
-
-  def __len__(self) -> int:
-    return len(self.canvas)
 
 
 def plan_epoch(
