@@ -89,10 +89,9 @@ def optimizer(
     return _map_present(lambda _, flag: flag, tree, decayed)
 
   b1, b2 = transformer_betas
+  decays = optax.add_decayed_weights(cnn_decay, decay_mask)
   cnn = {
-    'sgd': optax.chain(
-      optax.add_decayed_weights(cnn_decay, decay_mask), optax.sgd(cnn_rate, cnn_momentum)
-    ),
+    'sgd': optax.chain(decays, optax.sgd(cnn_rate, cnn_momentum)),
     'muon': contrib.muon(
       cnn_rate,
       beta=cnn_momentum,
@@ -107,12 +106,10 @@ def optimizer(
   }
   if cnn_rule not in cnn:
     raise ValueError(f'optimizer.cnn_rule has to be one of {list(cnn)}, not {cnn_rule!r}')
-  rules = {
-    'cnn': cnn[cnn_rule],
-    'transformer': optax.adamw(
-      transformer_rate, b1, b2, transformer_epsilon, weight_decay=transformer_decay, mask=decay_mask
-    ),
-  }
+  adamw = optax.adamw(
+    transformer_rate, b1, b2, transformer_epsilon, weight_decay=transformer_decay, mask=decay_mask
+  )
+  rules = {'cnn': cnn[cnn_rule], 'transformer': adamw}
   clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
   return optax.chain(clip, optax.partition(rules, match_once(OPTIMISERS, params)))
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pixelbert_jax import files
-from pixelbert_jax.input.rows import Caption, Question, Row, Statement
+from pixelbert_jax.input.rows import Question, Row, Statement, check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +219,7 @@ class Sidecar:
     captions = [c for row in rows for c in row.captions]
     for row in rows:
       for c in row.captions:
-        _check(c, row, captions[0])
+        check(c, row, captions[0])
     subset = _Numbers()
     names = sorted({c for row in rows for c in row.claims} | {c.claim for c in captions if c.claim})
     number = {name: i for i, name in enumerate(names)}
@@ -290,20 +290,3 @@ class _Numbers(dict):
 
 def _ids(ids: Iterable[str]) -> np.ndarray:
   return np.array([i.encode() for i in ids], np.bytes_)
-
-
-def _check(caption: Caption, row: Row, first: Caption) -> None:
-  words = caption.text.split()
-  if (caption.claim is None) != (first.claim is None):
-    raise ValueError(f'{caption.text!r}: all captions must have a claim, or none')
-  if caption.claim is not None and caption.claim not in row.claims:
-    raise ValueError(f'{caption.text!r}: {caption.claim!r} is not a claim of {row.image_id}')
-  if (caption.kinds is None) != (first.kinds is None):
-    raise ValueError(f'{caption.text!r}: all captions must have kinds, or none')
-  if caption.kinds is not None:
-    # Tokenisers also split at punctuation, so words with punctuation are not allowed here.
-    plain = all(word.isalnum() for word in words)
-    if not plain or len(words) != len(caption.kinds) or len(words) > 64:
-      raise ValueError(
-        f'{caption.text!r}: kinds must be one for each word, of at most 64 plain words'
-      )

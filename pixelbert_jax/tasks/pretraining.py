@@ -162,11 +162,10 @@ class Pretraining(Task):
     if 'mlm_kind' not in batch:
       return sums
     kind, weight, guessed = batch['mlm_kind'], batch['mlm_weight'], batch['mlm_guessed']
-    sums['mlm_visual_accuracy'] = total(mlm, weight * (kind > 0))
-    sums['mlm_visual_accuracy_text_only'] = total(guessed, weight * (kind > 0))
-    for i, name in enumerate(KINDS):
-      sums[f'mlm_{name}_accuracy'] = total(mlm, weight * (kind == i + 1))
-      sums[f'mlm_{name}_accuracy_text_only'] = total(guessed, weight * (kind == i + 1))
+    chosen = {'visual': kind > 0} | {name: kind == i + 1 for i, name in enumerate(KINDS)}
+    for name, these in chosen.items():
+      sums[f'mlm_{name}_accuracy'] = total(mlm, weight * these)
+      sums[f'mlm_{name}_accuracy_text_only'] = total(guessed, weight * these)
     return sums
 
   def evaluate(self, run: Run, batches: PairBatches) -> Metrics:
