@@ -272,7 +272,7 @@ def planning() -> dict[str, float]:
       peak[0] = max(peak[0], process.memory_info().rss)
 
   batching = Batching(
-    canvases=CANVASES['800/1333'], seed=0, images_per_batch=4096, texts_per_image=1, training=True
+    canvases=CANVASES['800/1333'], seed=0, images=4096, texts_per_image=1, training=True
   )
   before = process.memory_info().rss
   watcher = threading.Thread(target=watch)

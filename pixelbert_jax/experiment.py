@@ -117,23 +117,17 @@ def make_model(config: ConfigDict, vocab_size: int, task: Task | None = None) ->
     unroll=unroll,
     dtype=dtype,
   )
+  shared = {'dropout': t.dropout, 'init_std': t.init_std, 'dtype': dtype}
   text = TextEmbedding(
-    vocab_size=vocab_size,
-    width=t.width,
-    max_positions=t.max_positions,
-    dropout=t.dropout,
-    init_std=t.init_std,
-    dtype=dtype,
+    vocab_size=vocab_size, width=t.width, max_positions=t.max_positions, **shared
   )
   encoder = Encoder(
     layers=t.layers,
     heads=t.heads,
     mlp_width=t.mlp_width,
-    dropout=t.dropout,
-    init_std=t.init_std,
-    dtype=dtype,
     remat=t.remat,
     unroll=unroll,
+    **shared,
   )
   backbone = PixelBert(
     cnn=cnn,
@@ -167,12 +161,10 @@ def make_optimizer(
   boundaries = [round(epoch * steps_per_epoch) for epoch in c.decay_epochs]
   warmup = round(c.warmup_epochs * steps_per_epoch)
   rates = {
-    'cnn': optim.stepped_schedule(
-      c.cnn_rate, warmup or c.cnn_warmup_steps, boundaries, c.decay_factor
-    ),
-    'transformer': optim.stepped_schedule(
-      c.transformer_rate, warmup or c.transformer_warmup_steps, boundaries, c.decay_factor
-    ),
+    part: optim.stepped_schedule(
+      c[f'{part}_rate'], warmup or c[f'{part}_warmup_steps'], boundaries, c.decay_factor
+    )
+    for part in optim.OPTIMISERS
   }
   optimizer = optim.optimizer(
     params,

@@ -36,6 +36,7 @@ class Loop:
     step: the training step.
     rates: the learning rates to log, by part of the model.
     checkpoints: of the run.
+    log: its metrics log.
     stop: the number of the last step.
   """
 
@@ -45,6 +46,7 @@ class Loop:
   step: Step
   rates: dict[str, optax.Schedule]
   checkpoints: checkpoint.Checkpoints
+  log: MetricsLog
   stop: int
 
   @property
@@ -57,28 +59,26 @@ class Loop:
     """The task that is trained."""
     return self.experiment.task
 
-  def __call__(self, state: State, log: MetricsLog) -> int:
-    """Trains from the step of `state` to the end; returns an exit code."""
+  @functools.cached_property
+  def evaluator(self) -> Run:
+    """The evaluator, which takes at most `eval_batches` batches during training."""
     limit = self.config.eval_batches * images_per_batch(self.config)
-    evaluator = self.experiment.evaluator(self.mesh, limit)
+    return self.experiment.evaluator(self.mesh, limit)
+
+  def __call__(self, state: State) -> int:
+    """Trains from the step of `state` to the end; returns an exit code."""
     if int(state.step) < self.stop:
       with processes.stop_signal() as asked_to_stop:
-        state = self.steps(state, evaluator, log, asked_to_stop)
+        state = self.steps(state, asked_to_stop)
         self.checkpoints.wait()
       if int(state.step) < self.stop:
         step = int(state.step)
         print(f'stopped at step {step}, everything is saved: run again to resume', flush=True)
         return PREEMPTED
-    self.report(state, evaluator, log)
+    self.report(state)
     return DONE
 
-  def steps(
-    self,
-    state: State,
-    evaluator: Run,
-    log: MetricsLog,
-    asked_to_stop: Callable[[int], bool],
-  ) -> State:
+  def steps(self, state: State, asked_to_stop: Callable[[int], bool]) -> State:
     """Trains until the last step or a request to stop; saves and returns the state it ends with."""
     config, start = self.config, int(state.step)
     progress = Progress(start, self.stop)
@@ -89,20 +89,18 @@ class Loop:
         jax.block_until_ready(state.step)
         progress.show_pace(number)
       last, score = number == self.stop, None
-      if number % config.log_every == 0 or last:
-        state = self.log_training(state, number, log, progress)
-      if number % config.eval_every == 0 and not last:
-        score = self.validate(number, state, evaluator, log)
-      if asked_to_stop(number) and not last:
-        self.save(number, state, score, log)
-        return state
-      if (number % config.save_every == 0 or self.is_best(score)) and not last:
-        self.save(number, state, score, log)
-    score = self.validate(self.stop, state, evaluator, log) if self.task.CHOSEN_BY else None
-    self.save(self.stop, state, score, log)
+      if last or number % config.log_every == 0:
+        state = self.log_training(state, number, progress)
+      if self.task.CHOSEN_BY if last else number % config.eval_every == 0:
+        score = self.validate(number, state)
+      stopping = asked_to_stop(number)
+      if last or stopping or number % config.save_every == 0 or self.is_best(score):
+        self.save(number, state, score)
+      if stopping:
+        break
     return state
 
-  def report(self, state: State, evaluator: Run, log: MetricsLog) -> None:
+  def report(self, state: State) -> None:
     """Evaluates the step chosen on validation (or the last) on test; logs and prints the result."""
     split, variables, chosen = self.config.data.test, state.variables, {}
     if self.checkpoints.chosen:
@@ -111,16 +109,16 @@ class Loop:
       if step != self.stop:
         variables = self.checkpoints.load(step, self.mesh)
     path = self.workdir / 'predictions' / f'{split}.json'
-    run = functools.partial(evaluator, variables)
+    run = functools.partial(self.evaluator, variables)
     metrics = self.task.report(run, self.experiment.batches['test'], path) | chosen
-    log.write(self.stop, split, metrics)
+    self.log.write(self.stop, split, metrics)
     print(result(self.task, split, metrics), flush=True)
     print(f'the model is in {self.workdir}; docs/predict.md shows how to use it', flush=True)
 
-  def save(self, number: int, state: State, score: float | None, log: MetricsLog) -> None:
+  def save(self, number: int, state: State, score: float | None) -> None:
     """Starts saving a step, after flushing the log up to it to disk."""
     self.check(state, number)
-    log.sync()
+    self.log.sync()
     self.checkpoints.save(number, state, score)
 
   def check(self, state: State, number: int) -> None:
@@ -143,14 +141,17 @@ class Loop:
     best = self.checkpoints.chosen
     return score is not None and (best is None or score > best[1])
 
-  def validate(self, number: int, state: State, evaluator: Run, log: MetricsLog) -> float | None:
-    """Evaluates on validation and logs the metrics; returns the one by which a step is chosen.
+  def validate(self, number: int, state: State) -> float | None:
+    """Evaluates on validation, logs and prints; returns the metric by which a step is chosen.
 
     Returns None where the last step is taken or the metric is missing.
     """
-    run = functools.partial(evaluator, state.variables)
+    run = functools.partial(self.evaluator, state.variables)
     metrics = self.task.evaluate(run, self.experiment.batches['validation'])
-    self.log_evaluation(number, self.config.data.validation, metrics, log)
+    split = self.config.data.validation
+    self.log.write(number, split, metrics)
+    values = '  '.join(f'{name} {metrics[name]:.3f}' for name in self.task.SHOWN if name in metrics)
+    print(f'{split} at step {number}: {values}', flush=True)
     return metrics.get(self.task.CHOSEN_BY)
 
   def training_batches(self, start: int) -> Iterator[Batch]:
@@ -160,7 +161,7 @@ class Loop:
     for batch in pipeline.read(self.experiment.batches['train'], numbers, self.config.threads):
       yield sharding.global_batch(self.mesh, batch)
 
-  def log_training(self, state: State, number: int, log: MetricsLog, progress: Progress) -> State:
+  def log_training(self, state: State, number: int, progress: Progress) -> State:
     """Logs the means since the last call; returns the state with the sums reset."""
     self.check(state, number)
     metrics = finish(jax.device_get(state.sums))
@@ -169,15 +170,9 @@ class Loop:
     for name, rate in self.rates.items():
       # The rate of the step just taken.
       metrics[f'learning_rate_{name}'] = float(rate(number - 1))
-    log.write(number, 'train', metrics | {'examples_per_second': speed})
+    self.log.write(number, 'train', metrics | {'examples_per_second': speed})
     progress.show(number, main_metrics | {'examples/s': speed})
     return state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
-
-  def log_evaluation(self, number: int, split: str, metrics: Metrics, log: MetricsLog) -> None:
-    """Logs the metrics of a split and prints the main ones."""
-    log.write(number, split, metrics)
-    values = '  '.join(f'{name} {metrics[name]:.3f}' for name in self.task.SHOWN if name in metrics)
-    print(f'{split} at step {number}: {values}', flush=True)
 
 
 def result(task: Task, split: str, metrics: Metrics) -> str:

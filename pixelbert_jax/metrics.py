@@ -5,6 +5,7 @@ import math
 import os
 import pathlib
 import time
+from collections.abc import Mapping
 
 import tensorboardX
 
@@ -129,6 +130,24 @@ class Progress:
 
 def _short(value: float) -> str:
   return f'{value:,.0f}' if abs(value) >= 100 else f'{value:.3g}'
+
+
+def compare(
+  title: str, columns: Mapping[str, str], rows: Mapping[str, str], metrics: Metrics
+) -> str:
+  """Formats metrics as a table: of each row, those whose names end as the columns say.
+
+  Args:
+    title: of the table.
+    columns: what to add to a metric's name for each column, by the column's title.
+    rows: the name of a metric for each row, by the row's title.
+    metrics: missing ones show as '-'.
+  """
+  values = [
+    (row, [metrics.get(name + end, math.nan) for end in columns.values()])
+    for row, name in rows.items()
+  ]
+  return table(title, list(columns), values)
 
 
 def table(title: str, columns: list[str], rows: list[tuple[str, list[float]]]) -> str:

@@ -6,7 +6,7 @@ directions alike.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -75,13 +75,9 @@ def optimizer(
   Args:
     params: the parameters, or their shapes.
     cnn_rule: 'sgd' or 'muon', both with `cnn_momentum`, or 'none', which leaves the CNN unchanged.
-    cnn_rate: learning rate of the CNN.
-    cnn_momentum: momentum of the CNN.
-    cnn_decay: weight decay of the CNN.
-    transformer_rate: learning rate of all other parameters; so for decay, betas and epsilon.
-    transformer_betas: of AdamW.
-    transformer_epsilon: of AdamW.
-    transformer_decay: weight decay of AdamW.
+    cnn_rate, cnn_momentum, cnn_decay: learning rate, momentum and weight decay of the CNN.
+    transformer_rate, transformer_betas, transformer_epsilon, transformer_decay: those of AdamW,
+      for all other parameters.
     clip_norm: largest global gradient norm; 0 turns clipping off.
 
   Raises:
@@ -90,41 +86,30 @@ def optimizer(
   decayed = match_once(DECAYED, params)
 
   def decay_mask(tree: Tree) -> Tree:
-    # `partition` replaces the other part's leaves; the mask must keep these placeholders.
-    return jax.tree.map(
-      lambda leaf, flag: leaf if isinstance(leaf, optax.MaskedNode) else flag,
-      tree,
-      decayed,
-      is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode),
-    )
-
-  def sgd(rate: optax.Schedule, decay: float) -> optax.GradientTransformation:
-    decays = optax.add_decayed_weights(decay, decay_mask)
-    return optax.chain(decays, optax.sgd(rate, cnn_momentum))
+    return _map_present(lambda _, flag: flag, tree, decayed)
 
   b1, b2 = transformer_betas
-
-  def muon(rate: optax.Schedule, decay: float) -> optax.GradientTransformation:
-    return contrib.muon(
-      rate,
+  decays = optax.add_decayed_weights(cnn_decay, decay_mask)
+  cnn = {
+    'sgd': optax.chain(decays, optax.sgd(cnn_rate, cnn_momentum)),
+    'muon': contrib.muon(
+      cnn_rate,
       beta=cnn_momentum,
-      weight_decay=decay,
+      weight_decay=cnn_decay,
       weight_decay_mask=decay_mask,
       adam_b1=b1,
       adam_b2=b2,
       muon_weight_dimension_numbers=_matrices,
       consistent_rms=0.2,
-    )
-
-  cnn = {'sgd': sgd, 'muon': muon, 'none': lambda *_: optax.set_to_zero()}
+    ),
+    'none': optax.set_to_zero(),
+  }
   if cnn_rule not in cnn:
     raise ValueError(f'optimizer.cnn_rule has to be one of {list(cnn)}, not {cnn_rule!r}')
-  rules = {
-    'cnn': cnn[cnn_rule](cnn_rate, cnn_decay),
-    'transformer': optax.adamw(
-      transformer_rate, b1, b2, transformer_epsilon, weight_decay=transformer_decay, mask=decay_mask
-    ),
-  }
+  adamw = optax.adamw(
+    transformer_rate, b1, b2, transformer_epsilon, weight_decay=transformer_decay, mask=decay_mask
+  )
+  rules = {'cnn': cnn[cnn_rule], 'transformer': adamw}
   clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
   return optax.chain(clip, optax.partition(rules, match_once(OPTIMISERS, params)))
 
@@ -132,10 +117,22 @@ def optimizer(
 def _matrices(params: Tree) -> Tree:
   """Tells Muon to treat kernels [..., H, W, I, O] as matrices [HWI, O]; None for other arrays."""
 
-  def matrix(leaf: Any) -> Any:
-    if isinstance(leaf, optax.MaskedNode):
-      return leaf
+  def matrix(leaf: jax.Array) -> contrib.MuonDimensionNumbers | None:
     n = leaf.ndim
     return contrib.MuonDimensionNumbers((n - 4, n - 3, n - 2), (n - 1,)) if n >= 4 else None
 
-  return jax.tree.map(matrix, params, is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode))
+  return _map_present(matrix, params)
+
+
+def _map_present(function: Callable, tree: Tree, *others: Tree) -> Tree:
+  """Maps the leaves of a tree but the placeholders that `optax.partition` has for other parts'."""
+
+  def absent(leaf: Any) -> bool:
+    return isinstance(leaf, optax.MaskedNode)
+
+  return jax.tree.map(
+    lambda leaf, *rest: leaf if absent(leaf) else function(leaf, *rest),
+    tree,
+    *others,
+    is_leaf=absent,
+  )

@@ -95,6 +95,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
       print(f'{workdir} is trained to the end\n{ended}')
       return DONE
     print(summary(experiment, workdir, mesh, state, stop))
+    log = MetricsLog(workdir, int(state.step), writes=processes.is_first())
     loop = Loop(
       experiment=experiment,
       workdir=workdir,
@@ -102,12 +103,11 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
       step=step,
       rates=rates,
       checkpoints=checkpoints,
+      log=log,
       stop=stop,
     )
-    with contextlib.closing(
-      MetricsLog(workdir, int(state.step), writes=processes.is_first())
-    ) as log:
-      return loop(state, log)
+    with contextlib.closing(log):
+      return loop(state)
 
 
 def run_files(experiment: Experiment, inherited: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -183,10 +183,11 @@ def load(spec: str | os.PathLike, mesh: Mesh | None = None) -> Loaded:
       folder=folder,
     )
 
-  if step is not None:
-    return _first_whole(folder, [step], read)[0]
-  chosen = best(scores(folder))
-  order = sorted(available, key=lambda s: (s == chosen, s), reverse=True)
+  if step is None:
+    chosen = best(scores(folder))
+    order = sorted(available, key=lambda s: (s == chosen, s), reverse=True)
+  else:
+    order = [step]
   return _first_whole(folder, order, read)[0]
 
 

@@ -55,9 +55,7 @@ class Manifest:
     score: float | None = None,
   ) -> 'Manifest':
     """Describes `items` before they are saved."""
-    sums = checksums(items)
-    arrays = {name: [*_form(x), sums[name]] for name, x in by_name(items).items()}
-    return cls(step, config, files, arrays, score)
+    return cls(step, config, files, _described(items), score)
 
   def sealed(self) -> dict[str, Any]:
     """Returns the content as JSON objects, with a SHA-256 of it."""
@@ -112,10 +110,7 @@ class Manifest:
 
   def damaged(self, items: dict[str, Tree]) -> list[str]:
     """Lists the arrays of `items` that differ in any bit from those that were saved."""
-    sums = checksums(items)
-    return [
-      name for name, x in by_name(items).items() if self.arrays.get(name) != [*_form(x), sums[name]]
-    ]
+    return [name for name, found in _described(items).items() if self.arrays.get(name) != found]
 
 
 def path_of(folder: Folder, step: int) -> Folder:
@@ -195,6 +190,12 @@ def set_aside(folder: epath.Path, step: int) -> None:
 def digests(folder: Folder, names: Iterable[str]) -> dict[str, str]:
   """Computes the SHA-256 of files in `folder`, by name."""
   return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+
+
+def _described(items: dict[str, Tree]) -> dict[str, list]:
+  """Computes shape, dtype and checksum of each array by name."""
+  sums = checksums(items)
+  return {name: [*_form(x), sums[name]] for name, x in by_name(items).items()}
 
 
 def _form(x: Any) -> list:

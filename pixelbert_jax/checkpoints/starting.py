@@ -75,12 +75,8 @@ def take(loaded: Loaded, config: dict[str, Any], variables: dict[str, Tree]) -> 
   for title, names in {'at random': new, 'not taken': dropped}.items():
     if names:
       print(f'  {title}: {", ".join(sorted(names))}')
-
-  def choose(path: tuple, x: jax.Array) -> jax.Array:
-    name = jax.tree_util.keystr(path, simple=True, separator='/')
-    return there[name].astype(x.dtype) if name in taken else x
-
-  return jax.tree_util.tree_map_with_path(choose, variables)
+  leaves = [there[name].astype(x.dtype) if name in taken else x for name, x in here.items()]
+  return jax.tree.unflatten(jax.tree.structure(variables), leaves)
 
 
 def fitted(loaded: Loaded, config: dict[str, Any], shapes: dict[str, Tree]) -> dict[str, Tree]:
@@ -98,9 +94,7 @@ def fitted(loaded: Loaded, config: dict[str, Any], shapes: dict[str, Tree]) -> d
       f'{what} is of {loaded.config["name"]} and lacks {", ".join(missing)}: '
       f'train it for {config["name"]} first, by --config.init_from={loaded.folder}'
     )
-  return jax.tree_util.tree_map_with_path(
-    lambda path, _: there[jax.tree_util.keystr(path, simple=True, separator='/')], shapes
-  )
+  return jax.tree.unflatten(jax.tree.structure(shapes), [there[name] for name in here])
 
 
 def _check_fit(what: str, loaded: Loaded, config: dict[str, Any], here: dict, there: dict) -> None:

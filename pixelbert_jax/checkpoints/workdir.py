@@ -48,17 +48,14 @@ def check_workdir(
   except DamagedError as error:
     # Every step holds the configuration too, and is compared with it when it is restored.
     raise CheckpointError(f'{error}: delete it, and the run writes it again') from error
-  differing = differences(saved, json.loads(to_json(config)))
-  if differing:
-    raise CheckpointError(
-      f'{workdir} holds a run with another configuration ({"; ".join(differing)}): '
-      'take another --workdir, or delete that one'
-    )
+  changes = {'configuration': '; '.join(differences(saved, json.loads(to_json(config))))}
   for name, content in files.items():
-    change = difference((workdir / name).read_bytes(), content) if (workdir / name).exists() else ''
+    if (workdir / name).exists():
+      changes[name] = difference((workdir / name).read_bytes(), content)
+  for what, change in changes.items():
     if change:
       raise CheckpointError(
-        f'{workdir} holds a run with another {name} ({change}): '
+        f'{workdir} holds a run with another {what} ({change}): '
         'take another --workdir, or delete that one'
       )
 

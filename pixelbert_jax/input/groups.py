@@ -32,7 +32,7 @@ class Groups:
 
   def take(self, rows: np.ndarray) -> 'Groups':
     """Returns the groups of numbers [...], as a table of shape [...]."""
-    columns = (field.name for field in dataclasses.fields(self))
+    columns = (field.name for field in dataclasses.fields(Groups))
     return Groups(**{name: getattr(self, name)[rows] for name in columns})
 
 

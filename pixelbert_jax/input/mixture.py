@@ -6,7 +6,7 @@ mixture is then planned like any dataset; batches and untrue pairs mix the sourc
 
 import bisect
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ class Joined(Sequence):
 
   def __init__(self, splits: Sequence[Split]):
     self._splits = splits
-    self.first = np.cumsum([0, *(len(split.sidecar.image_id) for split in splits)]).tolist()
+    self.first = _firsts(len(split.sidecar.image_id) for split in splits)
 
   def __len__(self) -> int:
     return self.first[-1]
@@ -50,11 +50,14 @@ def mix(datasets: Sequence[Dataset], train: str, evaluation: Sequence[str]) -> D
     raise UserError(f'data.name: {"+".join(names)} names a dataset twice: its pairs would repeat')
   splits = {s: d.splits[s] for s in evaluation for d in reversed(datasets) if s in d.splits}
   parts = [dataset[train] for dataset in datasets]
-  splits[train] = Split(
-    Joined(parts),
-    join({name: part.sidecar for name, part in zip(names, parts, strict=True)}),
-  )
+  splits[train] = join_splits(dict(zip(names, parts, strict=True)))
   return Dataset('+'.join(names), datasets[0].path, splits)
+
+
+def join_splits(splits: Mapping[str, Split]) -> Split:
+  """Joins the splits of several sources; errors are those of `join`."""
+  sidecar = join({name: split.sidecar for name, split in splits.items()})
+  return Split(Joined(list(splits.values())), sidecar)
 
 
 def join(sidecars: Mapping[str, Sidecar]) -> Sidecar:
@@ -72,29 +75,18 @@ def join(sidecars: Mapping[str, Sidecar]) -> Sidecar:
       f'data.name: {", ".join(labelled)} has labels of its own, which cannot be mixed with pairs '
       'that are mismatched at random: train on one or the other'
     )
-  parts = list(sidecars.values())
+  parts = [
+    dataclasses.replace(sidecar, image_id=np.char.add(f'{name}/'.encode(), sidecar.image_id))
+    for name, sidecar in sidecars.items()
+  ]
   if any(len(part.claim) for part in parts):
     parts = list(_with_distinct_claims(parts))
-  ids = (np.char.add(f'{name}/'.encode(), x.image_id) for name, x in sidecars.items())
-  parts = [dataclasses.replace(p, image_id=i) for p, i in zip(parts, ids, strict=True)]
-  return _stack(
-    [_renumbered(part, first) for part, first in zip(parts, _first(parts), strict=True)]
-  )
+  return _stack(parts, _firsts(len(part.image_id) for part in parts))
 
 
-def _first(parts: Sequence[Sidecar]) -> list[int]:
-  """Numbers the first image of each part, counted over all parts."""
-  return np.cumsum([0, *(len(part.image_id) for part in parts[:-1])]).tolist()
-
-
-def _renumbered(part: Sidecar, first: int) -> Sidecar:
-  """Renumbers the images of questions and statements to start at `first`."""
-  asked, stated = part.questions, part.statements
-  return dataclasses.replace(
-    part,
-    questions=dataclasses.replace(asked, image=asked.image + first),
-    statements=dataclasses.replace(stated, left=stated.left + first, right=stated.right + first),
-  )
+def _firsts(lengths: Iterable[int]) -> list[int]:
+  """Numbers the first item of each part, given how many it has; last, the sum."""
+  return np.cumsum([0, *lengths]).tolist()
 
 
 def _with_distinct_claims(parts: Sequence[Sidecar]) -> Iterator[Sidecar]:
@@ -102,32 +94,30 @@ def _with_distinct_claims(parts: Sequence[Sidecar]) -> Iterator[Sidecar]:
   first = 0
   for part in parts:
     truth = Truth(part)
-    claims = dataclasses.replace(truth.claims, values=truth.claims.values + first)
-    yield dataclasses.replace(part, claim=truth.claim + first, claims=claims)
+    yield dataclasses.replace(part, claim=truth.claim + first, claims=truth.claims + first)
     first += truth.number
 
 
-def _stack(parts: Sequence[Any]) -> Any:
-  """Concatenates tables column by column; numbers of `strings` are shifted accordingly."""
+def _stack(parts: Sequence[Any], images: Sequence[int]) -> Any:
+  """Concatenates tables column by column, and shifts the numbers of their strings and images.
+
+  `images` are the new numbers of the first image of each part.
+  """
   if isinstance(parts[0], np.ndarray):
     return np.concatenate(parts)
   if isinstance(parts[0], Ragged):
-    starts = [np.diff(part.start) for part in parts]
-    start = np.concatenate([[0], np.cumsum(np.concatenate(starts))]).astype(np.int64)
-    return Ragged(np.concatenate([part.values for part in parts]), start)
-  first = np.cumsum([0, *(len(part.strings) for part in parts[:-1])]).tolist()
+    lengths = np.concatenate([np.diff(part.start) for part in parts])
+    values = np.concatenate([part.values for part in parts])
+    return Ragged(values, np.append(0, np.cumsum(lengths)))
+  strings = _firsts(len(part.strings) for part in parts)
+  shifts = dict.fromkeys(parts[0].NUMBERS, strings) | dict.fromkeys(parts[0].IMAGES, images)
   parts = [
-    dataclasses.replace(part, **{name: _plus(getattr(part, name), n) for name in part.NUMBERS})
-    for part, n in zip(parts, first, strict=True)
+    dataclasses.replace(part, **{name: getattr(part, name) + n[i] for name, n in shifts.items()})
+    for i, part in enumerate(parts)
   ]
   names = [field.name for field in dataclasses.fields(parts[0])]
-  return type(parts[0])(**{name: _stack([getattr(x, name) for x in parts]) for name in names})
-
-
-def _plus(column: np.ndarray | Ragged, number: int) -> np.ndarray | Ragged:
-  if isinstance(column, Ragged):
-    return dataclasses.replace(column, values=column.values + number)
-  return column + number
+  columns = {name: _stack([getattr(part, name) for part in parts], images) for name in names}
+  return type(parts[0])(**columns)
 
 
 def shares_of(split: Split, share: Sequence[float]) -> Shares | None:

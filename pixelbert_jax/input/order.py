@@ -19,21 +19,22 @@ from pixelbert_jax.input.sidecar import Sidecar
 PLAN, WORDS, FLIPS = 1, 2, 3
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Batching:
   """How the texts of a split are put into batches.
 
   Attributes:
     canvases: how images are resized, and the shapes they are placed on.
-    seed: of all random draws.
-    images_per_batch: B, images in a global batch, or pairs of images.
+    seed: of the plan and of all random draws.
+    images: B, images in a global batch, or pairs of images.
     texts_per_image: K, texts in a group.
-    training: in a random order and full batches only; else each text once, in a fixed order.
+    training: in a random order and full batches only, without end; else each text once, in a fixed
+      order.
   """
 
   canvases: Canvases
   seed: int
-  images_per_batch: int
+  images: int
   texts_per_image: int
   training: bool
 
@@ -43,8 +44,8 @@ class Batching:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-  """The batches of an epoch: S batches of B images with K texts each.
+class Plan(Groups):
+  """The batches of an epoch: S batches of B groups with K texts each.
 
   Attributes:
     canvas: [S] int, number of the canvas of each batch.
@@ -58,16 +59,8 @@ class Plan:
       filled on their canvas.
   """
 
-  canvas: np.ndarray
-  image: np.ndarray
-  text: np.ndarray
-  matched: np.ndarray
-  weight: np.ndarray
   moves: Sequence[tuple[int, int]] = ()
   missed: int = 0
-
-  def __len__(self) -> int:
-    return len(self.canvas)
 
 
 def plan_epoch(
@@ -179,7 +172,7 @@ def batch_groups(groups: Groups, batching: Batching, rng: np.random.Generator) -
   Raises:
     UserError: there are too few groups for one batch.
   """
-  per_batch, training = batching.images_per_batch, batching.training
+  per_batch, training = batching.images, batching.training
   batches, filled, moves = [], [], list[tuple[int, int]]()
   if training:
     canvas, moves = batching.canvases.fill(groups.canvas, per_batch, rng)

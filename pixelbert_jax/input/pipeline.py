@@ -13,9 +13,9 @@ import grain
 import numpy as np
 
 from pixelbert_jax.input import image
-from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.order import FLIPS, Batching, Plan
+from pixelbert_jax.input.sidecar import Questions, Sidecar, Statements
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.input.unreadable import Unreadable
 
@@ -28,20 +28,15 @@ CHUNK = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Batches(abc.ABC):
+class Batches(Batching, abc.ABC):
   """The batches of a task, by number: batch k is the same in every process and at any time.
 
   With `micro_batches` A, batch k is split into A parts of B / A images, numbers A k to
   A k + A - 1; each part also holds the total weights of batch k (`x_total`).
 
-  Attributes:
+  Attributes, beside those of `Batching`:
     split: records and sidecar.
     tokenizer: tokenises the texts.
-    canvases: how images are resized and placed.
-    seed: of the plan and of all random draws.
-    images: B, images in a global batch, or pairs of images.
-    texts_per_image: K, texts of each image.
-    training: shuffled epochs without end, or each text once.
     micro_batches: A, parts of a batch.
     flip: share of images to mirror in training, of those whose texts say neither left nor right.
     process: number of this process, and how many there are; each makes its part of the B images.
@@ -53,11 +48,6 @@ class Batches(abc.ABC):
 
   split: Split
   tokenizer: Tokenizer
-  canvases: Canvases
-  seed: int
-  images: int
-  texts_per_image: int
-  training: bool
   micro_batches: int = 1
   flip: float = 0.0
   process: tuple[int, int] = (0, 1)
@@ -72,13 +62,18 @@ class Batches(abc.ABC):
     """Plans an epoch."""
 
   @property
+  def table(self) -> Sidecar | Questions | Statements:
+    """The table with the texts: of captions, unless the task has texts of another kind."""
+    return self.split.sidecar
+
+  @property
   def texts(self) -> int:
-    """Number of texts in the split: of captions, unless the task has texts of another kind."""
-    return len(self.split.sidecar.text)
+    """Number of texts in the split."""
+    return len(self.table.text)
 
   def text(self, i: int) -> str:
     """Returns the text that has number i in the plan."""
-    return self.split.sidecar.caption(i)
+    return self.table.text.text(i)
 
   def full_text(self, i: int) -> str:
     """Returns text i with its answers, if it has any: all that mirroring may make untrue."""
@@ -90,24 +85,19 @@ class Batches(abc.ABC):
     ids = ids.reshape(*texts.shape, -1)
     return ids, ids != self.tokenizer.pad_id
 
-  @property
-  def batching(self) -> Batching:
-    """How the texts of the split are put into batches."""
-    return Batching(
-      canvases=self.canvases,
-      seed=self.seed,
-      images_per_batch=self.images,
-      texts_per_image=self.texts_per_image,
-      training=self.training,
-    )
-
   @abc.abstractmethod
   def _texts(self, plan: Plan, number: int, mine: slice, step: int) -> Batch:
     """Makes the rows `mine` of batch `number` of a plan, all but the images."""
 
   @abc.abstractmethod
+  def _weights(self, plan: Plan, number: int, step: int) -> dict[str, np.ndarray]:
+    """Returns, by x, the weights of each loss `x_loss` in a whole batch, of all processes."""
+
+  @functools.lru_cache(maxsize=8)  # noqa: B019 - a few numbers a step
   def _totals(self, step: int) -> dict[str, np.float32]:
-    """Computes `x_total` for each loss `x_loss`: its weight in a whole batch, of all processes."""
+    epoch, number = divmod(step, len(self))
+    weights = self._weights(self.plan(epoch), number, step)
+    return {f'{name}_total': weight.sum(dtype=np.float32) for name, weight in weights.items()}
 
   def plan(self, epoch: int) -> Plan:
     """Returns the plan of an epoch; the last two are kept."""

@@ -78,3 +78,21 @@ class Row:
   claims: Sequence[str] = ()
   questions: Sequence[Question] = ()
   statements: Sequence[Statement] = ()
+
+
+def check(caption: Caption, row: Row, first: Caption) -> None:
+  """Checks a caption of a row, beside the first of the split; ValueError names its fault."""
+  words = caption.text.split()
+  if (caption.claim is None) != (first.claim is None):
+    raise ValueError(f'{caption.text!r}: all captions must have a claim, or none')
+  if caption.claim is not None and caption.claim not in row.claims:
+    raise ValueError(f'{caption.text!r}: {caption.claim!r} is not a claim of {row.image_id}')
+  if (caption.kinds is None) != (first.kinds is None):
+    raise ValueError(f'{caption.text!r}: all captions must have kinds, or none')
+  if caption.kinds is not None:
+    # Tokenisers also split at punctuation, so words with punctuation are not allowed here.
+    plain = all(word.isalnum() for word in words)
+    if not plain or len(words) != len(caption.kinds) or len(words) > 64:
+      raise ValueError(
+        f'{caption.text!r}: kinds must be one for each word, of at most 64 plain words'
+      )

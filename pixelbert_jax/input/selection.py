@@ -13,7 +13,7 @@ import numpy as np
 
 from pixelbert_jax import UserError
 from pixelbert_jax.input.dataset import Dataset, Split
-from pixelbert_jax.input.mixture import Joined, join
+from pixelbert_jax.input.mixture import join_splits
 from pixelbert_jax.input.sidecar import Questions, Ragged, Sidecar, Statements
 
 Texts = TypeVar('Texts', Questions, Statements)
@@ -46,7 +46,7 @@ def select(dataset: Dataset, selection: str) -> Split:
     raise UserError(
       f'{selection!r} names a split twice: list all its subsets in one pair of brackets'
     )
-  return Split(Joined(taken), join({p[0]: s.sidecar for p, s in zip(parts, taken, strict=True)}))
+  return join_splits({p[0]: split for p, split in zip(parts, taken, strict=True)})
 
 
 def _parts(selection: str) -> list[re.Match]:
@@ -80,7 +80,7 @@ def _with_texts(
   kept = np.bincount(sidecar.caption_image[captions], minlength=len(sidecar.image_id))
   start = np.append(0, np.cumsum(kept))
   names = ('text', 'label', 'subset', 'kinds', 'rivals')
-  columns: dict[str, Any] = {name: _rows(getattr(sidecar, name), captions) for name in names}
+  columns: dict[str, Any] = {name: getattr(sidecar, name).take(captions) for name in names}
   claim = sidecar.claim[captions] if len(sidecar.claim) else sidecar.claim
   return dataclasses.replace(
     sidecar,
@@ -94,9 +94,5 @@ def _with_texts(
 
 def _table(table: Texts, rows: np.ndarray) -> Texts:
   names = [f.name for f in dataclasses.fields(table) if f.name != 'strings']
-  columns: dict[str, Any] = {name: _rows(getattr(table, name), rows) for name in names}
+  columns: dict[str, Any] = {name: getattr(table, name).take(rows) for name in names}
   return dataclasses.replace(table, **columns)
-
-
-def _rows(column: np.ndarray | Ragged, rows: np.ndarray) -> np.ndarray | Ragged:
-  return column.take(rows) if isinstance(column, Ragged) else column[rows]

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pixelbert_jax import files
-from pixelbert_jax.input.rows import Caption, Question, Row, Statement
+from pixelbert_jax.input.rows import Question, Row, Statement, check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +30,10 @@ class Ragged:
 
   def __getitem__(self, i: int) -> np.ndarray:
     return self.values[self.start[i] : self.start[i + 1]]
+
+  def __add__(self, number: int) -> 'Ragged':
+    """Adds a number to every value."""
+    return Ragged(self.values + number, self.start)
 
   def text(self, i: int) -> str:
     """Decodes row i, where rows are texts in UTF-8."""
@@ -67,10 +71,12 @@ class Questions:
     strings: ragged uint8, UTF-8.
     STRINGS: the columns of a string number for each question.
     NUMBERS: all columns that hold string numbers.
+    IMAGES: the columns that hold image numbers.
   """
 
   STRINGS: ClassVar = ('multiple_choice_answer', 'question_type', 'answer_type', 'subset')
   NUMBERS: ClassVar = ('answers', *STRINGS)
+  IMAGES: ClassVar = ('image',)
 
   text: Ragged
   id: np.ndarray
@@ -117,9 +123,11 @@ class Statements:
     subset: [S] int32, string number; '' for none.
     strings: ragged uint8, UTF-8.
     NUMBERS: the columns that hold string numbers.
+    IMAGES: the columns that hold image numbers.
   """
 
   NUMBERS: ClassVar = ('subset',)
+  IMAGES: ClassVar = ('left', 'right')
 
   text: Ragged
   identifier: np.ndarray
@@ -169,9 +177,11 @@ class Sidecar:
     strings: ragged uint8, UTF-8.
     questions, statements: empty tables if the dataset has none.
     NUMBERS: the columns that hold string numbers.
+    IMAGES: the columns that hold image numbers.
   """
 
   NUMBERS: ClassVar = ('subset',)
+  IMAGES: ClassVar = ()
 
   image_id: np.ndarray
   size: np.ndarray
@@ -209,7 +219,7 @@ class Sidecar:
     captions = [c for row in rows for c in row.captions]
     for row in rows:
       for c in row.captions:
-        _check(c, row, captions[0])
+        check(c, row, captions[0])
     subset = _Numbers()
     names = sorted({c for row in rows for c in row.claims} | {c.claim for c in captions if c.claim})
     number = {name: i for i, name in enumerate(names)}
@@ -280,20 +290,3 @@ class _Numbers(dict):
 
 def _ids(ids: Iterable[str]) -> np.ndarray:
   return np.array([i.encode() for i in ids], np.bytes_)
-
-
-def _check(caption: Caption, row: Row, first: Caption) -> None:
-  words = caption.text.split()
-  if (caption.claim is None) != (first.claim is None):
-    raise ValueError(f'{caption.text!r}: all captions must have a claim, or none')
-  if caption.claim is not None and caption.claim not in row.claims:
-    raise ValueError(f'{caption.text!r}: {caption.claim!r} is not a claim of {row.image_id}')
-  if (caption.kinds is None) != (first.kinds is None):
-    raise ValueError(f'{caption.text!r}: all captions must have kinds, or none')
-  if caption.kinds is not None:
-    # Tokenisers also split at punctuation, so words with punctuation are not allowed here.
-    plain = all(word.isalnum() for word in words)
-    if not plain or len(words) != len(caption.kinds) or len(words) > 64:
-      raise ValueError(
-        f'{caption.text!r}: kinds must be one for each word, of at most 64 plain words'
-      )

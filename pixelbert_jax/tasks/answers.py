@@ -28,15 +28,11 @@ def answer_list(tables: Sequence[Questions], least: int = LEAST) -> list[str]:
     tables: the questions of train and of val.
     least: smallest number of questions that an answer has to be the most frequent answer to.
   """
-  total: dict[str, int] = {}
+  total: collections.Counter[str] = collections.Counter()
   for questions in tables:
-    answered = np.diff(questions.answers.start) > 0
-    counts = np.bincount(
-      questions.multiple_choice_answer[answered], minlength=len(questions.strings)
-    )
-    for number in np.flatnonzero(counts).tolist():
-      answer = normalise(questions.strings.text(number))
-      total[answer] = total.get(answer, 0) + int(counts[number])
+    given = questions.multiple_choice_answer[np.diff(questions.answers.start) > 0]
+    for number, count in collections.Counter(given.tolist()).items():
+      total[normalise(questions.strings.text(number))] += count
   frequent = [answer for answer, count in total.items() if count >= least]
   return sorted(frequent, key=lambda answer: (-total[answer], answer))
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.pipeline import Batches
-from pixelbert_jax.metrics import Metrics, table
+from pixelbert_jax.metrics import Metrics, compare
 from pixelbert_jax.models.heads import Model
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.tasks.evaluator import Evaluator
@@ -93,4 +93,4 @@ class Task(abc.ABC):
 
   def table(self, split: str, metrics: Metrics) -> str:
     """Formats what `report` returned."""
-    return table(f'on {split}', [''], [(name, [value]) for name, value in metrics.items()])
+    return compare(f'on {split}', {'': ''}, {name: name for name in metrics}, metrics)

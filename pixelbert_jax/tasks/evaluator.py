@@ -1,5 +1,6 @@
 """The evaluator: runs a model over a split and collects the sums and items of its task."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import jax
@@ -52,3 +53,15 @@ class Evaluator:
         items.append(multihost_utils.process_allgather(rows, tiled=True))
     stacked = jax.tree.map(lambda *parts: np.concatenate(parts), *items) if items else {}
     return jax.device_get(total), stacked
+
+
+def counted(items: Mapping[str, np.ndarray], number: str) -> dict[str, np.ndarray]:
+  """Selects the items [N] of the texts that count, in the order of the split.
+
+  Args:
+    items: [B, K] each; `weight` is 0 for texts that do not count.
+    number: name of the item that holds the index of each text in the split.
+  """
+  real = items['weight'] > 0
+  order = np.argsort(items[number][real])
+  return {name: x[real][order] for name, x in items.items()}

@@ -149,12 +149,11 @@ class RankingBatches(Batches):
   def _plan(self, epoch: int) -> Plan:
     sidecar = self.split.sidecar
     if not self.training:
-      return plan_gallery(sidecar, self.gallery, self.batching)
-    return plan_ranking(sidecar, self.batching, epoch)
+      return plan_gallery(sidecar, self.gallery, self)
+    return plan_ranking(sidecar, self, epoch)
 
-  def _totals(self, step: int) -> dict[str, np.float32]:
-    epoch, number = divmod(step, len(self))
-    return {'retrieval_total': self.plan(epoch).weight[number, :, 0].sum(dtype=np.float32)}
+  def _weights(self, plan: Plan, number: int, step: int) -> dict[str, np.ndarray]:
+    return {'retrieval': plan.weight[number, :, 0]}
 
   def _texts(self, plan: Plan, number: int, mine: slice, step: int) -> Batch:
     ids, mask = self.tokens(plan.text[number, mine])

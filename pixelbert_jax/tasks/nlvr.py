@@ -17,6 +17,7 @@ import functools
 import json
 import pathlib
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,12 @@ from pixelbert_jax import UserError, files, processes
 from pixelbert_jax.input.order import Plan, plan_epoch, plan_texts
 from pixelbert_jax.input.pipeline import Batch, Batches
 from pixelbert_jax.input.sidecar import Statements
-from pixelbert_jax.metrics import Metrics, table
+from pixelbert_jax.metrics import Metrics, compare
 from pixelbert_jax.models.heads import MatchingModel, Model, Nlvr2Model
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.score import bootstrap, nlvr, nlvr2, predictions
 from pixelbert_jax.tasks.base import Arrays, Run, Task
+from pixelbert_jax.tasks.evaluator import counted
 from pixelbert_jax.tasks.sums import Sums, finish, total
 
 NLVR_IMAGE = re.compile(r'[a-z]+-(\d+-\d+-\d+)')
@@ -44,9 +46,8 @@ class StatementBatches(Batches):
   def name(self, i: int) -> str:
     """Returns the name of text i in a file of predictions."""
 
-  def _totals(self, step: int) -> dict[str, np.float32]:
-    epoch, number = divmod(step, len(self))
-    return {'nlvr_total': self.plan(epoch).weight[number].sum(dtype=np.float32)}
+  def _weights(self, plan: Plan, number: int, step: int) -> dict[str, np.ndarray]:
+    return {'nlvr': plan.weight[number]}
 
   def _texts(self, plan: Plan, number: int, mine: slice, step: int) -> Batch:
     texts = plan.text[number, mine]
@@ -65,7 +66,7 @@ class NlvrBatches(StatementBatches):
   """Batches of captions of one image each: labelled true or false, or else mismatched at random."""
 
   def _plan(self, epoch: int) -> Plan:
-    return plan_epoch(self.split.sidecar, self.batching, epoch)
+    return plan_epoch(self.split.sidecar, self, epoch)
 
   @functools.cached_property
   def _image(self) -> np.ndarray:
@@ -84,54 +85,50 @@ class Nlvr2Batches(StatementBatches):
   """Batches of statements about two images; a batch has 2 B images, left and right alternating."""
 
   @property
-  def statements(self) -> Statements:
+  def table(self) -> Statements:
     """The statements of the split."""
     return self.split.sidecar.statements
 
   @functools.cached_property
-  def _first(self) -> np.ndarray:
-    """The index [G] of the first of each run of statements about the same two images."""
-    pair = np.stack([self.statements.left, self.statements.right], axis=1)
-    return np.flatnonzero(np.any(np.diff(pair, axis=0, prepend=-1), axis=1))
-
-  @functools.cached_property
-  def _pairs(self) -> np.ndarray:
-    """The images [G, 2], left and right, of each run of statements."""
-    return np.stack([self.statements.left, self.statements.right], axis=1)[self._first]
+  def _runs(self) -> tuple[np.ndarray, np.ndarray]:
+    """Of each run of statements about the same images, the first [G], and left and right [G, 2]."""
+    pair = np.stack([self.table.left, self.table.right], axis=1)
+    first = np.flatnonzero(np.any(np.diff(pair, axis=0, prepend=-1), axis=1))
+    return first, pair[first]
 
   @property
   def _sizes(self) -> np.ndarray:
-    return self.split.sidecar.size[self._pairs]
+    return self.split.sidecar.size[self._runs[1]]
 
   def _plan(self, epoch: int) -> Plan:
-    if not len(self.statements):
+    if not len(self.table):
       raise UserError('the split has no statements about two images: name an NLVR2 dataset')
+    first, pairs = self._runs
     return plan_texts(
-      self.batching,
+      self,
       epoch,
-      start=np.append(self._first, len(self.statements)),
-      image=self._pairs,
+      start=np.append(first, len(self.table)),
+      image=pairs,
       canvas=self.canvases.choose(self._sizes),
-      label=self.statements.label,
+      label=self.table.label,
     )
 
-  @property
-  def texts(self) -> int:
-    return len(self.statements)
-
-  def text(self, i: int) -> str:
-    return self.statements.text.text(i)
-
   def name(self, i: int) -> str:
-    return self.statements.identifier[i].decode()
+    return self.table.identifier[i].decode()
 
 
 class Nlvr(Task):
-  """NLVR, statements about one image."""
+  """NLVR, statements about one image.
+
+  Attributes:
+    sentence: returns the sentence in the name of a text; consistency groups the texts by it.
+  """
 
   LOGGED = ('nlvr_loss', 'nlvr_accuracy')
   SHOWN = ('loss', 'nlvr_accuracy')
   CHOSEN_BY = 'nlvr_accuracy'
+
+  sentence: Callable[[str], str] = staticmethod(nlvr.sentence)
 
   def model(self, backbone: PixelBert) -> Model:
     return MatchingModel(backbone)
@@ -157,9 +154,7 @@ class Nlvr(Task):
 
   def evaluate(self, run: Run, batches: StatementBatches) -> Metrics:
     """Computes loss and the official scores: accuracy, consistency, and for NLVR2 subsets."""
-    sums, items = run(batches)
-    predicted, labels, _ = judged(items, batches)
-    return finish({'nlvr_loss': sums['nlvr_loss']}) | self._scores(predicted, labels)
+    return self._judge(run, batches)[2]
 
   def report(self, run: Run, batches: StatementBatches, path: pathlib.Path) -> Metrics:
     """Evaluates on all texts; writes `<split>.csv` in the official form, and the logits as JSON.
@@ -167,8 +162,8 @@ class Nlvr(Task):
     The metrics include the 95% interval of the accuracy, by a bootstrap over sentences because the
     texts of one sentence are not independent, and the accuracy of the majority class.
     """
-    sums, items = run(batches, whole=True)
-    predicted, labels, logits = judged(items, batches)
+    logits, labels, metrics = self._judge(run, batches, whole=True)
+    predicted = {name: logit > 0 for name, logit in logits.items()}
     if processes.is_first():
       self.write(path.with_suffix('.csv'), predicted, path.stem.partition('[')[0])
       files.write_text(path.with_name(f'{path.stem}_logits.json'), json.dumps(logits))
@@ -176,38 +171,21 @@ class Nlvr(Task):
     sentence = np.array([self.sentence(name) for name in labels])
     low, high = bootstrap.paired_difference(correct, np.zeros(len(correct)), sentence).interval
     majority = collections.Counter(labels.values()).most_common(1)[0][1] / len(labels)
-    return (
-      finish({'nlvr_loss': sums['nlvr_loss']})
-      | self._scores(predicted, labels)
-      | {
-        'nlvr_accuracy/low': low,
-        'nlvr_accuracy/high': high,
-        'nlvr_accuracy/majority': majority,
-      }
-    )
+    return metrics | {
+      'nlvr_accuracy/low': low,
+      'nlvr_accuracy/high': high,
+      'nlvr_accuracy/majority': majority,
+    }
 
   def table(self, split: str, metrics: Metrics) -> str:
     """Formats the scores; accuracy with its 95% interval and the majority class."""
-    missing = float('nan')
     names = [n for n in metrics if n.startswith('nlvr_') and '/' not in n and n != 'nlvr_loss']
-    ends = ('', '/low', '/high', '/majority')
-    return table(
-      f'on {split}',
-      ['model', '95% from', 'to', 'majority class'],
-      [
-        (
-          name.removeprefix('nlvr_').replace('_', ' '),
-          [metrics.get(name + end, missing) for end in ends],
-        )
-        for name in names
-      ],
-    )
+    rows = {name.removeprefix('nlvr_').replace('_', ' '): name for name in names}
+    columns = {'model': '', '95% from': '/low', 'to': '/high', 'majority class': '/majority'}
+    return compare(f'on {split}', columns, rows, metrics)
 
-  def sentence(self, name: str) -> str:
-    """Returns the sentence in the name of a text; consistency groups the texts by it."""
-    return nlvr.sentence(name)
-
-  def summarise(self, correct: dict[str, bool], labels: dict[str, bool]) -> dict[str, float]:
+  @staticmethod
+  def summarise(correct: Mapping[str, bool], labels: Mapping[str, bool]) -> dict[str, float]:
     """Computes the official scores in 0..1, given which predictions are correct."""
     return nlvr.summarise(correct)
 
@@ -215,13 +193,26 @@ class Nlvr(Task):
     """Writes predictions in the official form."""
     predictions.write_nlvr(path, predicted, split)
 
-  def _scores(self, predicted: dict[str, bool], labels: dict[str, bool]) -> Metrics:
+  def _judge(
+    self, run: Run, batches: StatementBatches, whole: bool = False
+  ) -> tuple[dict[str, float], dict[str, bool], Metrics]:
+    """Returns the logit and the label of each text by name, in the order of the split; metrics."""
+    sums, items = run(batches, whole=whole)
+    items = counted(items, 'statement')
+    names = [batches.name(i) for i in items['statement']]
+    labels = dict(zip(names, items['label'].tolist(), strict=True))
+    predicted = dict(zip(names, items['logit'] > 0, strict=True))
     summary = self.summarise(nlvr.correct(predicted, labels), labels)
-    return {f'nlvr_{name}': value for name, value in summary.items()}
+    scores = {f'nlvr_{name}': value for name, value in summary.items()}
+    logits = dict(zip(names, items['logit'].tolist(), strict=True))
+    return logits, labels, finish({'nlvr_loss': sums['nlvr_loss']}) | scores
 
 
 class Nlvr2(Nlvr):
   """NLVR2, statements about two images."""
+
+  sentence = staticmethod(nlvr2.sentence)
+  summarise = staticmethod(nlvr2.summarise)
 
   def model(self, backbone: PixelBert) -> Model:
     return Nlvr2Model(backbone)
@@ -229,26 +220,5 @@ class Nlvr2(Nlvr):
   def batches(self, role: str, **fields: Any) -> StatementBatches:
     return Nlvr2Batches(**fields)
 
-  def sentence(self, name: str) -> str:
-    return nlvr2.sentence(name)
-
-  def summarise(self, correct: dict[str, bool], labels: dict[str, bool]) -> dict[str, float]:
-    return nlvr2.summarise(correct, labels)
-
   def write(self, path: pathlib.Path, predicted: dict[str, bool], split: str) -> None:
     predictions.write_nlvr2(path, predicted)
-
-
-def judged(
-  items: dict[str, np.ndarray], batches: StatementBatches
-) -> tuple[dict[str, bool], dict[str, bool], dict[str, float]]:
-  """Maps the name of each text, in the order of the split, to its prediction, label and logit."""
-  counts = items['weight'].reshape(-1) > 0
-  number, label, logit = (items[n].reshape(-1)[counts] for n in ('statement', 'label', 'logit'))
-  order = np.argsort(number)
-  names = [batches.name(i) for i in number[order]]
-  return (
-    dict(zip(names, (logit[order] > 0).tolist(), strict=True)),
-    dict(zip(names, label[order].tolist(), strict=True)),
-    dict(zip(names, logit[order].tolist(), strict=True)),
-  )

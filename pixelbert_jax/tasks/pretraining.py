@@ -13,8 +13,6 @@ A batch has B images with K texts each, of T tokens with at most M hidden:
 """
 
 import dataclasses
-import functools
-import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -29,7 +27,7 @@ from pixelbert_jax.input.order import WORDS, Plan, Shares, plan_epoch, swap_imag
 from pixelbert_jax.input.pipeline import Batch, Batches
 from pixelbert_jax.input.text import hide_words
 from pixelbert_jax.input.visual import KINDS, TextGuess, visual_words
-from pixelbert_jax.metrics import Metrics, table
+from pixelbert_jax.metrics import Metrics, compare, measured
 from pixelbert_jax.models.heads import PretrainingModel
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.tasks.base import Arrays, Run, Task
@@ -58,23 +56,19 @@ class PairBatches(Batches):
   guess: TextGuess | None = None
 
   def _plan(self, epoch: int) -> Plan:
-    plan = plan_epoch(self.split.sidecar, self.batching, epoch, self.shares)
+    plan = plan_epoch(self.split.sidecar, self, epoch, self.shares)
     return swap_images(plan) if self.swapped else plan
 
-  @functools.lru_cache(maxsize=8)  # noqa: B019 - two numbers a step
-  def _totals(self, step: int) -> dict[str, np.float32]:
-    epoch, number = divmod(step, len(self))
-    plan = self.plan(epoch)
+  def _weights(self, plan: Plan, number: int, step: int) -> dict[str, np.ndarray]:
     whole = self._texts(plan, number, slice(None), step)
-    words = whole['mlm_weight'].sum(dtype=np.float32)
-    return {'mlm_total': words, 'itm_total': plan.weight[number].sum()}
+    return {'mlm': whole['mlm_weight'], 'itm': plan.weight[number]}
 
   def _texts(self, plan: Plan, number: int, mine: slice, step: int) -> Batch:
     texts, weight = plan.text[number, mine], plan.weight[number, mine]
     matched = plan.matched[number, mine]
     b, k = texts.shape
     flat = texts.reshape(-1)
-    ids, word = self.tokenizer([self.split.sidecar.caption(i) for i in flat])
+    ids, word = self.tokenizer([self.text(i) for i in flat])
     # Drawn for the whole batch, then sliced, so that the number of processes changes nothing.
     draws = np.random.default_rng([self.seed, WORDS, step]).random(
       (self.images, k, 2 * ids.shape[1] + 2)
@@ -168,11 +162,10 @@ class Pretraining(Task):
     if 'mlm_kind' not in batch:
       return sums
     kind, weight, guessed = batch['mlm_kind'], batch['mlm_weight'], batch['mlm_guessed']
-    sums['mlm_visual_accuracy'] = total(mlm, weight * (kind > 0))
-    sums['mlm_visual_accuracy_text_only'] = total(guessed, weight * (kind > 0))
-    for i, name in enumerate(KINDS):
-      sums[f'mlm_{name}_accuracy'] = total(mlm, weight * (kind == i + 1))
-      sums[f'mlm_{name}_accuracy_text_only'] = total(guessed, weight * (kind == i + 1))
+    chosen = {'visual': kind > 0} | {name: kind == i + 1 for i, name in enumerate(KINDS)}
+    for name, these in chosen.items():
+      sums[f'mlm_{name}_accuracy'] = total(mlm, weight * these)
+      sums[f'mlm_{name}_accuracy_text_only'] = total(guessed, weight * these)
     return sums
 
   def evaluate(self, run: Run, batches: PairBatches) -> Metrics:
@@ -194,13 +187,6 @@ class Pretraining(Task):
     rows = {'image-text matching': 'itm_accuracy', 'hidden words': 'mlm_accuracy'}
     rows |= {'visual words, determined': 'mlm_visual_accuracy'}
     rows |= {f'  {kind}': f'mlm_{kind}_accuracy' for kind in KINDS}
-    missing = float('nan')
-    return table(
-      f'accuracy on {split}',
-      ['own image', 'shuffled image', 'text alone'],
-      [
-        (title, [metrics.get(name + end, missing) for end in ('', '_swapped', '_text_only')])
-        for title, name in rows.items()
-        if math.isfinite(metrics.get(name, missing))
-      ],
-    )
+    rows = {title: name for title, name in rows.items() if name in measured(metrics)}
+    columns = {'own image': '', 'shuffled image': '_swapped', 'text alone': '_text_only'}
+    return compare(f'accuracy on {split}', columns, rows, metrics)

@@ -26,7 +26,7 @@ from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.order import Plan, plan_texts
 from pixelbert_jax.input.pipeline import Batch, Batches
 from pixelbert_jax.input.sidecar import Questions
-from pixelbert_jax.metrics import Metrics, table
+from pixelbert_jax.metrics import Metrics, compare
 from pixelbert_jax.models.heads import VqaModel
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.score import predictions
@@ -41,6 +41,7 @@ from pixelbert_jax.tasks.answers import (
   soft_targets,
 )
 from pixelbert_jax.tasks.base import Arrays, Run, Task
+from pixelbert_jax.tasks.evaluator import counted
 from pixelbert_jax.tasks.sums import Sums, finish, total
 
 
@@ -55,42 +56,35 @@ class QuestionBatches(Batches):
   answers: Sequence[str]
 
   @property
-  def questions(self) -> Questions:
+  def table(self) -> Questions:
     """The questions of the split."""
     return self.split.sidecar.questions
 
   @functools.cached_property
   def _numbers(self) -> np.ndarray:
-    return answer_numbers(self.questions, self.answers)
+    return answer_numbers(self.table, self.answers)
 
   @functools.cached_property
   def _answerable(self) -> np.ndarray:
-    return answerable(self.questions, self._numbers)
+    return answerable(self.table, self._numbers)
 
   def _plan(self, epoch: int) -> Plan:
     sidecar = self.split.sidecar
     images = np.arange(len(sidecar.image_id))
-    if not len(self.questions):
+    if not len(self.table):
       raise UserError('the split has no questions')
     return plan_texts(
-      self.batching,
+      self,
       epoch,
-      start=np.searchsorted(self.questions.image, np.append(images, len(images))),
+      start=np.searchsorted(self.table.image, np.append(images, len(images))),
       image=images,
       canvas=self.canvases.choose(sidecar.size),
-      label=np.ones(len(self.questions), bool),
+      label=np.ones(len(self.table), bool),
     )
-
-  @property
-  def texts(self) -> int:
-    return len(self.questions)
-
-  def text(self, i: int) -> str:
-    return self.questions.text.text(i)
 
   def full_text(self, i: int) -> str:
     """Returns the question and its answers."""
-    answers = map(self.questions.strings.text, self.questions.answers[i])
+    answers = map(self.table.strings.text, self.table.answers[i])
     return ' '.join([self.text(i), *answers])
 
   def _weight(self, plan: Plan, number: int) -> np.ndarray:
@@ -98,14 +92,13 @@ class QuestionBatches(Batches):
     # A question without a right answer in the list would only teach to score all answers low.
     return weight * self._answerable[plan.text[number]] if self.training else weight
 
-  def _totals(self, step: int) -> dict[str, np.float32]:
-    epoch, number = divmod(step, len(self))
-    return {'vqa_total': self._weight(self.plan(epoch), number).sum(dtype=np.float32)}
+  def _weights(self, plan: Plan, number: int, step: int) -> dict[str, np.ndarray]:
+    return {'vqa': self._weight(plan, number)}
 
   def _texts(self, plan: Plan, number: int, mine: slice, step: int) -> Batch:
     texts = plan.text[number, mine]
     ids, mask = self.tokens(texts)
-    target = soft_targets(self.questions, self._numbers, texts.reshape(-1), len(self.answers))
+    target = soft_targets(self.table, self._numbers, texts.reshape(-1), len(self.answers))
     return {
       'token_ids': ids,
       'token_mask': mask,
@@ -181,13 +174,7 @@ class Vqa(Task):
 
   def evaluate(self, run: Run, batches: QuestionBatches) -> Metrics:
     """Computes loss and official accuracy; returns no metrics for a split without answers."""
-    sums, items = run(batches)
-    answers = answers_by_question(items)
-    questions = annotated(batches.questions, answers)
-    if not questions:
-      return {}
-    predicted = self._texts(batches.questions, answers)
-    return finish({'vqa_loss': sums['vqa_loss']}) | _scores(predicted, questions)
+    return self._judge(run, batches)[2]
 
   def report(self, run: Run, batches: QuestionBatches, path: pathlib.Path) -> Metrics:
     """Evaluates on all questions; writes the answers in the form of VQA's evaluation server.
@@ -196,10 +183,7 @@ class Vqa(Task):
     accuracies by type, those of the image-blind baseline (`/guess`), and those of the best answers
     in the list (`/ceiling`). A split without answers has no metrics.
     """
-    sums, items = run(batches, whole=True)
-    answers = answers_by_question(items)
-    predicted = self._texts(batches.questions, answers)
-    questions = annotated(batches.questions, answers)
+    predicted, questions, metrics = self._judge(run, batches, whole=True)
     if processes.is_first():
       predictions.write_vqa(path, predicted)
       if questions:
@@ -207,7 +191,6 @@ class Vqa(Task):
         files.write_text(path.with_name(f'{path.stem}_scores.json'), json.dumps(scores))
     if not questions:
       return {}
-    metrics = finish({'vqa_loss': sums['vqa_loss']}) | _scores(predicted, questions)
     if guess := self.guess:
       blind = {q.question_id: guess.get(q.question_type, guess['']) for q in questions}
       metrics |= {f'{name}/guess': x for name, x in _scores(blind, questions).items()}
@@ -219,32 +202,27 @@ class Vqa(Task):
     """Formats accuracy by type, with the image-blind baseline and the ceiling."""
     if 'vqa_accuracy' not in metrics:
       return f'{split} has no public answers: send its predictions to the evaluation server'
-    missing = float('nan')
-    names = [n for n in metrics if n.startswith('vqa_accuracy')]
-    return table(
-      f'accuracy on {split}',
-      ['model', 'image-blind', 'ceiling'],
-      [
-        (
-          name.removeprefix('vqa_accuracy/').replace('vqa_accuracy', 'all questions'),
-          [metrics.get(name + end, missing) for end in ('', '/guess', '/ceiling')],
-        )
-        for name in names
-        if not name.endswith(('/guess', '/ceiling'))
-      ],
-    )
+    columns = {'model': '', 'image-blind': '/guess', 'ceiling': '/ceiling'}
+    rows = {
+      name.removeprefix('vqa_accuracy/').replace('vqa_accuracy', 'all questions'): name
+      for name in metrics
+      if name.startswith('vqa_accuracy') and not name.endswith(('/guess', '/ceiling'))
+    }
+    return compare(f'accuracy on {split}', columns, rows, metrics)
 
-  def _texts(self, questions: Questions, answers: Mapping[int, int]) -> dict[int, str]:
-    """Maps indices of questions and answers to question ids and the words of the answers."""
-    return {int(questions.id[q]): self.answers[a] for q, a in answers.items()}
-
-
-def answers_by_question(items: Mapping[str, np.ndarray]) -> dict[int, int]:
-  """Maps the index of each question, ascending, to the index of its answer."""
-  counts = items['weight'].reshape(-1) > 0
-  question, answer = (items[n].reshape(-1)[counts] for n in ('question', 'answer'))
-  order = np.argsort(question)
-  return dict(zip(question[order].tolist(), answer[order].tolist(), strict=True))
+  def _judge(
+    self, run: Run, batches: QuestionBatches, whole: bool = False
+  ) -> tuple[dict[int, str], list[official.Question], Metrics]:
+    """Returns the answer to each question by id, the questions with answers, and the metrics."""
+    sums, items = run(batches, whole=whole)
+    items = counted(items, 'question')
+    ids = batches.table.id[items['question']].tolist()
+    predicted = {i: self.answers[a] for i, a in zip(ids, items['answer'], strict=True)}
+    questions = annotated(batches.table, items['question'])
+    if not questions:
+      return predicted, [], {}
+    loss = finish({'vqa_loss': sums['vqa_loss']})
+    return predicted, questions, loss | _scores(predicted, questions)
 
 
 def annotated(questions: Questions, numbers: Iterable[int]) -> list[official.Question]:

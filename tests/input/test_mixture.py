@@ -95,7 +95,7 @@ def pairs_of(plan) -> list[tuple[int, int, bool]]:
 def epoch(split: Split, number=0, images=1, texts=1, share=()):
   shares = shares_of(split, share)
   batching = Batching(
-    canvases=CANVASES, seed=0, images_per_batch=images, texts_per_image=texts, training=True
+    canvases=CANVASES, seed=0, images=images, texts_per_image=texts, training=True
   )
   return plan_epoch(split.sidecar, batching, number, shares)
 

@@ -56,7 +56,7 @@ def batching(images=4, texts=2, training=True, seed=0, canvases=SQUARE) -> Batch
   return Batching(
     canvases=canvases,
     seed=seed,
-    images_per_batch=images,
+    images=images,
     texts_per_image=texts,
     training=training,
   )

@@ -122,9 +122,7 @@ def test_the_true_caption_has_to_score_above_all_that_count():
 
 
 def batching(images, texts) -> Batching:
-  return Batching(
-    canvases=SQUARE, seed=0, images_per_batch=images, texts_per_image=texts, training=True
-  )
+  return Batching(canvases=SQUARE, seed=0, images=images, texts_per_image=texts, training=True)
 
 
 def test_every_caption_is_the_true_one_once_beside_others_that_its_image_does_not_have(dataset):

@@ -90,7 +90,7 @@ def test_accuracy_is_how_right_the_likeliest_answers_are():
 @pytest.mark.parametrize('role', ['train', 'test'])
 def test_every_question_comes_with_its_image_and_its_answers(make, role):
   batches = make(role)
-  questions, seen = batches.questions, []
+  questions, seen = batches.table, []
   for number in range(len(batches)):
     batch, plan = batches[number], batches.plan(0)
     for row, k in zip(*np.nonzero(batch['weight']), strict=True):
@@ -129,7 +129,7 @@ def test_questions_without_an_answer_of_the_list_teach_nothing_but_count(make):
   assert 0 < answerable.sum() < answerable.size
   assert not batch['weight'][~answerable].any()
   total = sum(test[i]['weight'].sum() for i in range(len(test)))
-  assert total == len(test.questions)
+  assert total == len(test.table)
 
 
 def test_micro_batches_make_up_the_batch_and_know_its_weight(make):
@@ -157,7 +157,7 @@ def test_an_unreadable_image_does_not_count(make, monkeypatch):
 def test_the_guess_is_the_best_one_for_each_type(config, dataset):
   experiment = Experiment.of(resolve(config), dataset)
   batches, task = experiment.batches['train'], experiment.task
-  questions = annotated(batches.questions, range(len(batches.questions)))
+  questions = annotated(batches.table, range(len(batches.table)))
   for kind, guess in task.guess.items():
     asked = [q for q in questions if kind in ('', q.question_type)]
     means = {a: np.mean([official.accuracy(a, q.answers) for q in asked]) for a in task.answers}
