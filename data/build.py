@@ -7,7 +7,6 @@ A training program calls `build` for an embedded dataset and `open_dataset` for 
 
 import contextlib
 import fcntl
-import functools
 import itertools
 import pathlib
 import shutil
@@ -167,7 +166,7 @@ def command(
   """
   debug = options.pop('debug', False)
 
-  def work() -> None:
+  def work(_: Sequence[str]) -> None:
     if not names:
       raise DatasetError(f'name a dataset to build: {", ".join(sorted(BUILDERS))}')
     for name in names:
@@ -179,7 +178,7 @@ def command(
       sidecars = {split: open_sidecar(builder, split) for split in builder.info.splits}
       print(report(builder, sidecars, 0 if was_built else seconds))
 
-  return commandline.answer(work, debug)
+  return commandline.answer(work, ['--debug'] if debug else [])
 
 
 def flagged(argv: Sequence[str]) -> int:
@@ -216,7 +215,7 @@ def _names(text: str) -> list[str]:
 
 def main(argv: Sequence[str]) -> int:
   """Runs the command; returns the exit code. Errors are printed in one line."""
-  return commandline.answer(functools.partial(flagged, argv), '--debug' in argv)
+  return commandline.answer(flagged, argv)
 
 
 # Flags of the dataset `folder`.

@@ -65,15 +65,15 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def answer(work: Callable[[], int | None], debug: bool = False) -> int:
-  """Runs `work` and returns its exit code; errors of the user go to stderr in a line and return 1.
+def answer(command: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
+  """Runs a command and returns its exit code; errors of the user are a line on stderr and code 1.
 
-  With `debug` such an error is raised instead.
+  With `--debug` such an error is raised instead.
   """
   try:
-    return work() or 0
+    return command(argv) or 0
   except (UserError, OSError) as error:
-    if debug:
+    if '--debug' in argv:
       raise
     for line in str(error).splitlines():  # Several only where a file has several faults.
       print(f'error: {line}', file=sys.stderr)

@@ -4,7 +4,6 @@ With `--mode=evaluate --checkpoint=C` it evaluates a checkpoint on the split `co
 With `--distributed` it is one of several processes (processes.py), all with the same arguments.
 """
 
-import functools
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -58,7 +57,7 @@ def command(argv: Sequence[str]) -> int:
 
 def main(argv: Sequence[str]) -> int:
   """Runs the command and returns its exit code; errors are one line on stderr."""
-  return commandline.answer(functools.partial(command, argv), '--debug' in argv)
+  return commandline.answer(command, argv)
 
 
 if __name__ == '__main__':

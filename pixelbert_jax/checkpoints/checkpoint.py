@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 from pixelbert_jax import processes, sharding
 from pixelbert_jax.checkpoints import CheckpointError, DamagedError, saved
 from pixelbert_jax.checkpoints.saved import Manifest
-from pixelbert_jax.checkpoints.workdir import to_json
+from pixelbert_jax.checkpoints.workdir import check_empty, to_json
 from pixelbert_jax.files import atomic
 
 Tree = Any
@@ -194,13 +194,6 @@ def load(spec: str | os.PathLike, mesh: Mesh | None = None) -> Loaded:
 def abstract(state: Tree) -> Tree:
   """Returns shapes, dtypes and shardings of a state, for `Checkpoints.restore`."""
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-
-
-def check_empty(folder: str | os.PathLike) -> None:
-  """Raises CheckpointError if the folder to write exists and is not empty."""
-  folder = pathlib.Path(folder).absolute()
-  if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-    raise CheckpointError(f'{folder} is not empty: give a folder that does not exist yet')
 
 
 def write_model(

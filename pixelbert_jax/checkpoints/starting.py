@@ -25,7 +25,7 @@ BACKBONE = (
 
 
 def starting_point(init_from: str, workdir: pathlib.Path, mesh: Mesh) -> Loaded | None:
-  """The checkpoint that a run in `workdir` starts from; None from scratch or if it goes on.
+  """Loads the checkpoint that a run in `workdir` starts from; None if from scratch or resumed.
 
   Raises:
     UserError: neither a checkpoint nor 'scratch' is given, or it cannot be loaded.
@@ -43,7 +43,7 @@ def starting_point(init_from: str, workdir: pathlib.Path, mesh: Mesh) -> Loaded 
     name, variant, seed = default.groups()
     seed = '' if seed == '0' else f' --config.seed={seed}'
     raise CheckpointError(
-      f'init_from: {init_from} is not there yet: make it by `python -m pixelbert_jax.main '
+      f'init_from: {init_from} does not exist yet: make it by `python -m pixelbert_jax.main '
       f'--config=configs/{name}.py{f":{variant}" if variant else ""}{seed}`, or say '
       '--config.init_from=scratch to train from random weights'
     )
@@ -54,13 +54,13 @@ def starting_point(init_from: str, workdir: pathlib.Path, mesh: Mesh) -> Loaded 
 
 
 def take(loaded: Loaded, config: dict[str, Any], variables: dict[str, Tree]) -> dict[str, Tree]:
-  """`variables` with all that the checkpoint has of them, by name; says what it has not.
+  """Replaces variables by those of a checkpoint, by name, and prints which are not replaced.
 
   Args:
     loaded: with its arrays on the mesh of `variables`.
     config: of the new run.
-    variables: fresh {'params', 'batch_stats'}. What only they have (a new head) stays as it is;
-      what only the checkpoint has is dropped.
+    variables: fresh {'params', 'batch_stats'}. What the checkpoint lacks (a new head) stays as it
+      is; what only the checkpoint has is dropped.
 
   Raises:
     CheckpointError: the vocabulary, the backbone or a shape differs.
@@ -80,7 +80,7 @@ def take(loaded: Loaded, config: dict[str, Any], variables: dict[str, Tree]) -> 
 
 
 def fitted(loaded: Loaded, config: dict[str, Any], shapes: dict[str, Tree]) -> dict[str, Tree]:
-  """All of `shapes` out of a checkpoint, as it is; what only the checkpoint has is dropped.
+  """Takes all variables of `shapes` from a checkpoint; what only the checkpoint has is dropped.
 
   Raises:
     CheckpointError: it is of another backbone, or lacks a head, or a shape is another.

@@ -6,6 +6,7 @@ A run that starts from another inherits them.
 
 import itertools
 import json
+import os
 import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -78,7 +79,7 @@ def claim_workdir(
 
 
 def read_files(workdir: pathlib.Path) -> dict[str, bytes]:
-  """Reads the run's own files in a workdir, by name; none where there is no run."""
+  """Reads the run's own files in a workdir, by name; none if it holds no run."""
   names = ('*.txt', '*.json')
   paths = [path for name in names for path in workdir.glob(name) if path.name != 'config.json']
   return {path.name: path.read_bytes() for path in paths}
@@ -96,6 +97,13 @@ def difference(old: bytes, new: bytes) -> str:
   return f'{count}, the first is line {number}: {old_line!r} there and {new_line!r} here'
 
 
+def check_empty(folder: str | os.PathLike) -> None:
+  """Raises CheckpointError if the folder to write exists and is not empty."""
+  folder = pathlib.Path(folder).absolute()
+  if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    raise CheckpointError(f'{folder} is not empty: give a folder that does not exist yet')
+
+
 def read_config(path: epath.Path | pathlib.Path) -> dict[str, Any]:
   """Reads `config.json`; DamagedError if that is not what it is."""
   try:
@@ -108,14 +116,14 @@ def read_config(path: epath.Path | pathlib.Path) -> dict[str, Any]:
 
 
 def to_json(config: Mapping[str, Any]) -> str:
-  """The text of `config.json`."""
+  """Formats `config.json`."""
   return json.dumps(config, indent=2) + '\n'
 
 
 def differences(
   old: dict[str, Any], new: dict[str, Any], only: Collection[str] | None = None
 ) -> list[str]:
-  """Each field in which two configurations differ: of `only`, else of all but MAY_CHANGE."""
+  """Lists the fields in which two configurations differ: of `only`, else all but MAY_CHANGE."""
   old, new = _flat(old), _flat(new)
   return [
     f'{name} is {old.get(name, "absent")!r} there and {new.get(name, "absent")!r} here'

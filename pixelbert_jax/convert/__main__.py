@@ -6,7 +6,6 @@
     python -m pixelbert_jax.convert --bert=DIR --output=C     # DIR is an export
 """
 
-import functools
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -74,7 +73,7 @@ def dispatch(given: dict[str, Any], words: Sequence[str] = ()) -> str:
 
 def main(argv: Sequence[str]) -> int:
   """Runs the command; returns the exit code. Errors are printed in one line."""
-  return commandline.answer(functools.partial(command, argv), '--debug' in argv)
+  return commandline.answer(command, argv)
 
 
 if __name__ == '__main__':

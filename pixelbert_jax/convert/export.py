@@ -15,7 +15,7 @@ from tokenizers import BertWordPieceTokenizer
 
 from pixelbert_jax import UserError, files
 from pixelbert_jax.checkpoints import checkpoint, provenance
-from pixelbert_jax.checkpoints.workdir import to_json
+from pixelbert_jax.checkpoints.workdir import check_empty, to_json
 from pixelbert_jax.convert import bert, names
 from pixelbert_jax.convert.model_card import model_card
 from pixelbert_jax.convert.tensors import digest_of_tensors
@@ -37,7 +37,7 @@ def export(spec: str | os.PathLike, folder: str | os.PathLike) -> None:
   Raises:
     UserError: the checkpoint does not exist or is not of pre-training, or the folder is not empty.
   """
-  checkpoint.check_empty(folder)
+  check_empty(folder)
   loaded = checkpoint.load(spec)
   if loaded.variables['params'].keys() != {module.split('/')[0] for module, *_ in names.TABLE}:
     raise UserError(

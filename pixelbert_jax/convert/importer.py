@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from pixelbert_jax.checkpoints import checkpoint, provenance, saved
 from pixelbert_jax.checkpoints.checksum import by_name
-from pixelbert_jax.checkpoints.workdir import VOCABULARY
+from pixelbert_jax.checkpoints.workdir import VOCABULARY, check_empty
 from pixelbert_jax.convert import bert as bert_lib
 from pixelbert_jax.convert import cnn as cnn_lib
 from pixelbert_jax.convert import names
@@ -55,7 +55,7 @@ def import_weights(
   Raises:
     UserError: the weights do not fit; nothing is written.
   """
-  checkpoint.check_empty(output)  # before minutes of work
+  check_empty(output)  # before minutes of work
   given, config = config, copy.deepcopy(config)
   config.cnn.batch_norm = config.cnn.batch_norm or 'frozen'
   folder = bert_lib.find(bert)
@@ -70,7 +70,7 @@ def import_weights(
   tensors = text.tensors | image.tensors | names.to_torch(random)
   variables = names.from_torch(tensors, like)
   sources = {'bert': text, 'cnn': image}
-  write(output, config.to_dict(), variables, vocabulary, sources, random)
+  write(output, config.to_dict(), variables, vocabulary, sources, random=random)
   t = config.transformer
   return '\n'.join(
     [
@@ -114,7 +114,7 @@ def import_export(bert: str, output: str | os.PathLike) -> str:
   Raises:
     UserError: the folder is not an export, or not complete; nothing is written.
   """
-  checkpoint.check_empty(output)
+  check_empty(output)
   folder = pathlib.Path(bert)
   path = folder / 'config.json'
   export = bert_lib.read_json(path) if path.is_file() else {}

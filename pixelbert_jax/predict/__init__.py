@@ -6,20 +6,11 @@
 docs/predict.md shows both.
 """
 
-from pixelbert_jax.checkpoints import CheckpointError
-from pixelbert_jax.input.image import ImageError
-from pixelbert_jax.input.text import TextError
-from pixelbert_jax.predict.heatmap import Heatmap
-from pixelbert_jax.predict.model import HeadError, Model, load
-from pixelbert_jax.predict.runner import Encoded
-
-__all__ = [
-  'CheckpointError',
-  'Encoded',
-  'HeadError',
-  'Heatmap',
-  'ImageError',
-  'Model',
-  'TextError',
-  'load',
-]
+from pixelbert_jax.checkpoints import CheckpointError as CheckpointError
+from pixelbert_jax.input.image import ImageError as ImageError
+from pixelbert_jax.input.text import TextError as TextError
+from pixelbert_jax.predict.heatmap import Heatmap as Heatmap
+from pixelbert_jax.predict.model import HeadError as HeadError
+from pixelbert_jax.predict.model import Model as Model
+from pixelbert_jax.predict.model import load as load
+from pixelbert_jax.predict.runner import Encoded as Encoded

@@ -8,7 +8,6 @@ docs/predict.md shows it and the Python API.
 """
 
 import dataclasses
-import functools
 import json
 import sys
 import warnings
@@ -96,7 +95,7 @@ def command(argv: Sequence[str]) -> None:
 
 def main(argv: Sequence[str]) -> int:
   """Runs the command, prints an error as one line, and returns the exit code."""
-  return commandline.answer(functools.partial(command, argv), '--debug' in argv)
+  return commandline.answer(command, argv)
 
 
 if __name__ == '__main__':

@@ -125,7 +125,7 @@ def _report(options: argparse.Namespace) -> str:
 
 def main(argv: Sequence[str]) -> int:
   """Prints the scores; returns the exit code, 1 after printing errors in one line each."""
-  return commandline.answer(lambda: print(_report(_parse(argv))), '--debug' in argv)
+  return commandline.answer(lambda argv: print(_report(_parse(argv))), argv)
 
 
 if __name__ == '__main__':

@@ -185,7 +185,7 @@ class Nlvr(Task):
     return compare(f'on {split}', columns, rows, metrics)
 
   @staticmethod
-  def summarise(correct: Mapping[str, bool], labels: Mapping[str, bool]) -> dict[str, float]:
+  def summarise(correct: dict[str, bool], labels: Mapping[str, bool]) -> dict[str, float]:
     """Computes the official scores in 0..1, given which predictions are correct."""
     return nlvr.summarise(correct)
 

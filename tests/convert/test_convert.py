@@ -560,7 +560,7 @@ def contents(folder):
 def command(capsys, **given):
   """Exit code and lines of the command, with these flags."""
   given = {name: x if name == 'config' else str(x) for name, x in given.items() if x}
-  code = commandline.answer(lambda: print(convert.dispatch(given)))
+  code = commandline.answer(lambda _: print(convert.dispatch(given)), [])
   return code, capsys.readouterr()
 
 
