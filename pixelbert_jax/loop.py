@@ -88,11 +88,12 @@ class Loop:
       if number <= start + 2:
         jax.block_until_ready(state.step)
         progress.show_pace(number)
-      last, score = number == self.stop, None
+      last = number == self.stop
       if last or number % config.log_every == 0:
         state = self.log_training(state, number, progress)
-      if self.task.CHOSEN_BY if last else number % config.eval_every == 0:
-        score = self.validate(number, state)
+      # After the last step, the test split is evaluated; the validation split to choose a step.
+      validates = self.task.CHOSEN_BY if last else number % config.eval_every == 0
+      score = self.validate(number, state) if validates else None
       stopping = asked_to_stop(number)
       if last or stopping or number % config.save_every == 0 or self.is_best(score):
         self.save(number, state, score)
