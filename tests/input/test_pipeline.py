@@ -13,7 +13,8 @@ from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.image import GREY, ImageError
 from pixelbert_jax.input.pipeline import Batch, read
-from pixelbert_jax.input.sidecar import Caption, Row, Sidecar
+from pixelbert_jax.input.rows import Caption, Row
+from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.input.unreadable import Unreadable
 from pixelbert_jax.input.visual import TextGuess
