@@ -91,7 +91,7 @@ class Nlvr2Batches(StatementBatches):
 
   @functools.cached_property
   def _runs(self) -> tuple[np.ndarray, np.ndarray]:
-    """Of each run of statements about the same images, the first [G], and left and right [G, 2]."""
+    """Finds the runs of statements about the same images: the first [G], the images [G, 2]."""
     pair = np.stack([self.table.left, self.table.right], axis=1)
     first = np.flatnonzero(np.any(np.diff(pair, axis=0, prepend=-1), axis=1))
     return first, pair[first]
