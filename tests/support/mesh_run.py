@@ -16,7 +16,7 @@ import numpy as np
 from configs import retrieval
 from configs.pretrain import get_config
 from pixelbert_jax import sharding
-from pixelbert_jax.experiment import Experiment, prepare_data, resolve
+from pixelbert_jax.experiment import Experiment, init_variables, prepare_data, resolve
 from pixelbert_jax.tasks.sums import finish
 from pixelbert_jax.train import init_state
 
@@ -50,8 +50,11 @@ def scores_of_retrieval(data_dir, dtype, mesh):
   config.data.data_dir, config.dtype, config.batch_size = data_dir, dtype, 16 * 4
   config.eval_images, config.transformer.width, config.transformer.mlp_width = 21, 128, 512
   experiment = Experiment.of(config, prepare_data(config))
-  state, *_ = init_state(experiment, mesh)
-  matrix, _ = experiment.evaluator(mesh)(state.variables, experiment.batches['validation'])
+  batches = experiment.batches['validation']
+  make = functools.partial(init_variables, experiment.model, config.seed, batches[0])
+  shardings = sharding.state_sharding(mesh, jax.eval_shape(make))
+  variables = jax.jit(make, out_shardings=shardings)()
+  matrix, _ = experiment.evaluator(mesh)(variables, batches)
   return matrix.scores.tolist()
 
 
