@@ -81,7 +81,12 @@ class Task(abc.ABC):
 
     It is called with variables and batches; `evaluate` and `report` get it with variables bound.
     """
-    return Evaluator(self, model, mesh, threads, limit)
+
+    def measure(outputs: Arrays, batch: Arrays) -> tuple[Sums, Arrays]:
+      sums = self.losses(outputs, batch) | self.accuracies(outputs, batch)
+      return sums, self.items(outputs, batch)
+
+    return Evaluator(measure, model, mesh, threads, limit)
 
   def evaluate(self, run: Run, batches: Any) -> Metrics:
     """Computes the metrics of a split during training."""

@@ -1,7 +1,6 @@
 """The evaluator: runs a model over a split and collects the sums and items of its task."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -15,22 +14,26 @@ from pixelbert_jax.models.forward import forward
 from pixelbert_jax.models.heads import Model
 from pixelbert_jax.tasks.sums import Sums
 
-if TYPE_CHECKING:
-  from pixelbert_jax.tasks.base import Task
-
 
 class Evaluator:
   """An evaluator of a model over a split, compiled once per batch shape."""
 
-  def __init__(self, task: 'Task', model: Model, mesh: Mesh, threads: int, limit: int = 0):
-    """Defines the program; `limit` bounds the images it runs over, evenly spread (0: all)."""
+  def __init__(self, measure: Callable, model: Model, mesh: Mesh, threads: int, limit: int = 0):
+    """Defines the program.
+
+    Args:
+      measure: computes sums and items (`Task`) of outputs and a batch.
+      model: is applied to each batch.
+      mesh: the devices.
+      threads: that decode images.
+      limit: of the images it runs over, evenly spread; 0 takes all.
+    """
     self._mesh, self._threads, self._limit = mesh, threads, limit
 
     @jax.jit
     def step(variables, batch):
       outputs = forward(model, variables, batch, train=False)
-      sums = task.losses(outputs, batch) | task.accuracies(outputs, batch)
-      return sums, task.items(outputs, batch)
+      return measure(outputs, batch)
 
     self._step = step
 
