@@ -39,11 +39,8 @@ def shared_folder(tmp_path_factory):
 
 @pytest.fixture(scope='session', autouse=True)
 def compiled_programs(shared_folder):
-  """The folder of compiled programs; this process and those it starts compile each only once.
-
-  `JAX_COMPILATION_CACHE_DIR` names one that several sessions share.
-  """
-  folder = os.environ.get('JAX_COMPILATION_CACHE_DIR') or shared_folder / 'compiled'
+  """The folder of compiled programs; this process and those it starts compile each only once."""
+  folder = shared_folder / 'compiled'
   settings = {
     'jax_compilation_cache_dir': str(folder),
     'jax_persistent_cache_min_compile_time_secs': 0,

@@ -79,10 +79,19 @@ def claim_workdir(
 
 
 def read_files(workdir: pathlib.Path) -> dict[str, bytes]:
-  """Reads the run's own files in a workdir, by name; none if it holds no run."""
-  names = ('*.txt', '*.json')
-  paths = [path for name in names for path in workdir.glob(name) if path.name != 'config.json']
-  return {path.name: path.read_bytes() for path in paths}
+  """Reads the run's own files in a workdir, by name; DamagedError for one that is not JSON."""
+  files = {}
+  for path in [*workdir.glob('*.txt'), *workdir.glob('*.json')]:
+    if path.name == 'config.json':
+      continue
+    files[path.name] = path.read_bytes()
+    try:
+      json.loads(files[path.name] if path.suffix == '.json' else '[]')
+    except ValueError as error:
+      raise DamagedError(
+        f'{path} is damaged ({error}): restore that file, or take another --workdir'
+      ) from error
+  return files
 
 
 def difference(old: bytes, new: bytes) -> str:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pixelbert_jax.checkpoints.checkpoint import CheckpointError
-from pixelbert_jax.checkpoints.workdir import claim_workdir
+from pixelbert_jax.checkpoints.workdir import claim_workdir, read_files
 
 CONFIG = {
   'seed': 0,
@@ -99,3 +99,15 @@ def test_a_damaged_configuration_is_one_line_and_can_be_written_anew(claim, dama
   path.unlink()
   claim()
   assert json.loads(path.read_text()) == json.loads(json.dumps(CONFIG))
+
+
+@pytest.mark.parametrize('name', ['answers.json', 'trained_on.json'])
+def test_a_damaged_file_of_the_run_is_one_line(claim, name):
+  claim()
+  assert read_files(claim.path).keys() == {'vocab.txt'}
+  (claim.path / name).write_bytes(b'["scenes"')
+  with pytest.raises(CheckpointError, match=rf'{claim.path}/{name} is damaged') as caught:
+    read_files(claim.path)
+  assert '\n' not in str(caught.value)
+  (claim.path / name).write_bytes(b'["scenes"]')
+  assert read_files(claim.path)[name] == b'["scenes"]'
