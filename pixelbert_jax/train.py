@@ -15,12 +15,7 @@ from ml_collections import ConfigDict
 
 from pixelbert_jax import UserError, processes, sharding
 from pixelbert_jax.checkpoints import checkpoint, provenance, starting
-from pixelbert_jax.checkpoints.workdir import (
-  VOCABULARY,
-  check_workdir,
-  claim_workdir,
-  read_files,
-)
+from pixelbert_jax.checkpoints.workdir import VOCABULARY, check_workdir, claim_workdir, read_files
 from pixelbert_jax.experiment import (
   Experiment,
   images_per_batch,

@@ -157,8 +157,4 @@ class RankingBatches(Batches):
 
   def _texts(self, plan: Plan, number: int, mine: slice, step: int) -> Batch:
     ids, mask = self.tokens(plan.text[number, mine])
-    return {
-      'token_ids': ids,
-      'token_mask': mask,
-      'weight': plan.weight[number, mine],
-    }
+    return {'token_ids': ids, 'token_mask': mask, 'weight': plan.weight[number, mine]}
