@@ -86,7 +86,8 @@ def read_files(workdir: pathlib.Path) -> dict[str, bytes]:
       continue
     files[path.name] = path.read_bytes()
     try:
-      json.loads(files[path.name] if path.suffix == '.json' else '[]')
+      if path.suffix == '.json':
+        json.loads(files[path.name])
     except ValueError as error:
       raise DamagedError(
         f'{path} is damaged ({error}): restore that file, or take another --workdir'
