@@ -7,7 +7,6 @@ does not matter.
 
 import functools
 import io
-import json
 import os
 import pathlib
 import re
@@ -16,7 +15,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, Protocol
 
-from pixelbert_jax import UserError
+from pixelbert_jax import UserError, jsons
 
 # Folder of metadata that macOS adds to zip files.
 MACOS_METADATA = '__MACOSX'
@@ -214,7 +213,7 @@ class Archive:
   def json(self, path: str, kind: type = dict) -> Any:
     """Reads a JSON file whose value has type `kind`; SourceError otherwise."""
     try:
-      value = json.loads(self.text(path))
+      value = jsons.parse(self.text(path))
     except ValueError as error:
       raise self.unreadable(path, error) from error
     if not isinstance(value, kind):
@@ -226,7 +225,7 @@ class Archive:
     for number, line in enumerate(self.text(path).splitlines(), 1):
       if line.strip():
         try:
-          value = json.loads(line)
+          value = jsons.parse(line)
         except ValueError as error:
           raise self.unreadable(path, error, f'line {number}') from error
         yield number, value
@@ -248,7 +247,6 @@ class Archive:
 def _items(file: io.TextIOBase, key: str | None, chunk: int = 1 << 20) -> Iterator[Any]:
   """Yields the objects of a list in a JSON stream; ValueError if it is malformed or truncated."""
   start = re.compile(r'\s*\[' if key is None else rf'"{re.escape(key)}"\s*:\s*\[')
-  decode = json.JSONDecoder().raw_decode
   text, at = file.read(chunk), 0
   # `start` matches no part of a JSON string: quotes inside strings follow backslashes.
   while not (opening := start.match(text) if key is None else start.search(text)):
@@ -264,7 +262,9 @@ def _items(file: io.TextIOBase, key: str | None, chunk: int = 1 << 20) -> Iterat
     if text[at : at + 1] not in ('', '{'):
       raise ValueError(f'expected an object, got {text[at : at + 20]!r}')
     try:
-      value, at = decode(text, at)
+      value, at = jsons.parse_part(text, at)
+    except jsons.JsonError:
+      raise
     except ValueError as error:
       more = file.read(chunk)
       if not more:

@@ -1,9 +1,8 @@
-"""Reads text files, gzipped or not, and writes files and folders whole or not at all."""
+"""Reads text and JSON within limits, and writes files and folders whole or not at all."""
 
 import contextlib
 import glob
 import gzip
-import json
 import os
 import pathlib
 import shutil
@@ -12,35 +11,64 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-from pixelbert_jax import UserError
+from pixelbert_jax import UserError, jsons
 
 Path = str | os.PathLike
 
+MOST = 1 << 31  # bytes of a text file that is read whole
 
-def read_text(path: Path) -> str:
-  """Reads a UTF-8 file, unpacking it if it is gzipped; UserError if it cannot be read."""
+
+def read_bytes(path: Path, most: int = MOST) -> bytes:
+  """Reads a file, unpacking it if it is gzipped.
+
+  Raises:
+    UserError: it cannot be read, or has more than `most` bytes, unpacked.
+  """
   path = pathlib.Path(path)
   try:
-    content = path.read_bytes()
-    return (gzip.decompress(content) if content[:2] == b'\x1f\x8b' else content).decode()
+    with path.open('rb') as file:
+      size, packed = os.fstat(file.fileno()).st_size, file.peek(2)[:2] == b'\x1f\x8b'
+      if size <= most:
+        content = _unpack(file, most) if packed else file.read()
+        size = len(content)
   except FileNotFoundError as error:
     raise UserError(f'{path} does not exist: name a file that does') from error
-  except UnicodeDecodeError as error:
-    raise UserError(f'{path} is not UTF-8 text ({error}): write it again as such') from error
   except (OSError, EOFError, zlib.error) as error:
     reason = getattr(error, 'strerror', None) or error
     raise UserError(f'{path} cannot be read ({reason}): copy it again') from error
-
-
-def read_json(path: Path) -> Any:
-  """Reads a JSON file; UserError with the line and column of a syntax error."""
-  try:
-    return json.loads(read_text(path))
-  except json.JSONDecodeError as error:
+  if size > most:
     raise UserError(
-      f'{path} line {error.lineno} column {error.colno} is not JSON ({error.msg}): '
-      'is the file whole?'
-    ) from error
+      f'{path} has more than the {most:,} bytes that are read{" (unpacked)" if packed else ""}: '
+      'is it the right file?'
+    )
+  return content
+
+
+def _unpack(file: IO[bytes], most: int) -> bytes:
+  """Unpacks a gzipped file up to one byte more than `most`."""
+  parts, size = [], 0
+  with gzip.open(file) as unpacked:
+    while size <= most and (part := unpacked.read(min(1 << 24, most + 1 - size))):
+      parts.append(part)
+      size += len(part)
+  return b''.join(parts)
+
+
+def read_text(path: Path) -> str:
+  """Reads a UTF-8 file, gzipped or not, less a byte order mark; UserError if it cannot be read."""
+  try:
+    return read_bytes(path).decode('utf-8-sig')
+  except UnicodeDecodeError as error:
+    raise UserError(f'{path} is not UTF-8 text ({error}): write it again as such') from error
+
+
+def read_json(path: Path, kind: type = object) -> Any:
+  """Reads a JSON file, gzipped or not; errors are those of `jsons.parse`, with the path."""
+  content = read_bytes(path)
+  try:
+    return jsons.parse(content, kind)
+  except jsons.JsonError as error:
+    raise jsons.JsonError(f'{path} {error}') from error
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict]]:
@@ -50,11 +78,11 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict]]:
     if not line.strip():
       continue
     try:
-      value = json.loads(line)
-    except json.JSONDecodeError as error:
-      raise UserError(f'{path} line {number} is not JSON ({error.msg})') from error
+      value = jsons.parse(line)
+    except jsons.JsonError as error:
+      raise jsons.JsonError(f'{path} line {number} {str(error).removeprefix("line 1 ")}') from error
     if not isinstance(value, dict):
-      raise UserError(f'{path} line {number} is not a JSON object')
+      raise jsons.JsonError(f'{path} line {number} is not a JSON object')
     yield number, value
 
 

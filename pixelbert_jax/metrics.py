@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import tensorboardX
 
-from pixelbert_jax import files
+from pixelbert_jax import files, jsons
 
 Metrics = dict[str, float]
 DAY = 24 * 60 * 60  # seconds
@@ -28,9 +28,8 @@ class MetricsLog:
       return
     self._path = workdir / 'metrics.jsonl'
     if self._path.exists():
-      kept = [
-        line for line in _whole_lines(self._path) if json.loads(line)['step'] <= restored_step
-      ]
+      lines = _whole_lines(self._path)
+      kept = [line for line in lines if jsons.parse(line, dict)['step'] <= restored_step]
       files.write_text(self._path, ''.join(kept))
     self._file = self._path.open('a', encoding='utf-8')
     self._board = tensorboardX.SummaryWriter(
@@ -67,7 +66,7 @@ def measured(metrics: Metrics) -> dict[str, float]:
 def logged(workdir: pathlib.Path, step: int, split: str) -> list[dict]:
   """Reads the objects for a split at a step from a workdir's `metrics.jsonl`, in order."""
   path = workdir / 'metrics.jsonl'
-  lines = map(json.loads, _whole_lines(path) if path.exists() else [])
+  lines = map(jsons.parse, _whole_lines(path) if path.exists() else [])
   return [line for line in lines if (line['step'], line['split']) == (step, split)]
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from pixelbert_jax import UserError, processes, sharding
+from pixelbert_jax import UserError, jsons, processes, sharding
 from pixelbert_jax.checkpoints import checkpoint, provenance, starting
 from pixelbert_jax.checkpoints.workdir import VOCABULARY, check_workdir, claim_workdir, read_files
 from pixelbert_jax.experiment import (
@@ -108,7 +107,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
 def run_files(experiment: Experiment, inherited: Mapping[str, bytes]) -> dict[str, bytes]:
   """Makes the run's own files, by name, given those of the run it resumes or starts from."""
   config = experiment.config
-  trained_on = json.loads(inherited.get(provenance.FILE, '[]'))
+  trained_on = jsons.parse(inherited.get(provenance.FILE, '[]'), list)
   return {
     VOCABULARY: pathlib.Path(config.text.vocabulary).read_bytes(),
     **experiment.task.files(),

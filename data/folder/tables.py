@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import io
 import itertools
-import json
 import pathlib
 import re
 from collections import Counter
@@ -14,6 +13,7 @@ from typing import Any
 
 from data.archive import Archive, SourceError, Tar
 from data.images import SUFFIXES
+from pixelbert_jax import jsons
 from pixelbert_jax.input.rows import Caption, Question, Statement
 
 SPLITS = ('train', 'val', 'test')
@@ -196,7 +196,7 @@ def _tar_texts(archive: Archive) -> Iterator[tuple[str, str, list[str], str]]:
         if f'{stem}.txt' in names:
           texts.append(tar.open(f'{stem}.txt').read().decode('utf-8').strip())
         if f'{stem}.json' in names:
-          value = json.loads(tar.open(f'{stem}.json').read())
+          value = jsons.parse(tar.open(f'{stem}.json').read(), dict)
           split = value.get('split', '')
           captions = value.get('captions', [value['caption']] if 'caption' in value else [])
           texts += [text.strip() for text in captions if text.strip() not in texts]

@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Mesh
 
-from pixelbert_jax import processes, sharding
+from pixelbert_jax import jsons, processes, sharding
 from pixelbert_jax.checkpoints import CheckpointError, DamagedError, saved
 from pixelbert_jax.checkpoints.saved import Manifest
 from pixelbert_jax.checkpoints.workdir import check_empty, to_json
@@ -40,7 +40,7 @@ class Checkpoints:
     `files` are the names of the run's own files, which no step can do without.
     """
     self._workdir = epath.Path(workdir.absolute())
-    self._config = json.loads((workdir / 'config.json').read_text())
+    self._config = jsons.parse((workdir / 'config.json').read_bytes(), dict)
     self._files = saved.digests(self._workdir, files)
     self._scores = scores(self._workdir)
     self._manager = _manager(self._workdir, keep, lambda: best(self._scores))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pixelbert_jax import jsons
 from pixelbert_jax.input.dataset import is_embedded
 
 FILE = 'trained_on.json'  # of a run: the datasets it has seen, and those of the run it started from
@@ -21,7 +22,7 @@ def datasets(files: Mapping[str, bytes], config: Mapping[str, Any]) -> tuple[str
     files: the run's own, by name.
     config: of the run, as in `config.json`.
   """
-  names = json.loads(files[FILE]) if FILE in files else config['data']['name'].split('+')
+  names = jsons.parse(files[FILE], list) if FILE in files else config['data']['name'].split('+')
   return tuple(names)
 
 

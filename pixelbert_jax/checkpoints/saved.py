@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
+from pixelbert_jax import jsons
 from pixelbert_jax.checkpoints import CheckpointError, DamagedError
 from pixelbert_jax.checkpoints.checksum import by_name, checksums
 from pixelbert_jax.checkpoints.workdir import differences, read_config
@@ -79,7 +80,7 @@ class Manifest:
   @classmethod
   def unseal(cls, text: str) -> 'Manifest':
     """Reads the JSON text of `sealed`; ValueError if anything in it has changed."""
-    sealed = json.loads(text)
+    sealed = jsons.parse(text)
     if not isinstance(sealed, dict) or sealed.keys() != {'manifest', 'sha256'}:
       raise ValueError('not a manifest')
     if _digest(sealed['manifest']) != sealed['sha256']:

@@ -13,6 +13,7 @@ from typing import Any
 
 from etils import epath
 
+from pixelbert_jax import jsons
 from pixelbert_jax.checkpoints import CheckpointError, DamagedError
 from pixelbert_jax.files import write_bytes, write_text
 
@@ -87,7 +88,7 @@ def read_files(workdir: pathlib.Path) -> dict[str, bytes]:
     files[path.name] = path.read_bytes()
     try:
       if path.suffix == '.json':
-        json.loads(files[path.name])
+        jsons.parse(files[path.name])
     except ValueError as error:
       raise DamagedError(
         f'{path} is damaged ({error}): restore that file, or take another --workdir'
@@ -117,7 +118,7 @@ def check_empty(folder: str | os.PathLike) -> None:
 def read_config(path: epath.Path | pathlib.Path) -> dict[str, Any]:
   """Reads `config.json`; DamagedError if that is not what it is."""
   try:
-    config = json.loads(path.read_text())
+    config = jsons.parse(path.read_bytes())
   except ValueError as error:
     raise DamagedError(f'{path} is damaged ({error})') from error
   if not isinstance(config, dict):

@@ -1,12 +1,12 @@
 """Reads a BERT of any size from a folder or hub id of Hugging Face."""
 
-import json
 import pathlib
 import re
 from typing import Any
 
 import numpy as np
 
+from pixelbert_jax import jsons
 from pixelbert_jax.checkpoints import saved
 from pixelbert_jax.convert.names import WeightsError
 from pixelbert_jax.convert.tensors import Source, one_line, read_file
@@ -221,7 +221,7 @@ def _check_uncased(folder: pathlib.Path) -> None:
 def read_json(path: pathlib.Path) -> dict[str, Any]:
   """Reads the object in a JSON file; WeightsError if it holds none."""
   try:
-    value = json.loads(path.read_text(encoding='utf-8'))
+    value = jsons.parse(path.read_bytes(), bits=1024)
   except ValueError as error:
     raise WeightsError(f'{path} is not JSON ({one_line(error)}): download it again') from error
   if not isinstance(value, dict):

@@ -3,6 +3,7 @@
 import pathlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from pixelbert_jax import UserError, files
 from pixelbert_jax.score.nlvr import IMAGES
@@ -23,11 +24,11 @@ def read_vqa(path: files.Path) -> list[Question]:
   for number, entry in enumerate(_entries(path, 'annotations', 'the annotations file of VQA'), 1):
     try:
       question = Question(
-        int(entry['question_id']),
-        int(entry['image_id']),
-        str(entry['question_type']),
-        str(entry['answer_type']),
-        tuple(str(answer['answer']) for answer in entry['answers']),
+        _field(entry, 'question_id', int),
+        _field(entry, 'image_id', int),
+        _field(entry, 'question_type', str),
+        _field(entry, 'answer_type', str),
+        tuple(_field(answer, 'answer', str) for answer in _field(entry, 'answers', list)),
       )
     except (KeyError, TypeError, ValueError) as error:
       raise UserError(f'{path}: annotation {number} is not in VQA format: {error!r}') from error
@@ -42,12 +43,23 @@ def read_vqa(path: files.Path) -> list[Question]:
 def read_vqa_question_ids(path: files.Path) -> list[int]:
   """Reads the question ids of `v2_OpenEnded_mscoco_*_questions.json`."""
   try:
-    ids = [int(entry['question_id']) for entry in _entries(path, 'questions', _QUESTIONS)]
+    entries = _entries(path, 'questions', _QUESTIONS)
+    ids = [_field(entry, 'question_id', int) for entry in entries]
   except (KeyError, TypeError, ValueError) as error:
-    raise UserError(f'{path} holds a question without question_id: is it {_QUESTIONS}?') from error
+    raise UserError(
+      f'{path} holds a question without a whole question_id ({error!r}): is it {_QUESTIONS}?'
+    ) from error
   if repeated := [i for i, count in Counter(ids).items() if count > 1]:
     raise UserError(f'{path}: question {repeated[0]} is listed more than once')
   return ids
+
+
+def _field(entry: Any, name: str, kind: type) -> Any:
+  """Returns a field of an entry; TypeError if it is of another type, KeyError if it is missing."""
+  value = entry[name]
+  if type(value) is not kind:  # isinstance would accept true and false as numbers.
+    raise TypeError(f'{name} is {type(value).__name__}, not {kind.__name__}')
+  return value
 
 
 def _entries(path: files.Path, key: str, expected: str) -> list:

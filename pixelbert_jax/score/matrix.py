@@ -1,5 +1,6 @@
 """Score matrices of retrieval: an npz file of `scores` [I, T], `image_ids` and `text_ids`."""
 
+import math
 import pathlib
 import zipfile
 import zlib
@@ -11,6 +12,7 @@ from pixelbert_jax import UserError, files
 from pixelbert_jax.score.predictions import PredictionError, Reader
 
 FIVE = 5  # captions per image in the convention that omits the sixth and seventh
+UNPACKED = 1 << 32  # bytes of a compressed array
 
 
 def write(path: files.Path, scores: np.ndarray, image_ids: Sequence, text_ids: Sequence) -> None:
@@ -37,16 +39,15 @@ def read(path: files.Path) -> tuple[np.ndarray, list[str], list[str]]:
   if not zipfile.is_zipfile(path):
     raise UserError(f'{path} is not a whole npz file: write it again')
   try:
-    with np.load(path, allow_pickle=False) as archive:
-      ids = [archive[name] for name in ('image_ids', 'text_ids')]
-      scores = _map_scores(path)
-      scores = archive['scores'] if scores is None else scores
+    with zipfile.ZipFile(path) as archive:
+      *ids, scores = (_array(archive, path, name) for name in ('image_ids', 'text_ids', 'scores'))
   except KeyError as error:
     needed = 'scores, image_ids and text_ids'
     raise UserError(f'{path} lacks an array ({error.args[0]}): it needs {needed}') from error
-  except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+  except Exception as error:  # For damaged files zipfile and NumPy raise many types.
+    reason = str(error).partition('\n')[0] or type(error).__name__
     raise UserError(
-      f'{path} is not an npz file of plain arrays ({error}): write it again'
+      f'{path} is not an npz file of plain arrays ({reason}): write it again'
     ) from error
   faults = []
   if scores.dtype.kind not in 'fiu':
@@ -63,25 +64,46 @@ def read(path: files.Path) -> tuple[np.ndarray, list[str], list[str]]:
   return scores, image_ids, text_ids
 
 
-def _map_scores(path: pathlib.Path) -> np.ndarray | None:
-  """Maps `scores.npy` of an npz file into memory; None if that is impossible (compressed)."""
-  with zipfile.ZipFile(path) as archive, path.open('rb') as file:
-    info = archive.getinfo('scores.npy')
+def _array(archive: zipfile.ZipFile, path: pathlib.Path, name: str) -> np.ndarray:
+  """Reads an array of an npz file, or maps it into memory if it is stored there as it is.
+
+  Raises:
+    KeyError: there is no such array.
+    ValueError, BadZipFile: it is damaged, holds objects, or is longer than what is read.
+  """
+  info = archive.getinfo(f'{name}.npy')
+  with archive.open(info) as member:
+    version = np.lib.format.read_magic(member)
+    header = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+      version, np.lib.format.read_array_header_2_0
+    )
+    shape, fortran, dtype = header(member)
+    start, order = member.tell(), 'F' if fortran else 'C'
+    if dtype.hasobject:
+      raise ValueError(f'{name} holds Python objects')
+    # What a header claims is allocated before anything is read.
+    size = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or start + size != info.file_size:
+      raise ValueError(f'{name} has {info.file_size - start:,} bytes, its header says {size:,}')
     if info.compress_type != zipfile.ZIP_STORED:
-      return None
+      if size > UNPACKED:
+        raise ValueError(f'{name} unpacks to {size:,} bytes: save it uncompressed')
+      return np.frombuffer(member.read(), dtype).reshape(shape, order=order)
+  mapped = np.memmap(path, np.uint8, 'r', _start(path, info), (info.file_size,))
+  if zlib.crc32(mapped) != info.CRC:
+    raise zipfile.BadZipFile(f'Bad CRC-32 for file {info.filename!r}')  # as zipfile says it
+  return mapped[start:].view(dtype).reshape(shape, order=order) if size else np.zeros(shape, dtype)
+
+
+def _start(path: pathlib.Path, info: zipfile.ZipInfo) -> int:
+  """Finds where the content of a member begins in a zip file."""
+  with path.open('rb') as file:
     # The local header has 30 bytes; at 26 and 28 it holds the lengths of the name and of the
-    # extra field that follow it. Then comes the data.
+    # extra field that follow it.
     file.seek(info.header_offset + 26)
     lengths = file.read(4)
-    file.seek(int.from_bytes(lengths[:2], 'little') + int.from_bytes(lengths[2:], 'little'), 1)
-    if np.lib.format.read_magic(file) != (1, 0):
-      return None
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    if dtype.hasobject or 0 in shape:
-      return None
-    return np.memmap(
-      path, dtype, mode='r', offset=file.tell(), shape=shape, order='F' if fortran else 'C'
-    )
+  name, extra = (int.from_bytes(x, 'little') for x in (lengths[:2], lengths[2:]))
+  return info.header_offset + 30 + name + extra
 
 
 def match(

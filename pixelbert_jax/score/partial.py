@@ -72,7 +72,7 @@ class PartialMatrix(Matrix):
   def _is_whole(self, shape: tuple[int, int]) -> bool:
     try:
       scores = np.load(self._path, mmap_mode='r')  # 'r+' would pad a truncated file.
-    except (ValueError, OSError, EOFError):
+    except Exception:  # For damaged headers NumPy raises many types.
       return False
     return scores.shape == shape and scores.dtype == np.float32
 

@@ -5,14 +5,13 @@ are the most frequent answer to at least nine questions of train and val togethe
 """
 
 import collections
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from pixelbert_jax import UserError
+from pixelbert_jax import UserError, jsons
 from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.sidecar import Questions
 from pixelbert_jax.score.vqa import normalise, share
@@ -126,7 +125,7 @@ def read_answers(path: pathlib.Path) -> list[str]:
     UserError: the file cannot be read, is neither of these, or has an answer twice.
   """
   try:
-    answers = json.loads(path.read_text())
+    answers = jsons.parse(path.read_bytes())
   except (OSError, ValueError) as error:
     raise UserError(
       f'data.answers: {path} cannot be read ({error}): give a JSON list of answers'

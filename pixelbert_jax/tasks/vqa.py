@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from pixelbert_jax import UserError, files, processes
+from pixelbert_jax import UserError, files, jsons, processes
 from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.order import Plan, plan_texts
 from pixelbert_jax.input.pipeline import Batch, Batches
@@ -133,7 +133,7 @@ class Vqa(Task):
       UserError: `data.answers` cannot be read or differs from the files, or no answer is given
         often enough.
     """
-    listed = json.loads(files[FILE]) if FILE in files else None
+    listed = jsons.parse(files[FILE], list) if FILE in files else None
     if config.data.answers:
       answers = read_answers(pathlib.Path(config.data.answers))
       if listed and answers != listed:

@@ -84,7 +84,7 @@ def test_a_harmed_json_in_a_zip(tmp_path):
 
 
 values = st.recursive(
-  st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+  st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(-1e9, 1e9) | st.text(),
   lambda inner: (
     st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
   ),

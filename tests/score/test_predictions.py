@@ -251,6 +251,49 @@ def test_a_matrix_file_that_is_none(tmp_path):
     matrix.read(path.with_suffix('.npy'))
 
 
+def npz(path, headers, compression=zipfile.ZIP_STORED):
+  """A matrix file of arrays of int32 with these headers before one number."""
+  with zipfile.ZipFile(path, 'w', compression) as archive:
+    for name, header in headers.items():
+      text = header.encode() + b'\n'
+      begin = b'\x93NUMPY\x01\x00' + len(text).to_bytes(2, 'little')
+      archive.writestr(f'{name}.npy', begin + text + bytes(4))
+
+
+@pytest.mark.parametrize('compression', [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize(
+  'header',
+  [
+    "{'descr': '<i4', 'fortran_order': False, 'shape': (1000000000000,)}",
+    "{'descr': '<i4', 'fortran_order': False, 'shape': (-1, -1)}",
+    "{'descr': '<U1000000000', 'fortran_order': False, 'shape': (1,)}",
+    "{'descr': '|O', 'fortran_order': False, 'shape': (1,)}",
+    '(' * 5000,
+    '{' * 9000,
+    "{'descr': '<i4', ",
+  ],
+)
+def test_a_header_that_claims_what_is_not_there(tmp_path, header, compression):
+  path, right = tmp_path / 'scores.npz', "{'descr': '<i4', 'fortran_order': False, 'shape': (1,)}"
+  headers = dict.fromkeys(('scores', 'image_ids', 'text_ids'), right)
+  for name in headers:
+    npz(path, headers | {name: header}, compression)
+    with pytest.raises(UserError, match='not an npz file of plain arrays') as raised:
+      matrix.read(path)
+    assert '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize('side', [3, 200])
+def test_a_flipped_bit_of_a_matrix_is_noticed(tmp_path, side):
+  path, scores = tmp_path / 'scores.npz', np.arange(side * side).reshape(side, side)
+  matrix.write(path, scores, range(side), range(side))
+  content = path.read_bytes()
+  at = content.index(scores.tobytes()) + 9
+  path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+  with pytest.raises(UserError, match=r"Bad CRC-32 for file 'scores\.npy'\): write it again"):
+    matrix.read(path)
+
+
 CAPTIONS = {'8': ['a', 'b'], '9': ['c'], '7': ['d', 'e', 'f', 'g', 'h', 'i', 'j']}
 
 
@@ -346,7 +389,7 @@ def test_labels(tmp_path):
   ('text', 'message'),
   [
     ('\n', 'is empty'),
-    ('{"identifier": "dev-1-0-0"', 'line 1 is not JSON'),
+    ('{"identifier": "dev-1-0-0"', 'line 1 column 27 is not JSON'),
     ('[1]', 'line 1 is not a JSON object'),
     ('{"identifier": "1572-0", "label": "true"}', "'1572-0' does not have 4 fields"),
     ('{"label": "true"}', 'does not have 4 fields'),
