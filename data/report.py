@@ -1,10 +1,14 @@
 """Report of a build: a table of counts, omitted images, and differences from published counts."""
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from data.entry import TEXTS, Tally
+from pixelbert_jax.input.lengths import SPECIAL_EACH, words
 from pixelbert_jax.input.sidecar import Sidecar
 
+# Of the texts that a model with the configurations of the paper may read whole.
+WORDS = 40 - SPECIAL_EACH
 # Names shown of a list; all are in the dataset's metadata.json.
 SHOWN = 10
 
@@ -14,6 +18,7 @@ def report(builder: tfds.core.DatasetBuilder, sidecars: dict[str, Sidecar], seco
   tallies = {s: Tally(**t) for s, t in (builder.info.metadata or {}).get('tally', {}).items()}
   published = getattr(builder, 'PUBLISHED', {})
   lines = _table(builder, sidecars, tallies, seconds)
+  lines += [line for split, sidecar in sidecars.items() for line in _long(split, sidecar)]
   for split, tally in tallies.items():
     lines += _remarks(split, tally)
     lines += _differences(split, tally, published.get(split, {}))
@@ -53,6 +58,19 @@ def _table(
     lines[0] += f'{"seconds":>10}'
     lines[-1] += f'{seconds:>10.1f}'
   return lines
+
+
+def _long(split: str, sidecar: Sidecar) -> list[str]:
+  """Says, for texts that the default model cuts, how long they are at least."""
+  each = [words(t.text) for t in (sidecar, sidecar.questions, sidecar.statements)]
+  counts = np.concatenate(each)
+  if not (counts > WORDS).any():
+    return []
+  return [
+    f'  {split}: {(counts > WORDS).sum():,} of {len(counts):,} texts have more than {WORDS} words '
+    f'and punctuation marks, up to {counts.max():,}: text.length={WORDS + SPECIAL_EACH} cuts these '
+    'and perhaps others, since a word may be several tokens; a training run counts them'
+  ]
 
 
 def _omitted(tally: Tally) -> int:

@@ -23,6 +23,7 @@ from pixelbert_jax.experiment import (
   prepare_data,
   resolve,
 )
+from pixelbert_jax.input import lengths
 from pixelbert_jax.input.pipeline import Batches
 from pixelbert_jax.loop import DONE, Loop, result
 from pixelbert_jax.metrics import MetricsLog, logged
@@ -150,6 +151,7 @@ def summary(
 
   config, train = experiment.config, experiment.batches['train']
   images = len(train.split.sidecar.image_id)
+  texts = {config.data[role]: b.table.text for role, b in experiment.batches.items()}
   device, missed = mesh.devices.flat[0], train.plan(0).missed
   return '\n'.join(
     [
@@ -164,5 +166,6 @@ def summary(
       f'schedule    {stop:,} steps of {config.batch_size} pairs '
       f'({config.texts_per_image} texts per image), '
       f'{stop / len(train):.3g} epochs',
+      lengths.summary(texts, train.tokenizer, config.transformer.max_positions),
     ]
   )

@@ -69,8 +69,12 @@ def keep_shares(shares: Shares, groups: Groups, rng: np.random.Generator) -> Gro
   return groups.take(np.sort(order[rank < np.repeat(taken, count)]))
 
 
-def mismatch_half(sidecar: Sidecar, groups: Groups, rng: np.random.Generator) -> Groups:
+def mismatch_half(
+  sidecar: Sidecar, groups: Groups, rng: np.random.Generator, truth: Truth | None = None
+) -> Groups:
   """Makes half of each group's pairs untrue, by permuting the texts of these pairs.
+
+  `truth` says which pairs are true; by default the sidecar's own claims or captions do.
 
   The few texts that are true of so many images that no place is left for them get weight 0.
 
@@ -83,7 +87,7 @@ def mismatch_half(sidecar: Sidecar, groups: Groups, rng: np.random.Generator) ->
   matched = rank >= (k + (rng.permutation(g) % 2)[:, None]) // 2
   i, j = np.nonzero(~matched & (groups.weight > 0))
   images, texts = groups.image[i], rng.permutation(groups.text[i, j])
-  truth = Truth(sidecar)
+  truth = truth or Truth(sidecar)
   wrong = np.flatnonzero(truth(images, texts))
   for _ in range(200):
     if not len(wrong):
@@ -100,7 +104,8 @@ def mismatch_half(sidecar: Sidecar, groups: Groups, rng: np.random.Generator) ->
   if 2 * len(wrong) > len(texts):
     raise UserError(
       f'{len(wrong)} of {len(texts)} texts are true of nearly every image, for example '
-      f'{sidecar.caption(texts[wrong[0]])!r}: no image is left to mismatch them with'
+      f'{sidecar.caption(texts[wrong[0]])!r}: no image is left to mismatch them with; '
+      'if they are cut, raise text.length'
     )
   text, weight = groups.text.copy(), groups.weight.copy()
   text[i, j] = texts

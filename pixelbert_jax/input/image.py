@@ -31,7 +31,7 @@ SPARE = 3
 REACH = 4 * WHOLE
 
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF')
-ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 exchange height and width
+ORIENTATION = 0x0112  # EXIF tag, 1 to 8; values 5 to 8 exchange height and width
 SUBFILE = 0x00FE  # TIFF tag; 1 is a smaller version of another image in the file
 
 
@@ -92,7 +92,7 @@ def from_picture(picture: Image.Image, name: str = 'image') -> np.ndarray:
   _refuse(picture, name)
   try:
     # Pixels first: when Pillow reads those of a TIFF, it rotates them and drops the orientation.
-    return _upright(_rgb(picture), picture.getexif().get(ORIENTATION, 1))
+    return _upright(_rgb(picture), _orientation(picture))
   except Exception as error:  # Pillow may read the file only now, and raises many types.
     raise ImageError(f'{name}: its pixels cannot be read') from error
 
@@ -119,13 +119,13 @@ def _open(data: bytes, name: str) -> tuple[Image.Image, int]:
   return picture, orientation
 
 
-def _orientation(picture: Image.Image, data: bytes) -> int:
+def _orientation(picture: Image.Image, data: bytes = b'eXIf') -> int:
   if picture.format == 'TIFF':
     return 1  # Pillow applies the orientation to its size and pixels itself.
-  if picture.format == 'PNG' and b'eXIf' not in data:
-    # PNG's own `getexif` would decode all pixels, to look for that chunk after them.
-    return Image.Image.getexif(picture).get(ORIENTATION, 1)
-  return picture.getexif().get(ORIENTATION, 1)
+  # PNG's own `getexif` would decode all pixels, to look for that chunk after them.
+  quick = picture.format == 'PNG' and b'eXIf' not in data
+  value = (Image.Image.getexif(picture) if quick else picture.getexif()).get(ORIENTATION)
+  return value if type(value) is int and 1 <= value <= 8 else 1  # Others are ignored by viewers.
 
 
 def _refuse(picture: Image.Image, name: str) -> None:

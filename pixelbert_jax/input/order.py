@@ -14,6 +14,7 @@ from pixelbert_jax import UserError
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.groups import Groups, Shares, keep_shares, mismatch_half
 from pixelbert_jax.input.sidecar import Sidecar
+from pixelbert_jax.input.truth import Truth
 
 # Random streams of a seed: for an epoch's plan, a step's hidden words and a step's mirrored images.
 PLAN, WORDS, FLIPS = 1, 2, 3
@@ -64,7 +65,11 @@ class Plan(Groups):
 
 
 def plan_epoch(
-  sidecar: Sidecar, batching: Batching, epoch: int, shares: Shares | None = None
+  sidecar: Sidecar,
+  batching: Batching,
+  epoch: int,
+  shares: Shares | None = None,
+  truth: Truth | None = None,
 ) -> Plan:
   """Plans an epoch of image-text pairs.
 
@@ -77,7 +82,8 @@ def plan_epoch(
   its texts itself, those labels are taken and nothing is permuted.
 
   With `shares`, an epoch has as many pairs as it can have without any coming twice: all of one
-  source, and another part of the rest in each epoch.
+  source, and another part of the rest in each epoch. `truth` says which pairs are true, as in
+  `mismatch_half`.
 
   Raises:
     UserError: the split has no texts, or in training too few for one batch.
@@ -90,7 +96,7 @@ def plan_epoch(
   if shares:
     groups = keep_shares(shares, groups, rng)
   if sidecar.label.all():
-    groups = mismatch_half(sidecar, groups, rng)
+    groups = mismatch_half(sidecar, groups, rng, truth)
   return batch_groups(groups, batching, rng)
 
 

@@ -17,6 +17,7 @@ from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.order import FLIPS, Batching, Plan
 from pixelbert_jax.input.sidecar import Questions, Sidecar, Statements
 from pixelbert_jax.input.text import Tokenizer
+from pixelbert_jax.input.truth import Truth
 from pixelbert_jax.input.unreadable import Unreadable
 
 Batch = dict[str, np.ndarray]
@@ -52,6 +53,8 @@ class Batches(Batching, abc.ABC):
   flip: float = 0.0
   process: tuple[int, int] = (0, 1)
   unreadable: Unreadable = dataclasses.field(default_factory=Unreadable)
+  # Copies of these batches share it: of millions of texts it takes seconds.
+  _truth: list[Truth] = dataclasses.field(default_factory=list, repr=False)
   _plans: dict[int, Plan] = dataclasses.field(default_factory=dict, init=False, repr=False)
   _planning: threading.Lock = dataclasses.field(
     default_factory=threading.Lock, init=False, repr=False
@@ -108,6 +111,13 @@ class Batches(Batching, abc.ABC):
           del self._plans[min(self._plans)]
         self._plans[epoch] = self._plan(epoch)
       return self._plans[epoch]
+
+  @property
+  def truth(self) -> Truth:
+    """Which captions are true of which images, for a model that reads them by `tokenizer`."""
+    if not self._truth:
+      self._truth.append(Truth(self.split.sidecar, self.tokenizer))
+    return self._truth[0]
 
   @functools.cached_property
   def _length(self) -> int:

@@ -1,7 +1,10 @@
 """Texts: WordPiece tokens, and the tokens hidden for masked language modelling."""
 
 import dataclasses
+import functools
 import pathlib
+import re
+import string
 import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +14,11 @@ from tokenizers import BertWordPieceTokenizer
 
 from pixelbert_jax import UserError
 
+SPECIAL_EACH = 2  # tokens of every text: [CLS] and [SEP]
 SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
+# Texts whose tokens are those of their words one by one, and these words.
+PLAIN = re.compile(r'[ !-Z\\-~]*')
+WORD = re.compile(r'[a-z0-9]+|[^ a-z0-9]')
 
 
 class Tokenizer:
@@ -21,6 +28,8 @@ class Tokenizer:
     words: the V entries.
     special: [V] bool, which entries are special tokens of BERT (or '[unused..]').
     mask_id, pad_id, unknown_id: token ids of [MASK], [PAD] and [UNK].
+    length: tokens that texts are cut to.
+    reads_ascii: True if no word of ASCII characters is unknown, unless it is very long.
   """
 
   def __init__(self, vocabulary: str | pathlib.Path, length: int):
@@ -38,12 +47,18 @@ class Tokenizer:
     missing = [t for t in SPECIAL if t not in self.words]
     if missing:
       raise UserError(f'text.vocabulary: {path} has no {", ".join(missing)}: not a BERT vocabulary')
-    self._tokenizer = BertWordPieceTokenizer(str(path), lowercase=True)
+    self._path = str(path)
+    self._tokenizer = BertWordPieceTokenizer(self._path, lowercase=True)
+    self.length = length
     self._tokenizer.enable_truncation(length)
     self._tokenizer.enable_padding(length=length, pad_id=self.words.index('[PAD]'))
     self.mask_id, self.pad_id = self.words.index('[MASK]'), self.words.index('[PAD]')
     self.unknown_id = self.words.index('[UNK]')
     self._letter = np.array([len(w) == 3 and w.startswith('##') for w in self.words])
+    entries, readable = set(self.words), set(map(chr, range(33, 127))) - set(string.ascii_uppercase)
+    self.reads_ascii = (
+      readable <= entries and {f'##{c}' for c in readable if c.isalnum()} <= entries
+    )
     self.special = np.array(
       [w.startswith('[') and w.endswith(']') and len(w) > 2 for w in self.words]
     )
@@ -60,6 +75,18 @@ class Tokenizer:
     word = np.array([[-1 if w is None else w for w in e.word_ids] for e in encodings], np.int32)
     # The library counts [UNK] as a word, but it is not to be hidden or predicted.
     return ids, np.where(self.special[ids], -1, word)
+
+  def count(self, texts: Sequence[str]) -> list[int]:
+    """Counts the tokens of N texts, with [CLS] and [SEP], as if nothing were cut."""
+    # Words come again and again: each is tokenised once.
+    split = [WORD.findall(t.lower()) if PLAIN.fullmatch(t) else [t] for t in texts]
+    parts = list(dict.fromkeys(part for parts in split for part in parts))
+    pieces = {p: len(e) for p, e in zip(parts, self._whole.encode_batch(parts), strict=True)}
+    return [sum(pieces[p] - SPECIAL_EACH for p in parts) + SPECIAL_EACH for parts in split]
+
+  @functools.cached_property
+  def _whole(self) -> BertWordPieceTokenizer:
+    return BertWordPieceTokenizer(self._path, lowercase=True)
 
   def read(self, text: str) -> tuple[list[tuple[str, list[int]]], str]:
     """Splits a text into words (separated by blanks or punctuation).

@@ -4,11 +4,16 @@ import dataclasses
 
 import numpy as np
 
+from pixelbert_jax.input.equal import token_numbers
 from pixelbert_jax.input.sidecar import Ragged, Sidecar
+from pixelbert_jax.input.text import Tokenizer
 
 
 class Truth:
   """Tells whether texts are true of images: by claims or, without these, as captions are listed.
+
+  Given a tokeniser, a text is also true of an image if a model reads it like one of the image's
+  captions (`equal.py`).
 
   Attributes:
     claim: [N] int, the claim of each text.
@@ -16,23 +21,42 @@ class Truth:
     number: upper bound of the claims: all are smaller.
   """
 
-  def __init__(self, sidecar: Sidecar):
+  def __init__(self, sidecar: Sidecar, tokenizer: Tokenizer | None = None):
+    if tokenizer:
+      read = token_numbers(sidecar.text, tokenizer)
+    else:
+      read = None if len(sidecar.claim) else text_numbers(sidecar.text)
+    own = dataclasses.replace(sidecar.captions, values=read)
     if len(sidecar.claim):
       self.claim, self.claims = sidecar.claim, sidecar.claims
     else:
       # Equal texts are one claim, and the claims of an image are its captions. In some corpora a
       # text is a caption of several images.
-      self.claim = text_numbers(sidecar.text)
-      self.claims = dataclasses.replace(sidecar.captions, values=self.claim)
+      self.claim, self.claims = read, own
     self.number = int(max(self.claim.max(initial=0), self.claims.values.max(initial=0))) + 1
-    rows = np.repeat(np.arange(len(self.claims)), np.diff(self.claims.start))
-    self._true = np.sort(rows * self.number + self.claims.values)
+    self._true = [(self.claim, self.number, _pairs(self.claims, self.number))]
+    if tokenizer and len(sidecar.claim) and _differ(read, sidecar.claim):
+      self._true.append((read, len(read), _pairs(own, len(read))))
 
   def __call__(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
     """Tells, [N] bool, whether captions of numbers [N] are true of images of numbers [N]."""
-    key = images * self.number + self.claim[texts]
-    place = np.searchsorted(self._true, key).clip(max=len(self._true) - 1)
-    return self._true[place] == key
+    found = np.zeros(len(texts), bool)
+    for number, most, pairs in self._true:
+      key = images * most + number[texts]
+      place = np.searchsorted(pairs, key).clip(max=len(pairs) - 1)
+      found |= pairs[place] == key
+    return found
+
+
+def _pairs(claims: Ragged, most: int) -> np.ndarray:
+  """Returns each image's number times `most` plus each of its claims, sorted."""
+  rows = np.repeat(np.arange(len(claims)), np.diff(claims.start))
+  return np.sort(rows * most + claims.values)
+
+
+def _differ(read: np.ndarray, claim: np.ndarray) -> bool:
+  """Tells whether texts that are read alike have different claims."""
+  return len(np.unique(read)) < len(np.unique(read * (int(claim.max()) + 1) + claim))
 
 
 def text_numbers(text: Ragged) -> np.ndarray:

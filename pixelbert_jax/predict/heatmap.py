@@ -138,7 +138,7 @@ def cell_places(pixels: int, seen: int, stride: int, first: float) -> np.ndarray
 
 def mean_of_last(weights: np.ndarray, layers: int | None) -> np.ndarray:
   """Averages weights [L, S, S] over the last `layers` (None: all) to [S, S]."""
-  return weights[-(layers or len(weights)) :].mean(0)
+  return weights[len(weights) - (len(weights) if layers is None else layers) :].mean(0)
 
 
 def rollout(weights: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ image does not depend on the others in the same call.
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -48,7 +48,9 @@ def load(spec: str | os.PathLike, batch_size: int = 16) -> 'Model':
 
   Raises:
     CheckpointError: the checkpoint does not exist or is damaged.
+    UserError: `batch_size` is not a whole number of at least 1.
   """
+  _check_number('batch_size', batch_size)
   model = Model(checkpoint.load(spec), batch_size)
   if model.note:
     warnings.warn(model.note, stacklevel=2)
@@ -94,12 +96,14 @@ class Model:
     Args:
       images: as many as questions; a single image, or a single question, goes with all others.
       questions: one or several.
-      k: number of answers.
+      k: number of answers, at least 1; all are returned if there are fewer.
 
     Raises:
       HeadError: the checkpoint answers no questions.
       ImageError, TextError: an image or a question cannot be used.
+      UserError: another argument cannot be used.
     """
+    _check_number('k', k)
     return self._rows('answer', images, questions, lambda row: _best(row, self.answers, k))
 
   def match(
@@ -116,6 +120,8 @@ class Model:
     Returns:
       [I, T] float32; with `pairs` [N].
     """
+    _check_switch('pairs', pairs)
+    _check_switch('logits', logits)
     images, texts = photos_lib.listed(images), _listed(texts)
     values = np.array(self._rows('match', images, texts, pairs=pairs), np.float32)
     values = values if pairs else values.reshape(len(images), len(texts))
@@ -128,6 +134,7 @@ class Model:
     vocabulary of word pieces, a word such as '##s' continues the one before it.
     """
     self._need('fill')
+    _check_number('k', k)
     texts, ordinary = _listed(texts), np.flatnonzero(~self._tokenizer.special)
     words = [self._tokenizer.words[i] for i in ordinary]
     masks = (tokens_of(self._tokenizer, texts).ids == self._tokenizer.mask_id).sum(1)
@@ -148,11 +155,18 @@ class Model:
       text: one text.
       layers: average over this many of the last layers; None averages over all, which locates a
         phrase's object most often (docs/predict.md).
-      rollout: use attention rollout through all layers (`heatmap.rollout`) instead of a mean.
+      rollout: use attention rollout through all layers (`heatmap.rollout`) instead of a mean; then
+        `layers` is None.
 
     Raises:
       ImageError, TextError: the image or the text cannot be used.
+      UserError: the model has not that many layers, or `rollout` goes through others too.
     """
+    _check_switch('rollout', rollout)
+    if layers is not None:
+      _check_number('layers', layers, self.config.transformer.layers)
+      if rollout:
+        raise UserError(f'layers={layers}: rollout goes through all layers, so give one of the two')
     tokens = tokens_of(self._tokenizer, [text])
     weights, mask, placed = self._runner.attention(image, tokens)
     attention = heatmap.rollout(weights) if rollout else heatmap.mean_of_last(weights, layers)
@@ -180,6 +194,9 @@ class Model:
         f'pixel_features: expected normalised floats [batch, height, width, 3], got an array '
         f'{list(images.shape)} of {images.dtype}'
       )
+    if not images.size or not np.isfinite(images).all():
+      fault = 'numbers that are not finite' if images.size else f'no pixels, {list(images.shape)}'
+      raise ImageError(f'pixel_features: got an array of {fault}: give whole images')
     return self._runner.features(images.astype(np.float32))
 
   def encode(self, images: Photos | None, texts: Texts) -> Encoded:
@@ -239,7 +256,22 @@ class Model:
 
 
 def _listed(texts: Texts) -> list[str]:
+  if not isinstance(texts, Iterable):
+    raise TextError(f'expected a text, or several, got {type(texts).__name__} {texts!r}')
   return [texts] if isinstance(texts, str) else list(texts)
+
+
+def _check_number(name: str, value: Any, most: int | None = None) -> None:
+  """Raises UserError if an argument is not a whole number from 1 to `most` (None: any)."""
+  whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+  if not whole or value < 1 or (most is not None and value > most):
+    end = 'at least 1' if most is None else f'1 to {most}, which are all there are'
+    raise UserError(f'{name}={value!r}: give a whole number of {end}')
+
+
+def _check_switch(name: str, value: Any) -> None:
+  if not isinstance(value, bool | np.bool_):
+    raise UserError(f'{name}={value!r}: give True or False')
 
 
 def _best(probability: np.ndarray, names: Sequence[str], k: int) -> list[tuple[str, float]]:

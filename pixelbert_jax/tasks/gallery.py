@@ -79,13 +79,17 @@ def listed(sidecar: Sidecar) -> Sidecar:
   return dataclasses.replace(sidecar, claim=none, claims=Ragged(none, sidecar.claims.start * 0))
 
 
-def plan_ranking(sidecar: Sidecar, batching: Batching, epoch: int) -> Plan:
+def plan_ranking(
+  sidecar: Sidecar, batching: Batching, epoch: int, own: Truth | None = None
+) -> Plan:
   """Plans a training epoch: every caption once with its image, beside others that are not of it.
 
   The image's own caption is the first of the `texts_per_image`; the others are drawn at random
   from the whole split (paper section 4.4), anew in each epoch. None equals a caption of the image.
   Some may still be true of it: recall counts them as misses, so the model learns which of the true
   captions are likely an image's own. Images that do not fill a batch are dropped.
+
+  `own` tells which captions are equal to one of an image; by default those that are word for word.
 
   Raises:
     UserError: the split has no captions, or labelled false ones, or nearly every image has the same
@@ -99,7 +103,7 @@ def plan_ranking(sidecar: Sidecar, batching: Batching, epoch: int) -> Plan:
       'some captions of the split are false of their images: retrieval learns from true ones'
     )
   rng = batching.generator(epoch)
-  image_of, own = sidecar.caption_image, Truth(listed(sidecar))
+  image_of, own = sidecar.caption_image, own or Truth(listed(sidecar))
   others = rng.integers(captions, size=(captions, batching.texts_per_image - 1))
   i, j = np.indices(others.shape).reshape(2, -1)
   for _ in range(TRIES):
@@ -146,11 +150,18 @@ class RankingBatches(Batches):
     """The images and captions that an evaluation ranks."""
     return choose_gallery(self.split.sidecar, self.most_images, self.most_captions)
 
+  @property
+  def truth(self) -> Truth:
+    """Which captions are an image's own, or are read like one of these."""
+    if not self._truth:
+      self._truth.append(Truth(listed(self.split.sidecar), self.tokenizer))
+    return self._truth[0]
+
   def _plan(self, epoch: int) -> Plan:
     sidecar = self.split.sidecar
     if not self.training:
       return plan_gallery(sidecar, self.gallery, self)
-    return plan_ranking(sidecar, self, epoch)
+    return plan_ranking(sidecar, self, epoch, self.truth)
 
   def _weights(self, plan: Plan, number: int, step: int) -> dict[str, np.ndarray]:
     return {'retrieval': plan.weight[number, :, 0]}

@@ -66,7 +66,7 @@ class NlvrBatches(StatementBatches):
   """Batches of captions of one image each: labelled true or false, or else mismatched at random."""
 
   def _plan(self, epoch: int) -> Plan:
-    return plan_epoch(self.split.sidecar, self, epoch)
+    return plan_epoch(self.split.sidecar, self, epoch, truth=self.truth)
 
   @functools.cached_property
   def _image(self) -> np.ndarray:

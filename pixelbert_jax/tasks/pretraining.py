@@ -56,7 +56,7 @@ class PairBatches(Batches):
   guess: TextGuess | None = None
 
   def _plan(self, epoch: int) -> Plan:
-    plan = plan_epoch(self.split.sidecar, self, epoch, self.shares)
+    plan = plan_epoch(self.split.sidecar, self, epoch, self.shares, self.truth)
     return swap_images(plan) if self.swapped else plan
 
   def _weights(self, plan: Plan, number: int, step: int) -> dict[str, np.ndarray]:

@@ -43,6 +43,15 @@ def test_captions(captioned, tmp_path, capsys):
   assert out.splitlines()[2].split()[:3] == ['train', '20', '40']
 
 
+def test_texts_longer_than_the_default_are_counted(captioned, tmp_path, capsys):
+  manual, table = captioned
+  rows = [f'photos/{i:02d}.jpg,"a red circle, {"and " * (20 * i)}"' for i in range(4)]
+  table = csv_file(tmp_path / 'long.csv', 'image,caption', *rows)
+  _, out = built('folder', manual, tmp_path, capsys, tables={'captions': table})
+  assert 'train: 2 of 4 texts have more than 38 words and punctuation marks, up to 64' in out
+  assert 'text.length=40 cuts these' in out
+
+
 def test_shares_are_held_out_by_image(captioned, tmp_path, capsys):
   manual, table = captioned
   tables = {'captions': table, 'val_share': 0.1, 'test_share': 0.2}

@@ -145,6 +145,31 @@ def test_rotation_in_the_exif_is_applied(orientation, kind):
   assert abs(found.astype(int) - reference).mean() < 0.5
 
 
+# Type, count and value of the EXIF entry.
+STRANGE = {
+  'none of 1 to 8': (3, 1, b'\x09\0\0\0'),
+  'zero': (3, 1, bytes(4)),
+  'the largest': (3, 1, b'\xff\xff\0\0'),
+  'text': (2, 2, b'6\0\0\0'),
+  'bytes': (1, 1, b'\x06\0\0\0'),
+}
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP'])
+@pytest.mark.parametrize('name', STRANGE)
+def test_an_orientation_that_is_none_is_ignored(name, kind):
+  entry, count, value = STRANGE[name]
+  table = struct.pack('<HHHI', 1, ORIENTATION, entry, count) + value + bytes(4)
+  pixels = waves(40, 64)
+  data = encoded(pixels, kind, exif=b'Exif\0\0II*\0\x08\0\0\0' + table)
+  assert image_lib.file_size(data) == (40, 64)
+  plain = image_lib.decode(encoded(pixels, kind))
+  np.testing.assert_array_equal(image_lib.decode(data), plain)
+  target = np.array([40, 64])
+  np.testing.assert_array_equal(image_lib.load(data, target, target), plain)
+  np.testing.assert_array_equal(image_lib.from_picture(Image.open(io.BytesIO(data))), plain)
+
+
 def test_file_size_is_height_and_width():
   for kind in ('JPEG', 'PNG'):
     assert image_lib.file_size(encoded(noise(5, 9), kind)) == (5, 9)

@@ -61,6 +61,15 @@ def mixed(*names: str, **options) -> Split:
   return mix([dataset(name, **options) for name in names], 'train', ())['train']
 
 
+@pytest.fixture(scope='module')
+def vocabulary(vocabulary, tmp_path_factory):
+  """The path of a vocabulary in which the texts of all images differ."""
+  path = tmp_path_factory.mktemp('vocabulary') / 'vocab.txt'
+  digits = [f'{start}{digit}' for start in ('', '##') for digit in range(10)]
+  path.write_text('\n'.join([vocabulary.read_text(), *COUNTS, *digits]))
+  return path
+
+
 @pytest.fixture
 def make(vocabulary):
   """Fresh batches of a mixture; any field may be given."""

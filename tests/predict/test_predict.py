@@ -540,3 +540,56 @@ def test_the_page_runs_as_it_stands(folder, tmp_path, monkeypatch, capsys):
     warnings.simplefilter('ignore')
     exec(code, {})
   assert (tmp_path / 'heat.png').exists()
+
+
+# --- Arguments out of range -----------------------------------------------------------------
+
+NUMBERS = (0, -1, 1.5, float('nan'), float('inf'), '2', None, True, [2], 10**30)
+ARGUMENTS = {
+  'k of answer': ('vqa', lambda m, x: m.answer(photo(64, 64), 'is a star here', k=x), NUMBERS[:9]),
+  'k of fill': ('pretrain', lambda m, x: m.fill(photo(64, 64), 'a [MASK]', k=x), NUMBERS[:9]),
+  'layers': (
+    'pretrain',
+    lambda m, x: m.heatmap(photo(64, 64), 'a star', layers=x),
+    (*(x for x in NUMBERS if x is not None), 3),
+  ),
+  'rollout': ('pretrain', lambda m, x: m.heatmap(photo(64, 64), 'a', rollout=x), ('no', 1, None)),
+  'layers=1': (
+    'pretrain',
+    lambda m, x: m.heatmap(photo(64, 64), 'a', layers=1, rollout=x),
+    (True,),
+  ),
+  'pairs': ('pretrain', lambda m, x: m.match(photo(64, 64), 'a', pairs=x), ('no', 0)),
+  'logits': ('pretrain', lambda m, x: m.match(photo(64, 64), 'a', logits=x), ('no', 0)),
+  'a text': ('pretrain', lambda m, x: m.match(photo(64, 64), x), (None, 5, [None], b'a', [['a']])),
+  'images': ('pretrain', lambda m, x: m.match(x, 'a'), (5, None)),
+  'pixel_features': (
+    'pretrain',
+    lambda m, x: m.pixel_features(x),
+    (*(np.full((1, 64, 64, 3), x, np.float32) for x in (np.nan, np.inf)), np.zeros((0, 64, 64, 3))),
+  ),
+}
+
+
+@pytest.mark.parametrize('name', ARGUMENTS)
+def test_an_argument_out_of_range_is_one_line_that_names_it(name, load):
+  task, call, values = ARGUMENTS[name]
+  for value in values:
+    with pytest.raises(UserError, match=name.partition(' of ')[0]) as raised:
+      call(load(task), value)
+    assert '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize('size', NUMBERS[:9])
+def test_a_batch_size_that_is_none(size, folder):
+  with pytest.raises(UserError, match=r'batch_size=.*: give a whole number of at least 1'):
+    predict.load(folder / 'vqa', batch_size=size)
+
+
+def test_arguments_within_range(load):
+  model, image = load('pretrain'), photo(64, 64)
+  whole, last = (model.heatmap(image, 'a red star', layers=n).cells for n in (2, 1))
+  np.testing.assert_array_equal(whole, model.heatmap(image, 'a red star').cells)
+  assert np.abs(whole - last).max() > 1e-3
+  assert len(model.fill(image, 'a [MASK]', k=np.int64(3))[0]) == 3
+  assert len(load('vqa').answer(image, 'is a star here', k=10**30)[0]) == len(load('vqa').answers)
