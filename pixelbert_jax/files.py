@@ -22,7 +22,7 @@ def read_text(path: Path) -> str:
   path = pathlib.Path(path)
   try:
     content = path.read_bytes()
-    return (gzip.decompress(content) if content[:2] == b'\x1f\x8b' else content).decode()
+    return (gzip.decompress(content) if content[:2] == b'\x1f\x8b' else content).decode('utf-8-sig')
   except FileNotFoundError as error:
     raise UserError(f'{path} does not exist: name a file that does') from error
   except UnicodeDecodeError as error:
