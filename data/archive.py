@@ -238,7 +238,7 @@ class Archive:
       key: key of the list in the file's object; None if the file is the list itself.
     """
     try:
-      with self.open(path) as file, io.TextIOWrapper(file, 'utf-8') as text:
+      with self.open(path) as file, io.TextIOWrapper(file, 'utf-8-sig') as text:
         yield from _items(text, key)
     except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
       raise self.unreadable(path, error) from error

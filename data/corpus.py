@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from data import images
 from data.archive import SourceError, first
-from data.entry import TEXTS, Entry, Need, Request, Tally
+from data.entry import ALL, TEXTS, Entry, Need, Request, Tally
 from pixelbert_jax.input.rows import Caption, Question, Row, Statement
 from pixelbert_jax.input.sidecar import Sidecar
 
@@ -45,6 +45,9 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     EXTRA: further features of a record.
     MOST_MISSING: the share of images that may be missing, for corpora that are known to lack some.
     request: set by data.build before building.
+    tallies: the counts of each split, from the start of building.
+    rest: counts what is left out and belongs to no split.
+    wanted: the number of images of the entries of each split.
   """
 
   NEEDS: Mapping[str, Sequence[Need]] = {}
@@ -56,6 +59,9 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
   MOST_MISSING = 0.0
 
   request: Request
+  tallies: dict[str, Tally]
+  rest: Tally
+  wanted: collections.Counter[str]
 
   def entries(self, split: str, tally: Tally) -> list[Entry]:
     """Returns the entries of a split and counts all in `tally`; SourceError for bad files."""
@@ -86,6 +92,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     self, dl_manager: tfds.download.DownloadManager
   ) -> dict[str, list[Callable[[], Iterator]]]:
     del dl_manager  # Nothing is downloaded.
+    self.rest, self.wanted = Tally(), collections.Counter()
     self.tallies = {split: Tally() for split in self._splits_to_build()}
     return {split: self._shards(split) for split in self.tallies}
 
@@ -93,7 +100,8 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     super()._download_and_prepare(*args, **kwargs)
     self._refuse_bad()
     self.info.metadata['fingerprint'] = self.fingerprint()
-    self.info.metadata['tally'] = {s: dataclasses.asdict(t) for s, t in self.tallies.items()}
+    tallies = self.tallies | ({ALL: self.rest} if self.rest != Tally() else {})
+    self.info.metadata['tally'] = {s: dataclasses.asdict(t) for s, t in tallies.items()}
 
   def _splits_to_build(self) -> list[str]:
     """Returns the splits whose files exist; prints missing files of the others to stderr."""
@@ -142,6 +150,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
       raise SourceError(
         f'{self.name}: the files of {split} in {self.request.archive.path} are empty'
       )
+    self.wanted[split] = sum(len(entry.images) for entry in entries)
     bounds = np.linspace(0, len(entries), math.ceil(len(entries) / SHARD) + 1).astype(int)
     records = self._records(split, entries)
 
@@ -189,9 +198,9 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
   def _refuse_bad(self) -> None:
     """Raises SourceError if too many images cannot be used."""
     for split, tally in self.tallies.items():
+      total = self.wanted[split]
       missing_is_bad = len(tally.missing) > self.MOST_MISSING * tally.read['images']
       bad = {i: 'missing' for i in tally.missing if missing_is_bad} | tally.bad
-      total = tally.read['images'] - sum(map(len, tally.left_out.values()))
       if len(bad) > self.request.allow_bad * total:
         examples = '; '.join(f'{name} ({reason})' for name, reason in list(bad.items())[:3])
         share = math.ceil(1e4 * len(bad) / total) / 1e4

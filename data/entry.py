@@ -10,6 +10,8 @@ from pixelbert_jax.input.rows import Caption, Question, Statement
 # The default of --allow_bad: so few bad files do not change scores noticeably.
 MOST_BAD = 0.005
 TEXTS = {'captions': Caption, 'questions': Question, 'statements': Statement}
+# The key of the tally of what belongs to no split, such as a file that no table names.
+ALL = 'all'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +59,12 @@ class Request:
 
 @dataclasses.dataclass
 class Tally:
-  """The counts of a split's raw files.
+  """The counts of a split's raw files, or of what belongs to no split.
 
   Attributes:
     read: number of images, captions, ... and members of each subset that the files list.
     left_out: ids of images that are omitted on purpose, by reason.
+    others: names of texts, files, JSON keys, ... that are not used, by kind and reason.
     bad: the reason why an image cannot be used, by its id.
     missing: ids of images that do not exist.
     mislabelled: number of images whose file name has the extension of another format.
@@ -70,14 +73,26 @@ class Tally:
 
   read: dict[str, int] = dataclasses.field(default_factory=dict)
   left_out: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+  others: dict[str, dict[str, list[str]]] = dataclasses.field(default_factory=dict)
   bad: dict[str, str] = dataclasses.field(default_factory=dict)
   missing: list[str] = dataclasses.field(default_factory=list)
   mislabelled: int = 0
   notes: list[str] = dataclasses.field(default_factory=list)
 
-  def leave_out(self, reason: str, image_id: str) -> None:
-    """Counts an image that is omitted on purpose."""
-    self.left_out.setdefault(reason, []).append(image_id)
+  def leave_out(self, reason: str, name: str, kind: str = 'images') -> None:
+    """Counts what is omitted on purpose; it may be counted in `read` as well.
+
+    Args:
+      reason: for the report, such as 'without text'.
+      name: the id of an image or text, or the file and key, by which the user finds it.
+      kind: 'images', a key of TEXTS, 'files', 'keys', 'columns'.
+    """
+    reasons = self.left_out if kind == 'images' else self.others.setdefault(kind, {})
+    reasons.setdefault(reason, []).append(name)
+
+  def all_left_out(self) -> dict[str, dict[str, list[str]]]:
+    """Returns the names of all that was omitted on purpose, by kind and reason."""
+    return ({'images': self.left_out} if self.left_out else {}) | self.others
 
   def count(self, entry: Entry) -> None:
     """Counts the images and texts of an entry, before any are omitted."""

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data.entry import TEXTS, Tally
+from data.entry import ALL, TEXTS, Tally
 from pixelbert_jax.input.lengths import SPECIAL_EACH, words
 from pixelbert_jax.input.sidecar import Sidecar
 
@@ -36,15 +36,21 @@ def _table(
   tallies: dict[str, Tally],
   seconds: float,
 ) -> list[str]:
-  """Formats one line per split and one of totals; bytes are those of the records."""
+  """Formats one line per split and one of totals; bytes are those of the records.
+
+  `left out` counts images; `texts out`, `files out`, ... the rest.
+  """
+  kinds = ['texts', *dict.fromkeys(k for t in tallies.values() for k in t.others if k not in TEXTS)]
   rows = []
   for split, sidecar in sidecars.items():
     texts = (len(sidecar.text), len(sidecar.questions), len(sidecar.statements))
-    omitted = _omitted(tallies[split]) if split in tallies else 0
+    omitted = _omitted(tallies.get(split, Tally()), kinds)
     size = builder.info.splits[split].num_bytes
-    rows.append([len(sidecar.image_id), *texts, omitted, size])
-  names = ['images', *TEXTS, 'left out', 'bytes']
-  totals = [sum(column) for column in zip(*rows, strict=True)]
+    rows.append([len(sidecar.image_id), *texts, *omitted, size])
+  names = ['images', *TEXTS, 'left out', *(f'{kind} out' for kind in kinds), 'bytes']
+  # What belongs to no split counts in the totals alone.
+  rest = [0] * (1 + len(TEXTS)) + _omitted(tallies.get(ALL, Tally()), kinds) + [0]
+  totals = [sum(column) for column in zip(*rows, rest, strict=True)]
   kept = [i for i, (name, n) in enumerate(zip(names, totals, strict=True)) if n or name == 'images']
   widths = [16 if names[i] == 'bytes' else 12 for i in kept]
   lines = [
@@ -73,14 +79,25 @@ def _long(split: str, sidecar: Sidecar) -> list[str]:
   ]
 
 
-def _omitted(tally: Tally) -> int:
-  return len(tally.bad) + len(tally.missing) + sum(map(len, tally.left_out.values()))
+def _omitted(tally: Tally, kinds: list[str]) -> list[int]:
+  """Counts the images that are not used, then the others of these kinds."""
+  images = len(tally.bad) + len(tally.missing) + sum(map(len, tally.left_out.values()))
+  others = dict.fromkeys(kinds, 0)
+  for kind, reasons in tally.others.items():
+    others['texts' if kind in TEXTS else kind] += sum(map(len, reasons.values()))
+  return [images, *others.values()]
 
 
 def _remarks(split: str, tally: Tally) -> list[str]:
-  """Lists the omitted images of a split by reason, and notes."""
-  total = f'of {tally.read["images"]:,} images'
-  lines = [f'{len(ids):,} {total} left out: {reason}' for reason, ids in tally.left_out.items()]
+  """Lists what is left out of a split by kind and reason, and notes."""
+  lines = []
+  for kind, reasons in tally.all_left_out().items():
+    all_of = f'of {tally.read[kind]:,} {kind}' if kind in tally.read else kind
+    lines += [
+      f'{len(names):,} {all_of} left out: {reason}: {_some(names)}'
+      for reason, names in reasons.items()
+    ]
+  total = f'of {tally.read.get("images", 0):,} images'
   if tally.missing:
     lines.append(f'{len(tally.missing):,} {total} left out, missing: {_some(tally.missing)}')
   if tally.bad:

@@ -1,12 +1,10 @@
 """MS-COCO captions (Lin et al. 2014, Chen et al. 2015) in Karpathy's split."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import tensorflow_datasets as tfds
 
 from data import corpus, karpathy
 from data.entry import Entry, Need, Tally
+from pixelbert_jax.fields import Fields
 
 TRAIN = Need(('train2014',), 'http://images.cocodataset.org/zips/train2014.zip', '13.5 GB')
 VAL = Need(('val2014',), 'http://images.cocodataset.org/zips/val2014.zip', '6.6 GB')
@@ -32,6 +30,6 @@ class Builder(corpus.CorpusBuilder):
     return karpathy.entries(self.request.archive, 'coco', split, tally, place)
 
 
-def place(image: Mapping[str, Any]) -> tuple[str, str]:
+def place(image: Fields) -> tuple[str, str]:
   """Returns the id and path of an image of Karpathy's file."""
-  return str(int(image['cocoid'])), f'{image["filepath"]}/{image["filename"]}'
+  return str(image.number('cocoid')), f'{image.text("filepath")}/{image.text("filename")}'

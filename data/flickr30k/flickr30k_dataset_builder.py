@@ -4,6 +4,7 @@ import tensorflow_datasets as tfds
 
 from data import corpus, karpathy
 from data.entry import Entry, Need, Tally
+from pixelbert_jax.fields import Fields
 
 SOURCE = 'https://shannon.cs.illinois.edu/DenotationGraph/ (a form)'
 IMAGES = 'flickr30k-images'
@@ -24,7 +25,8 @@ class Builder(corpus.CorpusBuilder):
   }
 
   def entries(self, split: str, tally: Tally) -> list[Entry]:
-    def place(image: dict) -> tuple[str, str]:
-      return image['filename'].removesuffix('.jpg'), f'{IMAGES}/{image["filename"]}'
+    def place(image: Fields) -> tuple[str, str]:
+      name = image.text('filename')
+      return name.removesuffix('.jpg'), f'{IMAGES}/{name}'
 
     return karpathy.entries(self.request.archive, 'flickr30k', split, tally, place)

@@ -10,10 +10,12 @@ import tensorflow_datasets as tfds
 from data import corpus
 from data.archive import Archive, first
 from data.entry import Entry, Need, Tally
+from data.listing import Once, add, leave_out_repeated, lines
 from pixelbert_jax.input.rows import Statement
 
 HOMEPAGE = 'https://github.com/lil-lab/nlvr'
 FORM = 'https://lil.nlp.cornell.edu/nlvr (a form)'
+LABELS = {'True': True, 'False': False}
 FOLDERS = {'train': 'images/train', 'dev': 'dev', 'test1': 'test1', 'test2': 'test2'}
 
 
@@ -47,40 +49,36 @@ class Builder(corpus.CorpusBuilder):
   }
 
   def entries(self, split: str, tally: Tally) -> list[Entry]:
-    entries = []
-    for (pair, directory), statements in pairs(self.request.archive, split).items():
+    entries: list[Entry] = []
+    for (pair, directory), statements in pairs(self.request.archive, split, tally).items():
       ids = [f'{pair}-img{side}' for side in (0, 1)]
       folder = '/'.join(filter(None, (FOLDERS[split], directory)))
       subset = subset_of(statements)
       statements = [dataclasses.replace(s, subset=subset) for s in statements]
       images = tuple((image_id, f'{folder}/{image_id}.png') for image_id in ids)
-      entry = Entry(images, statements=statements)
-      tally.count(entry)
-      entries.append(entry)
+      add(entries, Entry(images, statements=statements), tally)
     return entries
 
 
-def pairs(archive: Archive, split: str) -> dict[tuple[str, str], list[Statement]]:
+def pairs(archive: Archive, split: str, tally: Tally) -> dict[tuple[str, str], list[Statement]]:
   """Reads the statements of each pair, by its id and directory ('' except for train)."""
   path = first(archive, annotations(split))
-  by_pair, seen = collections.defaultdict(list), set()
-  for number, line in archive.json_lines(path):
-    try:
-      identifier, label = line['identifier'], line['label']
-      if not re.fullmatch(rf'{split}-[0-9]+-[0-9]+-[0-9]+', identifier):
-        raise ValueError(f'identifier {identifier!r} is not of {split}')
-      if label not in ('True', 'False'):
-        raise ValueError(f'label {label!r}')
-      if identifier in seen:
-        raise ValueError(f'it repeats {identifier}')
-      pair = identifier.rpartition('-')[0]
-      directory = str(int(line['directory'])) if split == 'train' else ''
-      images = (f'{pair}-img0', f'{pair}-img1')
-      statement = Statement(line['sentence'].strip(), identifier, label == 'True', *images)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-      raise archive.unreadable(path, error, f'line {number}') from error
-    seen.add(identifier)
-    by_pair[pair, directory].append(statement)
+  by_pair = collections.defaultdict(list)
+  once, once_pair = Once('identifier'), Once('pair')
+  for line in lines(archive, path):
+    identifier, label = line.text('identifier'), line.choice('label', LABELS)
+    if not re.fullmatch(rf'{split}-[0-9]+-[0-9]+-[0-9]+', identifier):
+      raise line.fault('identifier', f'one of {split}, such as "{split}-10-0-1"')
+    pair = identifier.rpartition('-')[0]
+    # The first release of train has no directories.
+    directory = line.name('directory') if split == 'train' and 'directory' in line else ''
+    once_pair.repeats(line, pair, directory)
+    images = (f'{pair}-img0', f'{pair}-img1')
+    statement = Statement(line.text('sentence').strip(), identifier, label, *images)
+    if once.repeats(line, identifier, statement):
+      leave_out_repeated('statements', statement, tally)
+    else:
+      by_pair[pair, directory].append(statement)
   return by_pair
 
 

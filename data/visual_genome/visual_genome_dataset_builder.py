@@ -2,13 +2,14 @@
 
 import pathlib
 from collections.abc import Iterator
-from typing import Any
 
 import tensorflow_datasets as tfds
 
 from data import corpus, karpathy
 from data.archive import Archive, SourceError, first
 from data.entry import Entry, Need, Tally
+from data.listing import TWICE, Once, add, leave_out_repeated, objects
+from pixelbert_jax.fields import Fields
 from pixelbert_jax.input.rows import Caption
 
 HOMEPAGE = 'https://homes.cs.washington.edu/~ranjay/visualgenome/api.html'
@@ -49,68 +50,73 @@ class Builder(corpus.CorpusBuilder):
   def entries(self, split: str, tally: Tally) -> list[Entry]:
     archive = self.request.archive
     excluded = {} if self.builder_config.name == 'all' else reasons(archive, tally)
-    paths = image_paths(archive)
-    entries, empty = [], 0
-    for image_id, phrases in descriptions(archive):
+    paths = image_paths(archive, tally)
+    once, entries = Once('image'), list[Entry]()
+    described = set()
+    for listed, image_id in descriptions(archive):
       if image_id not in paths:
-        raise SourceError(
-          f'{archive.find(REGIONS)} describes image {image_id}, which {archive.find(IMAGES)} '
+        raise listed.error(
+          f'describes image {image_id}, which {archive.find(IMAGES)} '
           f'does not list: they are not of the same version, get both from {HOMEPAGE}'
         )
-      captions = [Caption(text, number) for number, text in phrases if text]
-      entry = Entry(((str(image_id), paths.pop(image_id)),), captions)
-      empty += len(phrases) - len(captions)
-      tally.count(entry)
-      if image_id in excluded:
+      captions, repeated = regions(listed)
+      entry = Entry(((str(image_id), paths[image_id]),), captions)
+      if once.repeats(listed, image_id, captions):
+        tally.count(entry)
+        tally.leave_out(TWICE, str(image_id))
+      elif image_id in excluded:
+        tally.count(entry)
         tally.leave_out(excluded[image_id], str(image_id))
       else:
-        entries.append(entry)
-    if empty:
-      tally.notes.append(f'{empty:,} empty descriptions are omitted')
-    if paths:
-      tally.notes.append(f'{len(paths):,} images of {IMAGES} without descriptions are omitted')
+        for caption in repeated:
+          leave_out_repeated('captions', caption, tally)
+        add(entries, entry, tally)
+      described.add(image_id)
+    for image_id, path in paths.items():
+      if image_id not in described:
+        add(entries, Entry(((str(image_id), path),)), tally)
     return entries
 
 
-def image_data(archive: Archive) -> list[dict[str, Any]]:
-  """Reads the images of image_data.json, each with `image_id` (`id` in version 1.0)."""
-  images = archive.json(IMAGES, list)
-  try:
-    return [
-      {'image_id': image['image_id' if 'image_id' in image else 'id']} | image for image in images
-    ]
-  except (KeyError, TypeError) as error:
-    raise archive.unreadable(IMAGES, f'an image without image_id: {error!r}') from error
+def number(fields: Fields, name: str, other: str) -> int:
+  """Reads an id that has two names in the releases and their readme."""
+  return fields.number(name if name in fields else other)
 
 
-def image_paths(archive: Archive) -> dict[int, str]:
+def image_data(archive: Archive) -> Iterator[tuple[Fields, int]]:
+  """Yields the images of image_data.json and their ids, `id` in version 1.0."""
+  for image in objects(archive, IMAGES):
+    yield image, number(image, 'image_id', 'id')
+
+
+def image_paths(archive: Archive, tally: Tally) -> dict[int, str]:
   """Returns the path of each image; its url gives the folder, its id the file name."""
-  paths = {}
-  for image in image_data(archive):
-    folder = pathlib.PurePosixPath(str(image.get('url'))).parent.name
+  once, paths = Once('image'), {}
+  for image, image_id in image_data(archive):
+    folder = pathlib.PurePosixPath(image.text('url')).parent.name
     if folder not in FOLDERS:
-      raise archive.unreadable(
-        IMAGES, f'its url is {image.get("url")!r}', f'image {image["image_id"]}'
-      )
-    paths[image['image_id']] = f'{folder}/{image["image_id"]}.jpg'
+      raise image.fault('url', f'one in {" or ".join(FOLDERS)}')
+    paths[image_id] = f'{folder}/{image_id}.jpg'
+    if once.repeats(image, image_id, folder):
+      tally.leave_out(TWICE, f'{IMAGES} {image.at}', 'entries')
   return paths
 
 
-def descriptions(archive: Archive) -> Iterator[tuple[int, list[tuple[int, str]]]]:
-  """Yields each image's id with the ids and texts of its regions; texts are stripped."""
-  for number, image in enumerate(archive.json_items(REGIONS)):
-    try:
-      # The readme documents `image_id`, the file has `id`; likewise for regions in version 1.0.
-      image_id = image['id' if 'id' in image else 'image_id']
-      yield (
-        int(image_id),
-        [
-          (int(r['region_id' if 'region_id' in r else 'id']), r['phrase'].strip())
-          for r in image['regions']
-        ],
-      )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-      raise archive.unreadable(REGIONS, error, f'image number {number}') from error
+def descriptions(archive: Archive) -> Iterator[tuple[Fields, int]]:
+  """Yields the images of region_descriptions.json and their ids."""
+  # The readme documents `image_id`, the file has `id`.
+  for image in objects(archive, REGIONS):
+    yield image, number(image, 'id', 'image_id')
+
+
+def regions(image: Fields) -> tuple[list[Caption], list[Caption]]:
+  """Returns the descriptions of an image, and those that are listed twice; texts are stripped."""
+  once = Once('region')
+  captions, repeated = [], []
+  for region in image.objects('regions'):
+    caption = Caption(region.text('phrase').strip(), number(region, 'region_id', 'id'))
+    (repeated if once.repeats(region, caption.id, caption) else captions).append(caption)
+  return captions, repeated
 
 
 def reasons(archive: Archive, tally: Tally) -> dict[int, str]:
@@ -128,25 +134,24 @@ def reasons(archive: Archive, tally: Tally) -> dict[int, str]:
         'which has all images'
       )
   coco = karpathy.images(archive, 'coco')
-  tested = {int(image['cocoid']) for image in coco if image['split'] in ('val', 'test')}
+  tested = {image.number('cocoid') for image in coco if image.text('split') in ('val', 'test')}
   flickr30k = {
-    image['filename'].partition('.')[0] for image in karpathy.images(archive, 'flickr30k')
+    image.text('filename').partition('.')[0] for image in karpathy.images(archive, 'flickr30k')
   }
   flickr_of = coco_flickr_ids(archive, tally)
   omitted = {}
-  for image in image_data(archive):
-    coco_id = image.get('coco_id')
-    flickr_ids = {str(image.get('flickr_id')), flickr_of.get(coco_id)}
-    if coco_id is not None and int(coco_id) in tested:
-      omitted[image['image_id']] = 'in val or test of COCO (Karpathy)'
-    elif flickr_ids & flickr30k:
-      omitted[image['image_id']] = 'in Flickr30K'
+  for image, image_id in image_data(archive):
+    coco_id, flickr_id = image.number_or_null('coco_id'), image.number_or_null('flickr_id')
+    if coco_id in tested:
+      omitted[image_id] = 'in val or test of COCO (Karpathy)'
+    elif {str(flickr_id), flickr_of.get(coco_id)} & flickr30k:
+      omitted[image_id] = 'in Flickr30K'
   return omitted
 
 
-def coco_flickr_ids(archive: Archive, tally: Tally) -> dict[int, str]:
+def coco_flickr_ids(archive: Archive, tally: Tally) -> dict[int | None, str]:
   """Returns the Flickr id by COCO image id; the file name in `flickr_url` starts with it."""
-  flickr_ids = {}
+  flickr_ids: dict[int | None, str] = {}
   for path in COCO_CAPTIONS:
     name = first(archive, (path, pathlib.PurePosixPath(path).name))
     if name is None:
@@ -154,6 +159,7 @@ def coco_flickr_ids(archive: Archive, tally: Tally) -> dict[int, str]:
         f'{path} does not exist: images of Flickr30K among its images are only found by flickr_id'
       )
       continue
-    for image in archive.json_items(name, 'images'):
-      flickr_ids[image['id']] = image['flickr_url'].rpartition('/')[2].partition('_')[0]
+    for image in objects(archive, name, 'images'):
+      url = image.text('flickr_url')
+      flickr_ids[image.number('id')] = url.rpartition('/')[2].partition('_')[0]
   return flickr_ids

@@ -1,5 +1,7 @@
 """VQA v2 (Goyal et al. 2017): questions about COCO images, each with ten answers."""
 
+import collections
+import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,7 +11,9 @@ import tensorflow_datasets as tfds
 from data import corpus, karpathy
 from data.archive import Archive, SourceError, first
 from data.entry import Entry, Need, Tally
+from data.listing import TWICE, Once, add, leave_out_repeated, objects
 from data.vqa_v2 import answers
+from pixelbert_jax.fields import Fields
 from pixelbert_jax.input.rows import Question
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.tasks.answers import LEAST, answer_list
@@ -18,6 +22,8 @@ HOMEPAGE = 'https://visualqa.org/download.html'
 COCO = 'http://images.cocodataset.org/zips'
 FILES = 'https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa'
 ANSWERED = ('multiple_choice_answer', 'question_type', 'answer_type')
+# By question id: the image id, and the answer fields of `Question`.
+Annotations = dict[int, tuple[int, dict[str, Any]]]
 # Our name -> name in the published files.
 SPLITS = {'train': 'train2014', 'val': 'val2014', 'test': 'test2015'}
 
@@ -68,13 +74,11 @@ class Builder(corpus.CorpusBuilder):
 
   def entries(self, split: str, tally: Tally) -> list[Entry]:
     published = SPLITS[split]
-    by_image = questions(self.request.archive, split, self._subset(split, tally))
-    entries = []
+    entries: list[Entry] = []
+    by_image = questions(self.request.archive, split, self._subset(split, tally), tally)
     for image_id, asked in by_image.items():
       path = f'{published}/COCO_{published}_{image_id:012d}.jpg'
-      entry = Entry(((str(image_id), path),), questions=asked)
-      tally.count(entry)
-      entries.append(entry)
+      add(entries, Entry(((str(image_id), path),), questions=asked), tally)
     return entries
 
   def remarks(self, sidecars: Mapping[str, Sidecar]) -> list[str]:
@@ -90,12 +94,12 @@ class Builder(corpus.CorpusBuilder):
     """Returns a function from the ids of a question and its image to the subset."""
     archive = self.request.archive
     if split == 'test':
-      asked = archive.json_items(questions_path('test-dev2015'), 'questions')
-      chosen = {question['question_id'] for question in asked}
+      asked = objects(archive, questions_path('test-dev2015'), 'questions')
+      chosen = {question.number('question_id') for question in asked}
       return lambda question, image: 'test-dev' if question in chosen else ''
     if split == 'val' and first(archive, karpathy.need('coco').paths):
       coco = karpathy.images(archive, 'coco')
-      held_out = {int(image['cocoid']) for image in coco if image['split'] == 'val'}
+      held_out = {image.number('cocoid') for image in coco if image.text('split') == 'val'}
       return lambda question, image: 'karpathy_val' if image in held_out else ''
     if split == 'val':
       tally.notes.append('dataset_coco.json does not exist: no question is marked karpathy_val')
@@ -103,7 +107,7 @@ class Builder(corpus.CorpusBuilder):
 
 
 def questions(
-  archive: Archive, split: str, subset: Callable[[int, int], str]
+  archive: Archive, split: str, subset: Callable[[int, int], str], tally: Tally
 ) -> dict[int, list[Question]]:
   """Reads the questions of a split, by image id.
 
@@ -111,46 +115,63 @@ def questions(
     archive: the files.
     split: train, val or test, which has no answers.
     subset: returns the subset from the ids of a question and its image.
+    tally: counts what is listed twice.
 
   Raises:
     SourceError: questions and annotations do not belong to the split, or not to each other.
   """
   path = questions_path(SPLITS[split])
-  given = {} if split == 'test' else annotations(archive, annotations_path(SPLITS[split]))
-  by_image: dict[int, list[Question]] = {}
-  for number, asked in enumerate(archive.json_items(path, 'questions')):
-    try:
-      image, text, question = int(asked['image_id']), asked['question'], int(asked['question_id'])
-    except (KeyError, TypeError, ValueError) as error:
-      raise archive.unreadable(path, error, f'question number {number}') from error
-    answer = given.pop(question, None)
-    if split != 'test' and (answer is None or answer.pop('image') != image):
-      raise SourceError(
-        f'{archive.find(annotations_path(SPLITS[split]))} has no answers to question {question} of '
-        f'{archive.find(path)}: they are not of the same split or version, get both from {HOMEPAGE}'
-      )
-    by_image.setdefault(image, []).append(
-      Question(text, question, subset=subset(question, image), **(answer or {}))
-    )
-  if given:
+  given = {} if split == 'test' else annotations(archive, annotations_path(SPLITS[split]), tally)
+  once, by_image = Once('question_id'), collections.defaultdict(list)
+  for asked in objects(archive, path, 'questions'):
+    image, number = asked.number('image_id'), asked.number('question_id')
+    question = Question(asked.text('question'), number, subset=subset(number, image))
+    if once.repeats(asked, number, (image, question)):
+      leave_out_repeated('questions', question, tally)
+    elif split == 'test':
+      by_image[image].append(question)
+    else:
+      answer = _answer(archive.find(annotations_path(SPLITS[split])), asked, given)
+      by_image[image].append(dataclasses.replace(question, **answer))
+  unasked = given.keys() - {q.id for asked in by_image.values() for q in asked}
+  if unasked:
     raise SourceError(
-      f'{archive.find(annotations_path(SPLITS[split]))} answers {len(given):,} questions that '
-      f'{archive.find(path)} lacks, such as {next(iter(given))}: get both from {HOMEPAGE}'
+      f'{archive.find(annotations_path(SPLITS[split]))} answers {len(unasked):,} questions that '
+      f'{archive.find(path)} lacks, such as {min(unasked)}: get both from {HOMEPAGE}'
     )
   return by_image
 
 
-def annotations(archive: Archive, path: str) -> dict[int, dict[str, Any]]:
-  """Reads by question id the answer fields of `Question`, and `image`."""
-  answered = {}
-  for number, item in enumerate(archive.json_items(path, 'annotations')):
-    try:
-      answered[int(item['question_id'])] = {
-        'image': int(item['image_id']),
-        # Millions of answers have few distinct values, each stored once.
-        'answers': tuple(sys.intern(a['answer']) for a in item['answers']),
-        **{n: sys.intern(item[n]) for n in ANSWERED},
-      }
-    except (KeyError, TypeError, ValueError) as error:
-      raise archive.unreadable(path, error, f'annotation number {number}') from error
+def _answer(file: str | None, asked: Fields, given: Annotations) -> dict[str, Any]:
+  """Returns the answer fields of a question; SourceError if the file does not give them."""
+  image, number = asked.number('image_id'), asked.number('question_id')
+  answered_image, answer = given.get(number, (image, {}))
+  if answered_image != image:
+    said = f'says that question {number} is about image {answered_image}, and not {image} as in'
+  elif not answer:
+    said = f'has no answers to question {number} of'
+  else:
+    return answer
+  raise SourceError(
+    f'{file} {said} {asked.file} {asked.at}: they are not of the same split or version, get both '
+    f'from {HOMEPAGE}'
+  )
+
+
+def annotations(archive: Archive, path: str, tally: Tally) -> Annotations:
+  """Reads by question id the image id and the answer fields of `Question`."""
+  answered: Annotations = {}
+  once = Once('question_id')
+  for item in objects(archive, path, 'annotations'):
+    number, answers = item.number('question_id'), item.objects('answers')
+    if not answers:
+      raise item.fault('answers', 'those of ten annotators')
+    # Millions of answers have few distinct values, each stored once.
+    fields = {name: sys.intern(item.text(name)) for name in ANSWERED}
+    fields['answers'] = tuple(sys.intern(answer.text('answer')) for answer in answers)
+    answer = item.number('image_id'), fields
+    if once.repeats(item, number, answer):
+      tally.leave_out(TWICE, f'{path} {item.at}', 'entries')
+    else:
+      answered[number] = answer
   return answered

@@ -3,14 +3,16 @@
 import pathlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 from pixelbert_jax import UserError, files
+from pixelbert_jax.fields import Fields
 from pixelbert_jax.score.nlvr import IMAGES
 from pixelbert_jax.score.vqa import Question
 
 Captions = Mapping[str, Sequence[str]]  # text ids by image id
 
+# NLVR's files have the first two, NLVR2's the others.
+LABELS = {'true': True, 'false': False, 'True': True, 'False': False}
 _QUESTIONS = 'the questions file of VQA, with a list of "questions"'
 
 
@@ -21,17 +23,14 @@ def read_vqa(path: files.Path) -> list[Question]:
     UserError: an entry is malformed or repeated; the message names it.
   """
   questions = {}
-  for number, entry in enumerate(_entries(path, 'annotations', 'the annotations file of VQA'), 1):
-    try:
-      question = Question(
-        _field(entry, 'question_id', int),
-        _field(entry, 'image_id', int),
-        _field(entry, 'question_type', str),
-        _field(entry, 'answer_type', str),
-        tuple(_field(answer, 'answer', str) for answer in _field(entry, 'answers', list)),
-      )
-    except (KeyError, TypeError, ValueError) as error:
-      raise UserError(f'{path}: annotation {number} is not in VQA format: {error!r}') from error
+  for entry in _entries(path, 'annotations', 'the annotations file of VQA'):
+    question = Question(
+      entry.number('question_id'),
+      entry.number('image_id'),
+      entry.text('question_type'),
+      entry.text('answer_type'),
+      tuple(answer.text('answer') for answer in entry.objects('answers')),
+    )
     if not question.answers:
       raise UserError(f'{path}: question {question.question_id} has no answers')
     if question.question_id in questions:
@@ -42,35 +41,21 @@ def read_vqa(path: files.Path) -> list[Question]:
 
 def read_vqa_question_ids(path: files.Path) -> list[int]:
   """Reads the question ids of `v2_OpenEnded_mscoco_*_questions.json`."""
-  try:
-    entries = _entries(path, 'questions', _QUESTIONS)
-    ids = [_field(entry, 'question_id', int) for entry in entries]
-  except (KeyError, TypeError, ValueError) as error:
-    raise UserError(
-      f'{path} holds a question without a whole question_id ({error!r}): is it {_QUESTIONS}?'
-    ) from error
+  ids = [entry.number('question_id') for entry in _entries(path, 'questions', _QUESTIONS)]
   if repeated := [i for i, count in Counter(ids).items() if count > 1]:
     raise UserError(f'{path}: question {repeated[0]} is listed more than once')
   return ids
 
 
-def _field(entry: Any, name: str, kind: type) -> Any:
-  """Returns a field of an entry; TypeError if it is of another type, KeyError if it is missing."""
-  value = entry[name]
-  if type(value) is not kind:  # isinstance would accept true and false as numbers.
-    raise TypeError(f'{name} is {type(value).__name__}, not {kind.__name__}')
-  return value
-
-
-def _entries(path: files.Path, key: str, expected: str) -> list:
-  """Reads the list under `key`; `expected` describes the right file, for the message."""
+def _entries(path: files.Path, key: str, expected: str) -> list[Fields]:
+  """Reads the objects of a list; `expected` describes the right file, for the message."""
   value = files.read_json(path)
   entries = value.get(key) if isinstance(value, dict) else None
   if not isinstance(entries, list):
     raise UserError(f'{path} has no list of "{key}": is it {expected}?')
   if not entries:
     raise UserError(f'{path} is empty: name a file with {key}')
-  return entries
+  return Fields(value, path, '').objects(key)
 
 
 def read_nlvr2(path: files.Path) -> dict[str, bool]:
@@ -86,18 +71,15 @@ def read_nlvr(path: files.Path) -> dict[str, bool]:
 
 def _read_labels(path: files.Path, fields: int) -> dict[str, bool]:
   """Reads labels from JSON lines whose identifiers have `fields` parts joined by '-'."""
-  labels = {}
-  for number, example in files.read_json_lines(path):
-    name, label = str(example.get('identifier')), str(example.get('label')).lower()
+  labels: dict[str, bool] = {}
+  for number, values in files.read_json_lines(path):
+    example = Fields(values, path, f'line {number}')
+    name, label = example.text('identifier'), example.choice('label', LABELS)
     if name.count('-') != fields - 1:
       raise UserError(f'{path} line {number}: identifier {name!r} does not have {fields} fields')
-    if label not in ('true', 'false'):
-      raise UserError(
-        f'{path} line {number}: {name!r} has the label {label!r}, expected true or false'
-      )
     if name in labels:
       raise UserError(f'{path} line {number} repeats the identifier {name!r}')
-    labels[name] = label == 'true'
+    labels[name] = label
   if not labels:
     raise UserError(f'{path} is empty: name a file with examples')
   return labels
@@ -121,7 +103,7 @@ def read_captions(path: files.Path) -> list[Captions]:
   if not isinstance(value, dict) or not value:
     raise UserError(f'{path} is neither a dataset_*.json nor {{"text id": "image id", ...}}')
   if isinstance(value.get('images'), list):
-    return _read_karpathy(path, value['images'])
+    return _read_karpathy(Fields(value, path, '').objects('images'))
   captions: dict[str, list[str]] = defaultdict(list)
   for text, image in value.items():
     if isinstance(image, bool) or not isinstance(image, int | str):
@@ -130,18 +112,21 @@ def read_captions(path: files.Path) -> list[Captions]:
   return [dict(captions)]
 
 
-def _read_karpathy(path: files.Path, images: list) -> list[Captions]:
+def _read_karpathy(images: Sequence[Fields]) -> list[Captions]:
   captions: dict[tuple, dict[str, list[str]]] = defaultdict(dict)
-  try:
-    for image in images:
-      texts = [str(text['sentid']) for text in image['sentences']]
-      file, number = image['filename'], image['cocoid' if 'cocoid' in image else 'imgid']
-      names = {'number': str(number), 'file': file, 'stem': pathlib.PurePath(file).stem}
-      for kind, name in names.items():
-        if texts:
-          captions[image['split'], kind][name] = texts
-  except (KeyError, TypeError, AttributeError) as error:
-    raise UserError(f'{path} is not a dataset_*.json of Karpathy: {error!r}') from error
+  listed: dict[tuple, Fields] = {}
+  for image in images:
+    file, number = image.text('filename'), image.number('cocoid' if 'cocoid' in image else 'imgid')
+    sentences = image.objects('sentences')
+    texts = [sentence.number('sentid') for sentence in sentences]
+    once = [('file', file), ('number', number), *(('sentid', text) for text in texts)]
+    for key, entry in zip(once, (image, image, *sentences), strict=True):
+      if listed.setdefault(key, entry) is not entry:
+        raise entry.error(f'repeats the {key[0]} {key[1]} of {listed[key].at}: remove one of them')
+    names = {'number': str(number), 'file': file, 'stem': pathlib.PurePath(file).stem}
+    for kind, name in names.items():
+      if texts:
+        captions[image.text('split'), kind][name] = list(map(str, texts))
   return list(captions.values())
 
 

@@ -90,9 +90,9 @@ def test_only_some_splits_need_only_their_files(tmp_path, capsys):
   ('old', 'new', 'message'),
   [
     (b'"dataset": "coco"', b'"dataset": "flickr30k"', "'dataset': 'flickr30k'"),
-    (b'"restval"', b'"dev"', 'its split is not one of'),
-    (b'"sentences"', b'"captions"', "KeyError('sentences')"),
-    (b'"raw"', b'"text"', "KeyError('raw')"),
+    (b'"restval"', b'"dev"', 'has "split": "dev", expected "train" or "restval"'),
+    (b'"sentences"', b'"captions"', 'images[0] has no "sentences", expected a list'),
+    (b'"raw"', b'"text"', 'images[0].sentences[0] has no "raw", expected a text'),
     (b'"cocoid": 1001', b'"cocoid": 1000', 'repeats image 1000'),
     (b'{"images"', b'', 'cannot be read'),
   ],
@@ -161,7 +161,6 @@ def test_visual_genome_leaves_out_what_others_test_on(layout, overlapping, tmp_p
     assert split.encoded(i) == files[f'VG_100K{"" if image_id % 2 == 0 else "_2"}/{image_id}.jpg']
   assert f'  train: 7 of {len(regions)} images left out: in val or test of COCO (Karpathy)' in out
   assert f'  train: 2 of {len(regions)} images left out: in Flickr30K' in out
-  assert 'train: 1 empty descriptions are omitted' in out
   assert f'warning: train has {len(regions)} images in its files, 108,077 were published' in out
   assert table(out)['train'][2] == '9'
 
@@ -174,8 +173,9 @@ def test_visual_genome_all_takes_them(overlapping, tmp_path, capsys):
   assert 'dataset_coco.json not found' in line
   assert 'cannot be omitted' in line
   assert 'visual_genome/all' in line
-  dataset, _ = built('visual_genome/all', manual, tmp_path, capsys)
+  dataset, out = built('visual_genome/all', manual, tmp_path, capsys)
   assert genome_ids(dataset) == set(regions)
+  assert re.search('  train: 1 of [0-9]+ captions left out: empty: 34\n', out)
 
 
 def test_without_the_captions_files_it_is_said_what_cannot_be_told(overlapping, tmp_path, capsys):
@@ -403,6 +403,16 @@ def test_nlvr2(layout, tmp_path, capsys):
   assert '  train: 8 in balanced' in out
 
 
+def test_nlvr2_of_the_first_release_has_all_of_train_in_one_folder(tmp_path, capsys):
+  files, lines = corpora.nlvr2({'train': 4})
+  files = {re.sub('images/train/[0-9]+/', 'images/train/', n): x for n, x in files.items()}
+  kept = [{k: x for k, x in line.items() if k != 'directory'} for line in lines['train']]
+  files['nlvr2/data/train.json'] = b'\n'.join(map(as_json, kept))
+  dataset, out = built('nlvr2', as_folder(files, tmp_path / 'm'), tmp_path, capsys)
+  assert 'missing' not in out
+  assert len(dataset['train'].sidecar.statements) == len(kept)
+
+
 def test_missing_images_of_nlvr2_are_named(tmp_path, capsys):
   files, lines = corpora.nlvr2({'dev': 30})
   gone = ['dev/dev-0-3-img0.png', 'dev/dev-2-1-img0.png', 'dev/dev-2-1-img1.png']
@@ -433,10 +443,10 @@ def test_too_many_missing_images_of_nlvr2(tmp_path, capsys):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ((b'"True"', b'true'), 'label True'),
-    ((b'dev-0-0-1', b'test1-0-0-1'), "'test1-0-0-1' is not of dev"),
-    ((b'dev-0-0-1', b'dev-0-0-0'), 'it repeats dev-0-0-0'),
-    ((b'"sentence"', b'"text"'), "'sentence'"),
+    ((b'"True"', b'true'), 'line 1 has "label": true, expected "True" or "False"'),
+    ((b'dev-0-0-1', b'test1-0-0-1'), 'has "identifier": "test1-0-0-1", expected one of dev'),
+    ((b'dev-0-0-1', b'dev-0-0-0'), 'line 3 repeats identifier dev-0-0-0 of line 1 with other'),
+    ((b'"sentence"', b'"text"'), 'line 1 has no "sentence", expected a text'),
     ((b'}\n', b'\n'), 'delimiter'),
   ],
 )

@@ -1,6 +1,5 @@
 """The NLVR builder, on a miniature of the corpus and on the real archives."""
 
-import io
 import json
 import os
 import pathlib
@@ -10,41 +9,13 @@ import zipfile
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from data import build as build_lib
 from data.nlvr import nlvr_dataset_builder
 from pixelbert_jax.input.dataset import Split
+from tests.support import corpora
 from tests.support.corpora import as_folder, as_zip
 from tests.support.paths import ROOT, shared
-
-
-def png(seed: int) -> bytes:
-  pixels = np.random.default_rng(seed).integers(0, 256, (10, 40, 4), dtype=np.uint8)
-  file = io.BytesIO()
-  Image.fromarray(pixels, 'RGBA').save(file, 'PNG')
-  return file.getvalue()
-
-
-def corpus_files(split: str, examples: int) -> dict[str, bytes]:
-  """The files of a split in the corpus's own layout, by path."""
-  files, lines = {}, []
-  for i in range(examples):
-    identifier, directory = f'{100 + i // 2}-{i % 2}', str(i // 4)
-    example = {
-      'sentence': f'There is ünique box {i} .',
-      'label': 'true' if i % 3 else 'false',
-      'identifier': identifier,
-      'directory': directory,
-      'evals': {'r0': 'true'},
-      'structured_rep': [[{'y_loc': 80, 'type': 'circle', 'color': 'Black'}]],
-    }
-    lines.append(json.dumps(example))
-    for k in range(6):
-      path = f'nlvr/{split}/images/{directory}/{split}-{identifier}-{k}.png'
-      files[path] = png(10 * i + k)
-  files[f'nlvr/{split}/{split}.json'] = '\n'.join([*lines, '']).encode()
-  return files
 
 
 def failure(capsys, *args, **kwargs) -> str:
@@ -65,7 +36,7 @@ def manual(tmp_path):
 
 @pytest.mark.parametrize('layout', ['folder', 'folder below', 'zip', 'zip below', 'mixed'])
 def test_miniature_reads_back(layout, tmp_path, manual):
-  dev, test = corpus_files('dev', 5), corpus_files('test', 3)
+  dev, test = corpora.nlvr('dev', 5), corpora.nlvr('test', 3)
   if layout == 'folder':
     as_folder(dev | test, manual)
   elif layout == 'folder below':
@@ -108,12 +79,58 @@ def assert_same(split: Split, files: dict[str, bytes], name: str) -> None:
 
 
 def test_order_is_that_of_the_file(tmp_path, manual):
-  files = corpus_files('dev', 5)
+  files = corpora.nlvr('dev', 5)
   as_folder(files, manual)
   build_lib.build('nlvr', tmp_path / 'd', manual)
   identifiers = [json.loads(line)['identifier'] for line in files['nlvr/dev/dev.json'].splitlines()]
   ids = [f'dev-{identifier}-{k}'.encode() for identifier in identifiers for k in range(6)]
   assert build_lib.open_dataset('nlvr', tmp_path / 'd')['dev'].sidecar.image_id.tolist() == ids
+
+
+def undirected(files: dict[str, bytes], split: str) -> dict[str, bytes]:
+  """The files of a split without the names of the folders of its images."""
+  name = f'nlvr/{split}/{split}.json'
+  lines = [json.loads(line) for line in files[name].splitlines()]
+  kept = [{k: x for k, x in line.items() if k != 'directory'} for line in lines]
+  return files | {name: b'\n'.join(map(corpora.as_json, kept))}
+
+
+@pytest.mark.parametrize(
+  ('split', 'names'),
+  [
+    ('hidden', {}),
+    ('hidden', {'nlvr/hidden/hidden.json': 'nlvr/hidden/hidden_final.json'}),
+    # The first release had no folder `nlvr`, and named no directories.
+    ('dev', {'nlvr/': ''}),
+  ],
+)
+@pytest.mark.parametrize('layout', ['folder', 'zip below'])
+def test_a_split_that_does_not_say_where_its_images_are(split, names, layout, tmp_path, manual):
+  whole = corpora.nlvr(split, 9)
+  files = undirected(whole, split)
+  for old, new in names.items():
+    files = {path.replace(old, new, 1): content for path, content in files.items()}
+  corpora.LAYOUTS[layout](files, manual)
+  build_lib.build('nlvr', tmp_path / 'd', manual)
+  found = build_lib.open_dataset('nlvr', tmp_path / 'd')[split]
+  paths = [path for path in whole if path.endswith('.png')]
+  assert [f'{i.decode()}.png' for i in found.sidecar.image_id] == [
+    pathlib.PurePath(path).name for path in paths
+  ]
+  for record, path in zip(found.source, paths, strict=True):
+    assert record['image'] == whole[path]
+    assert record['captions']['subset'][0].decode() == pathlib.PurePath(path).parent.name
+
+
+def test_images_in_two_folders_if_none_is_named(tmp_path, manual, capsys):
+  files = undirected(corpora.nlvr('hidden', 5), 'hidden')
+  files['nlvr/hidden/images/1/hidden-100-1-4.png'] = files[
+    'nlvr/hidden/images/0/hidden-100-1-4.png'
+  ]
+  as_folder(files, manual)
+  line = failure(capsys, tmp_path / 'd', manual)
+  assert 'hidden.json line 2 has no "directory"' in line
+  assert 'in nlvr/hidden/images/0 and nlvr/hidden/images/1' in line
 
 
 def test_caption_ids_are_distinct():
@@ -129,7 +146,7 @@ def test_caption_ids_are_distinct():
 
 
 def test_only_the_wanted_splits(tmp_path, manual, capsys):
-  as_folder(corpus_files('dev', 2) | corpus_files('test', 2), manual)
+  as_folder(corpora.nlvr('dev', 2) | corpora.nlvr('test', 2), manual)
   build_lib.build('nlvr', tmp_path / 'd', manual, ['dev'])
   assert list(build_lib.open_dataset('nlvr', tmp_path / 'd').splits) == ['dev']
   line = failure(capsys, tmp_path / 'd', manual, ['dev', 'test'])
@@ -148,7 +165,7 @@ def test_missing_archive(tmp_path, manual, capsys):
   assert 'nlvr/dev/dev.json, nlvr/test/test.json' in line
   assert f'not found in {manual}' in line
   assert 'https://github.com/lil-lab/nlvr' in line
-  as_folder(corpus_files('dev', 2), manual)
+  as_folder(corpora.nlvr('dev', 2), manual)
   line = failure(capsys, tmp_path / 'd', manual, ['dev', 'train'])
   assert f'error: nlvr/train/train.json not found in {manual}' in line
   line = failure(capsys, tmp_path / 'd', manual, ['val'])
@@ -157,8 +174,8 @@ def test_missing_archive(tmp_path, manual, capsys):
 
 
 def test_truncated_zip(tmp_path, manual, capsys):
-  as_zip(corpus_files('dev', 2), manual / 'nlvr_dev.zip')
-  as_zip(corpus_files('test', 2), manual / 'nlvr_test.zip')
+  as_zip(corpora.nlvr('dev', 2), manual / 'nlvr_dev.zip')
+  as_zip(corpora.nlvr('test', 2), manual / 'nlvr_test.zip')
   os.truncate(manual / 'nlvr_dev.zip', 5000)
   line = failure(capsys, tmp_path / 'd', manual)
   assert f'{manual / "nlvr_dev.zip"} cannot be opened' in line
@@ -184,7 +201,7 @@ def harmed(files: dict[str, bytes], kind: str) -> str:
 
 @pytest.mark.parametrize('kind', ['missing', 'truncated', 'flipped', 'other'])
 def test_few_unreadable_images_are_named(kind, tmp_path, manual, capsys):
-  files = corpus_files('dev', 34)
+  files = corpora.nlvr('dev', 34)
   image_id = harmed(files, kind)
   as_zip(files, manual / 'nlvr_dev.zip')
   assert build_lib.command(['nlvr'], tmp_path / 'd', manual) == 0
@@ -198,7 +215,7 @@ def test_few_unreadable_images_are_named(kind, tmp_path, manual, capsys):
 
 
 def test_many_unreadable_images_are_an_error(tmp_path, manual, capsys):
-  files = corpus_files('dev', 33)
+  files = corpora.nlvr('dev', 33)
   image_id = harmed(files, 'truncated')
   as_folder(files, manual)
   line = failure(capsys, tmp_path / 'd', manual)
@@ -209,7 +226,7 @@ def test_many_unreadable_images_are_an_error(tmp_path, manual, capsys):
 
 
 def test_a_zip_with_a_harmed_json(tmp_path, manual, capsys):
-  files = corpus_files('dev', 2)
+  files = corpora.nlvr('dev', 2)
   as_zip(files, manual / 'nlvr_dev.zip')
   content = (manual / 'nlvr_dev.zip').read_bytes()
   (manual / 'nlvr_dev.zip').write_bytes(content.replace(b'sentence', b'sentents', 1))
@@ -229,7 +246,7 @@ def test_a_zip_with_a_harmed_json(tmp_path, manual, capsys):
   ],
 )
 def test_a_line_that_is_no_example(harm, tmp_path, manual, capsys):
-  files = corpus_files('dev', 2)
+  files = corpora.nlvr('dev', 2)
   files['nlvr/dev/dev.json'] = files['nlvr/dev/dev.json'].replace(*harm)
   as_folder(files, manual)
   line = failure(capsys, tmp_path / 'd', manual)
@@ -244,7 +261,7 @@ def run(*args: str) -> subprocess.Popen:
 
 
 def test_two_commands_at_once(tmp_path, manual):
-  as_zip(corpus_files('dev', 5), manual / 'nlvr_dev.zip')
+  as_zip(corpora.nlvr('dev', 5), manual / 'nlvr_dev.zip')
   args = ('nlvr', f'--data_dir={tmp_path / "d"}', f'--manual_dir={manual}', '--splits=dev')
   for process in [run(*args), run(*args)]:
     out, err = process.communicate(timeout=60)

@@ -360,8 +360,12 @@ def test_vqa_annotations(write):
     ([ANNOTATION], 'no list of "annotations"'),
     ({'annotations': [ANNOTATION, ANNOTATION]}, 'question 1 is annotated twice'),
     ({'annotations': [ANNOTATION | {'answers': []}]}, 'question 1 has no answers'),
-    ({'annotations': [ANNOTATION, {'question_id': 2}]}, 'annotation 2 is not in VQA format'),
-    ({'annotations': [7]}, 'annotation 1 is not in VQA format'),
+    ({'annotations': [ANNOTATION, {'question_id': 2}]}, r'annotations\[1\] has no "image_id"'),
+    ({'annotations': [7]}, r'annotations\[0\] is 7, expected an object'),
+    ({'annotations': [ANNOTATION | {'question_id': '1'}]}, r'\[0\] has "question_id": "1"'),
+    ({'annotations': [ANNOTATION | {'question_type': None}]}, r'\[0\] has "question_type": null'),
+    ({'annotations': [ANNOTATION | {'answers': 'yes'}]}, r'\[0\] has "answers": "yes"'),
+    ({'annotations': [ANNOTATION | {'answers': [{'answer': None}]}]}, r'answers\[0\] has "answer"'),
   ],
 )
 def test_vqa_annotations_that_are_none(write, content, message):
@@ -381,7 +385,8 @@ def test_labels(tmp_path):
   text = json.dumps(lines[0] | {'sentence': 'x\u2028y'}, ensure_ascii=False)
   path.write_bytes(gzip.compress(f'{text}\n\n{json.dumps(lines[1])}\n'.encode()))
   assert annotations.read_nlvr2(path) == {'dev-1-0-0': True, 'dev-2-0-1': False}
-  path.write_text('{"identifier": "12-0", "label": "true"}\n')
+  # Some editors begin a file with a mark of the byte order.
+  path.write_text('\ufeff{"identifier": "12-0", "label": "true"}\n')
   assert annotations.read_nlvr(path) == {f'12-0-{k}': True for k in range(6)}
 
 
@@ -392,8 +397,9 @@ def test_labels(tmp_path):
     ('{"identifier": "dev-1-0-0"', 'line 1 column 27 is not JSON'),
     ('[1]', 'line 1 is not a JSON object'),
     ('{"identifier": "1572-0", "label": "true"}', "'1572-0' does not have 4 fields"),
-    ('{"label": "true"}', 'does not have 4 fields'),
-    ('{"identifier": "dev-1-0-0"}', "has the label 'none', expected true or false"),
+    ('{"label": "true"}', 'line 1 has no "identifier"'),
+    ('{"identifier": "dev-1-0-0"}', 'line 1 has no "label", expected "true" or "false"'),
+    ('{"identifier": "dev-1-0-0", "label": true}', 'line 1 has "label": true, expected "true"'),
     ('{"identifier": "dev-1-0-0", "label": "True"}\n' * 2, 'line 2 repeats'),
   ],
 )
@@ -459,7 +465,13 @@ def test_plain_captions(write):
     ([], 'is neither'),
     ({}, 'is neither'),
     ({'t': None}, "text 't' has no image id"),
-    ({'images': [{'split': 'test'}]}, 'is not a dataset_.*json of Karpathy: KeyError'),
+    ({'images': [{'split': 'test'}]}, r'images\[0\] has no "filename"'),
+    ({'images': [karpathy('test', 5, ['1'])]}, r'sentences\[0\] has "sentid": "1"'),
+    ({'images': 2 * [karpathy('test', 5, [1])]}, r'images\[1\] repeats the file .* of images\[0\]'),
+    (
+      {'images': [karpathy('val', 5, [1]), karpathy('test', 6, [1])]},
+      r'images\[1\].sentences\[0\] repeats the sentid 1 of images\[0\].sentences\[0\]',
+    ),
     ({'images': []}, 'holds none of the images'),
     ({'images': [karpathy('test', 5, [1])]}, 'holds none of the images'),
   ],

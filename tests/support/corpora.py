@@ -204,6 +204,32 @@ def _answers(question: dict) -> dict:
   }
 
 
+def nlvr(split: str, examples: int) -> Files:
+  """Makes a split of NLVR, six images an example; `hidden` has fewer fields than the others."""
+  files, lines = {}, []
+  for i in range(examples):
+    identifier, directory = f'{100 + i // 2}-{i % 2}', str(i // 4)
+    line: dict = {
+      'sentence': f'There is ünique box {i} .',
+      'label': 'true' if i % 3 else 'false',
+      'identifier': identifier,
+    }
+    if split != 'hidden':
+      line |= {'directory': directory, 'evals': {'r0': 'true'}}
+    lines.append(line | {'structured_rep': [[{'y_loc': 80, 'type': 'circle', 'color': 'Black'}]]})
+    for k in range(6):
+      path = f'nlvr/{split}/images/{directory}/{split}-{identifier}-{k}.png'
+      files[path] = _rgba(10 * i + k)
+  return files | {f'nlvr/{split}/{split}.json': b'\n'.join([*map(as_json, lines), b''])}
+
+
+def _rgba(seed: int) -> bytes:
+  pixels = np.random.default_rng(seed).integers(0, 256, (10, 40, 4), dtype=np.uint8)
+  file = io.BytesIO()
+  Image.fromarray(pixels, 'RGBA').save(file, 'PNG')
+  return file.getvalue()
+
+
 def nlvr2(pairs: dict[str, int], seed: int = 0) -> tuple[Files, dict[str, list[dict]]]:
   """Makes NLVR2 with this many pairs per split, one or two sentences each; its lines by split."""
   files: Files = {}
@@ -216,7 +242,9 @@ def nlvr2(pairs: dict[str, int], seed: int = 0) -> tuple[Files, dict[str, list[d
       for k, label in enumerate(labels):
         line = {'identifier': f'{pair}-{k}', 'sentence': f'Both images {i} show ü.', 'label': label}
         line |= {'left_url': 'http://a/1.jpg', 'right_url': 'http://a/2.jpg', 'synset': 'dog'}
-        lines[split].append(line | ({'directory': i % 5} if split == 'train' else {}))
+        line |= {'query': 'two dogs7', 'writer': '61', 'validation': {'61': label}}
+        held_out = {'extra_validations': {'154': label, '139': 'False'}}
+        lines[split].append(line | ({'directory': i % 5} if split == 'train' else held_out))
       folder = f'images/train/{i % 5}' if split == 'train' else split
       for side in (0, 1):
         # Many that are called png are JPEGs.

@@ -1,0 +1,77 @@
+"""What the JSON files of published corpora list: objects, each once, and entries with texts."""
+
+import dataclasses
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+from data.archive import Archive, SourceError
+from data.entry import TEXTS, Entry, Tally
+from pixelbert_jax.fields import Fields
+
+TWICE = 'listed twice'
+
+
+def objects(archive: Archive, path: str, key: str | None = None) -> Iterator[Fields]:
+  """Yields the objects of a JSON list; `key` is its key in the file's object, if it has one."""
+  file = archive.find(path)
+  for number, value in enumerate(archive.json_items(path, key)):
+    yield Fields(value, file, f'{key or ""}[{number}]', SourceError)
+
+
+def lines(archive: Archive, path: str) -> Iterator[Fields]:
+  """Yields the object of each line of a JSON lines file."""
+  file = archive.find(path)
+  for number, value in archive.json_lines(path):
+    yield Fields(value, file, f'line {number}', SourceError)
+
+
+class Once:
+  """What a file lists under each id, where an id may only be repeated with the same content."""
+
+  def __init__(self, name: str):
+    """Takes what the id is, for messages: 'question_id', 'image'."""
+    self._name = name
+    self._listed: dict[Hashable, tuple[Any, str]] = {}
+
+  def repeats(self, listed: Fields, key: Hashable, content: Any) -> bool:
+    """Returns whether this content was listed under the id before.
+
+    Raises:
+      SourceError: another content was; the message names both places.
+    """
+    first, at = self._listed.setdefault(key, (content, listed.at))
+    if at == listed.at:
+      return False
+    if first != content:
+      raise listed.error(
+        f'repeats {self._name} {key} of {at} with other content: remove the wrong one'
+      )
+    return True
+
+
+def add(entries: list[Entry], entry: Entry, tally: Tally) -> None:
+  """Counts an entry and appends it without its empty texts, or leaves it out if none is left."""
+  tally.count(entry)
+  kept = {}
+  for kind in TEXTS:
+    kept[kind] = []
+    for text in getattr(entry, kind):
+      if text.text.strip():
+        kept[kind].append(text)
+      else:
+        tally.leave_out('empty', _name(text), kind)
+  if any(kept.values()):
+    entries.append(dataclasses.replace(entry, **kept))
+  else:
+    for image_id, _ in entry.images:
+      tally.leave_out('without text', image_id)
+
+
+def leave_out_repeated(kind: str, text: Any, tally: Tally) -> None:
+  """Counts a text that is listed twice, and that it is left out."""
+  tally.count(Entry((), **{kind: [text]}))
+  tally.leave_out(TWICE, _name(text), kind)
+
+
+def _name(text: Any) -> str:
+  return text.identifier if hasattr(text, 'identifier') else str(text.id)
