@@ -7,7 +7,7 @@ A training program calls `build` for an embedded dataset and `open_dataset` for 
 
 import contextlib
 import fcntl
-import itertools
+import os
 import pathlib
 import shutil
 import sys
@@ -16,23 +16,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
-from data.archive import Archive, SourceError
+from data.archive import SourceError
 from data.builders import BUILDERS, Path, TfdsBuilder, find_builder, open_dataset
 from data.corpus import CorpusBuilder
 from data.entry import MOST_BAD, Request
+from data.origin import Origin
 from data.report import report
+from data.sidecars import complete, is_whole
 from pixelbert_jax import commandline
 from pixelbert_jax.input.dataset import (
+  Dataset,
   DatasetError,
   damaged,
   is_built,
+  is_embedded,
+  open_seal,
   open_sidecar,
-  open_source,
   quiet,
 )
-from pixelbert_jax.input.sidecar import Sidecar
 
 Names = Sequence[str]
 Tables = Mapping[str, Any] | None
@@ -48,6 +50,9 @@ def build(
 ) -> TfdsBuilder:
   """Builds a dataset unless it exists already, and returns its builder.
 
+  A damaged sidecar is written again. A dataset that exists is compared with the raw files, where
+  these are given or in the default folder.
+
   Several processes may call this concurrently on one disk: the first builds, the others wait.
 
   Args:
@@ -59,22 +64,24 @@ def build(
     tables: CSV files and shares of the dataset 'folder', see `data/folder`.
 
   Raises:
-    DatasetError: the dataset cannot be built; existing files are unchanged.
+    DatasetError: the dataset cannot be built, or was built from other files; existing files are
+      unchanged.
   """
   builder = find_builder(name, data_dir)
   if tables and name.partition('/')[0] != 'folder':
     raise DatasetError(f'--{next(iter(tables))} is for the dataset `folder`, not for {name}')
   try:
-    if not is_built(builder):
+    existed = isinstance(builder, CorpusBuilder) and is_built(builder)
+    if not is_whole(builder):
       with _lock(builder):
         builder = find_builder(name, data_dir)  # Another process may have built it meanwhile.
         if isinstance(builder, CorpusBuilder):
           builder.request = _request(builder, manual_dir, splits, allow_bad, tables)
         _prepare(builder)
-        _write_sidecars(builder)
-    elif tables:
+        complete(builder)
+    if existed:
       builder.request = _request(builder, manual_dir, splits, allow_bad, tables)
-      _refuse_other(builder, name)
+      _refuse_other(builder, name, given=bool(manual_dir or tables))
   except SourceError as error:
     raise DatasetError(str(error)) from error
   except OSError as error:
@@ -85,22 +92,58 @@ def build(
   return builder
 
 
+def open_sealed(name: str, data_dir: Path | None = None) -> Dataset:
+  """Opens a dataset whose files are compared with their digests when it is used.
+
+  The embedded dataset is built first if necessary; one that was built before datasets had digests
+  gets them now.
+
+  Raises:
+    DatasetError: it is not built, or damaged.
+  """
+  if is_embedded(name):
+    build(name, data_dir)
+    return open_dataset(name, data_dir)
+  builder = find_builder(name, data_dir)
+  if is_built(builder) and open_seal(builder) is None:
+    if os.access(builder.data_dir, os.W_OK):
+      build(name, data_dir)
+    else:
+      print(
+        f'{builder.data_dir} has no digests and cannot be written: damage, and other data, will '
+        f'not be noticed; build {name} again, or run `python -m data.build {name}` on a copy',
+        file=sys.stderr,
+        flush=True,
+      )
+  return open_dataset(name, data_dir)
+
+
 def _request(
   builder: CorpusBuilder, manual_dir: Path | None, splits: Names, allow_bad: float, tables: Tables
 ) -> Request:
   """Returns the request for building a corpus."""
   manual = manual_dir or pathlib.Path(builder.data_dir_root, 'downloads/manual')
-  archive = Archive(pathlib.Path(manual).expanduser().absolute())
+  archive = Origin(pathlib.Path(manual).expanduser().absolute())
   return Request(archive, tuple(splits), allow_bad, tables or {})
 
 
-def _refuse_other(builder: CorpusBuilder, name: str) -> None:
-  """Raises DatasetError if a dataset was built from other files than now requested."""
-  if builder.info.metadata['fingerprint'] != builder.fingerprint():
-    raise DatasetError(
-      f'{name} in {builder.data_dir} was built from other tables, shares or tar files: delete '
-      f'that folder, or give this one a name: {builder.name}/NAME'
-    )
+def _refuse_other(builder: CorpusBuilder, name: str, given: bool) -> None:
+  """Raises DatasetError if a dataset was built from other files than now requested.
+
+  `given` tells whether the user named any; otherwise those in the default folder are compared, if
+  it has any of them.
+  """
+  changes = builder.changes(given)
+  if not changes:
+    return
+  more = f' and {len(changes) - 1:,} more' if changes[1:] else ''
+  cure = 'delete that folder and build again'
+  if builder.ANY_CONFIG:
+    cure = f'delete that folder, or give this one a name: {builder.name}/NAME'
+  raise DatasetError(
+    f'{name} in {builder.data_dir} was built from other tables, shares or files '
+    f'({changes[0]}{more}): {cure}'
+  )
 
 
 def _prepare(builder: TfdsBuilder) -> None:
@@ -127,15 +170,6 @@ def _unwritable(builder: TfdsBuilder, error: Exception) -> DatasetError:
     f'{builder.name} cannot be built in {builder.data_dir} ({error}): make room there, or give '
     'another folder with --data_dir'
   )
-
-
-def _write_sidecars(builder: TfdsBuilder) -> None:
-  """Writes the sidecar of every split without a complete one, by reading its records in order."""
-  for split in builder.info.splits:
-    if open_sidecar(builder, split) is None:
-      records = tqdm(open_source(builder, split), f'{split} sidecar', unit=' images', leave=False)
-      rows = itertools.chain.from_iterable(map(builder.sidecar_rows, records))
-      Sidecar.of(rows).write(pathlib.Path(builder.data_dir, 'sidecar', split))
 
 
 @contextlib.contextmanager

@@ -16,7 +16,14 @@ from data.nlvr2 import nlvr2_dataset_builder
 from data.scenes import scenes_dataset_builder
 from data.visual_genome import visual_genome_dataset_builder
 from data.vqa_v2 import vqa_v2_dataset_builder
-from pixelbert_jax.input.dataset import Dataset, DatasetError, is_built, open_built, quiet
+from pixelbert_jax.input.dataset import (
+  Dataset,
+  DatasetError,
+  is_built,
+  open_built,
+  open_seal,
+  quiet,
+)
 
 BUILDERS = {
   'coco_karpathy': coco_karpathy_dataset_builder.Builder,
@@ -37,9 +44,11 @@ def open_dataset(name: str, data_dir: Path | None = None) -> Dataset:
   """Opens a built dataset by its name.
 
   Raises:
-    DatasetError: it is not built, or not completely; the message has the command that builds it.
+    DatasetError: it is damaged, or not built, or not completely; the message has the command that
+      builds it.
   """
   builder = find_builder(name, data_dir)
+  open_seal(builder)
   if not is_built(builder):
     manual = ' --manual_dir=M' if isinstance(builder, CorpusBuilder) else ''
     root = shlex.quote(str(builder.data_dir_root))
@@ -55,7 +64,8 @@ def find_builder(name: str, data_dir: Path | None) -> TfdsBuilder:
   """Finds the TFDS builder of a dataset, built or not, by its name.
 
   Raises:
-    DatasetError: no dataset has that name, or the folder is a bucket.
+    DatasetError: no dataset has that name, the folder is a bucket, or what is built there is
+      damaged.
   """
   base, _, config = name.partition('/')
   if base not in BUILDERS:
@@ -71,4 +81,12 @@ def find_builder(name: str, data_dir: Path | None) -> TfdsBuilder:
     # ArrayRecord would silently find no records there.
     raise DatasetError(f'{root} is a bucket: mount it (gcsfuse) or copy it to a disk, see DATA.md')
   root = pathlib.Path(root).expanduser().absolute()
-  return cls(data_dir=root, config=config or None, file_format='array_record')
+  try:
+    return cls(data_dir=root, config=config or None, file_format='array_record')
+  except Exception as error:  # TFDS raises almost anything for damaged files.
+    name = config.name if isinstance(config, tfds.core.BuilderConfig) else config
+    default = cls.BUILDER_CONFIGS[0].name if cls.BUILDER_CONFIGS else ''
+    path = root / cls.name / (name or default) / str(cls.VERSION)
+    raise DatasetError(
+      f'{path} is damaged (dataset_info.json cannot be read): delete that folder and build again'
+    ) from error

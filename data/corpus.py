@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import os
+import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from data import images
+from data import images, origin
 from data.archive import SourceError, first
 from data.entry import ALL, TEXTS, Entry, Need, Request, Tally
 from pixelbert_jax.input.rows import Caption, Question, Row, Statement
@@ -57,6 +58,8 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
   EXTRA: Mapping[str, Any] = {}
   HOMEPAGE = ''
   MOST_MISSING = 0.0
+  # Any name after 'NAME/' is a dataset of its own.
+  ANY_CONFIG = False
 
   request: Request
   tallies: dict[str, Tally]
@@ -68,8 +71,40 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     raise NotImplementedError
 
   def fingerprint(self) -> str:
-    """Returns a digest of the inputs that the name of the dataset does not determine."""
+    """Returns a digest of the inputs beside the raw files: of tables and shares."""
     return ''
+
+  def whole(self) -> list[str]:
+    """Lists the archive files all of whose content the dataset is built from."""
+    return []
+
+  def changes(self, given: bool) -> list[str]:
+    """Lists how the request differs from what the built dataset was made of.
+
+    Raw files of a corpus may be gone once it is built, which is said. Unless the user has `given`
+    files, only those in the default folder are compared, if any of them are there.
+    """
+    folder, archive = pathlib.Path(self.data_dir), self.request.archive
+    if not origin.is_listed(folder):
+      if given:
+        print(f'{folder} does not list what it was built from: not compared', file=sys.stderr)
+      return []
+    found = origin.changes(folder, archive, self.whole())
+    gone = [path for path, how in found.items() if how == 'gone']
+    if gone and not self.ANY_CONFIG:
+      if given:
+        print(
+          f'{self.name}: {len(gone):,} of the raw files are not in {archive.path}, such as '
+          f'{gone[0]}: not compared',
+          file=sys.stderr,
+        )
+      found = {path: how for path, how in found.items() if how != 'gone'}
+    elif not given and gone:
+      return []
+    changed = [f'{path} is {how}' for path, how in found.items()]
+    if given and self.info.metadata['fingerprint'] != self.fingerprint():
+      changed.insert(0, 'the tables or shares differ')
+    return changed
 
   def remarks(self, sidecars: Mapping[str, Sidecar]) -> list[str]:
     """Returns further lines for the report on the built dataset."""
@@ -99,6 +134,8 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
   def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
     super()._download_and_prepare(*args, **kwargs)
     self._refuse_bad()
+    optional = {path for needs in self.NEEDS.values() for need in needs for path in need.paths}
+    self.request.archive.write(self.data_path, self.whole(), optional)
     self.info.metadata['fingerprint'] = self.fingerprint()
     tallies = self.tallies | ({ALL: self.rest} if self.rest != Tally() else {})
     self.info.metadata['tally'] = {s: dataclasses.asdict(t) for s, t in tallies.items()}

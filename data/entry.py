@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data.archive import Archive
+from data.origin import Origin
 from pixelbert_jax.input.rows import Caption, Question, Statement
 
 # The default of --allow_bad: so few bad files do not change scores noticeably.
@@ -51,7 +51,7 @@ class Request:
     tables: for the dataset 'folder', its CSV files and shares by the names of their flags.
   """
 
-  archive: Archive
+  archive: Origin
   splits: Sequence[str] = ()
   allow_bad: float = MOST_BAD
   tables: Mapping[str, Any] = dataclasses.field(default_factory=dict)

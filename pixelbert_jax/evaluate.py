@@ -8,7 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from pixelbert_jax import files, processes, sharding
-from pixelbert_jax.checkpoints import checkpoint, starting
+from pixelbert_jax.checkpoints import checkpoint, provenance, starting
 from pixelbert_jax.experiment import Experiment, init_variables, prepare_data, resolve
 from pixelbert_jax.input.selection import splits
 from pixelbert_jax.metrics import measured
@@ -30,13 +30,22 @@ def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path) -> None:
   dataset = prepare_data(config)
   has_train = set(splits(config.data.train)) <= dataset.splits.keys()
   roles = ('train', 'test') if has_train else ('test',)
-  experiment = Experiment.of(config, dataset, loaded.files, roles)
-  task, batches, split = experiment.task, experiment.batches['test'], config.data.test
-  make = functools.partial(init_variables, experiment.model, config.seed, batches[0])
+  with dataset.verified():
+    experiment = Experiment.of(config, dataset, loaded.files, roles)
+    task, batches, split = experiment.task, experiment.batches['test'], config.data.test
+    first = batches[0]
+  make = functools.partial(init_variables, experiment.model, config.seed, first)
   variables = starting.fitted(loaded, config.to_dict(), jax.eval_shape(make))
   path = workdir / 'predictions' / f'{split}.json'
   title = f'{loaded.folder}, step {loaded.step}, on {config.data.name}/{split}'
   print(f'evaluating {title}; predictions and metrics go to {path.parent}', flush=True)
+  trained = provenance.data_changes(loaded.files.get(provenance.DATA, b'{}'), dataset.identity)
+  for name, change in trained.items():
+    print(
+      f'{name} was built again since this model was trained on it ({change}): scores are not '
+      'comparable with its own, and images it was trained on may be among those of the split',
+      flush=True,
+    )
   run = functools.partial(experiment.evaluator(mesh), variables)
   metrics = task.report(run, batches, path)
   if processes.is_first():

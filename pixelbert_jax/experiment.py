@@ -259,14 +259,10 @@ def prepare_data(config: ConfigDict) -> Dataset:
     UserError: a dataset is not built, or the task does not train on mixtures.
   """
   require_checkout()
-  from data.build import build  # TFDS, which takes seconds to import
-  from data.builders import open_dataset
+  from data.build import open_sealed  # TFDS, which takes seconds to import
 
-  data_dir, datasets = config.data.data_dir or None, []
-  for name in config.data.name.split('+'):
-    if is_embedded(name):
-      build(name, data_dir)
-    datasets.append(open_dataset(name, data_dir))
+  data_dir = config.data.data_dir or None
+  datasets = [open_sealed(name, data_dir) for name in config.data.name.split('+')]
   if len(datasets) == 1:
     return datasets[0]
   if not TASKS[config.name].MIXES:

@@ -16,6 +16,7 @@ from pixelbert_jax import UserError, jsons, processes, sharding
 from pixelbert_jax.checkpoints import checkpoint, provenance, starting
 from pixelbert_jax.checkpoints.workdir import VOCABULARY, check_workdir, claim_workdir, read_files
 from pixelbert_jax.experiment import (
+  ROLES,
   Experiment,
   images_per_batch,
   init_variables,
@@ -25,6 +26,7 @@ from pixelbert_jax.experiment import (
 )
 from pixelbert_jax.input import lengths
 from pixelbert_jax.input.pipeline import Batches
+from pixelbert_jax.input.selection import splits
 from pixelbert_jax.loop import DONE, Loop, result
 from pixelbert_jax.metrics import MetricsLog, logged
 from pixelbert_jax.step import State, Step, no_sums
@@ -70,10 +72,14 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
   inherited = loaded.files if loaded else read_files(workdir)
   vocabulary = loaded.vocabulary if loaded else workdir / VOCABULARY
   config = resolve(config, vocabulary if vocabulary.exists() else None)
-  experiment = Experiment.of(config, prepare_data(config), inherited)
-  check_plans(config, experiment.batches)
+  dataset = prepare_data(config)
+  with dataset.verified():
+    experiment = Experiment.of(config, dataset, inherited)
+    check_plans(config, experiment.batches)
   stop = config.steps or max(round(config.epochs * len(experiment.batches['train'])), 1)
   files = run_files(experiment, inherited)
+  used = {name for role in ROLES for name in splits(config.data[role])}
+  files[provenance.DATA] = provenance.remember(workdir, dataset.identity, used)
   check_workdir(workdir, config.to_dict(), files)
   state, step, rates = init_state(experiment, mesh)
   if loaded:

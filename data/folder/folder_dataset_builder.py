@@ -35,7 +35,10 @@ class Builder(corpus.CorpusBuilder):
     return entries
 
   def fingerprint(self) -> str:
-    return tables.fingerprint(self.request.tables, self.request.archive)
+    return tables.fingerprint(self.request.tables)
+
+  def whole(self) -> list[str]:
+    return tables.sources(self.request.tables, self.request.archive)
 
   def _splits_to_build(self) -> list[str]:
     archive = self.request.archive

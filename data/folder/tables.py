@@ -71,16 +71,20 @@ def read(tables: Mapping[str, Any], archive: Archive) -> dict[str, Picture]:
   return pictures
 
 
-def fingerprint(tables: Mapping[str, Any], archive: Archive) -> str:
-  """Computes a digest of the tables, shares and tar files that make the texts and splits."""
+def fingerprint(tables: Mapping[str, Any]) -> str:
+  """Computes a digest of the tables and shares that make the texts and splits."""
   digest = hashlib.sha256()
   for name in sorted(tables):
     value = tables[name]
     content = _text(pathlib.Path(value)) if name in COLUMNS else str(value)
     digest.update(f'{name} {len(content)} {content}'.encode())
-  for tar in _tars(archive):
-    digest.update(f'{tar.name} {pathlib.Path(tar.name).stat().st_size} '.encode())
   return digest.hexdigest()
+
+
+def sources(tables: Mapping[str, Any], archive: Archive) -> list[str]:
+  """Lists the tar files whose texts are read, which they are where no table is given."""
+  given = any(tables.get(name) for name in COLUMNS)
+  return [] if given else [tar.name for tar in _tars(archive)]
 
 
 def _text(path: pathlib.Path) -> str:

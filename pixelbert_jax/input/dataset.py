@@ -3,17 +3,20 @@
 TFDS is imported by what opens records alone: it takes seconds, and a trained model needs none.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import io
 import os
 import pathlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import logging
 
 from pixelbert_jax import UserError
+from pixelbert_jax.input.seal import Seal
 from pixelbert_jax.input.sidecar import Sidecar
 
 if TYPE_CHECKING:
@@ -24,31 +27,71 @@ class DatasetError(UserError):
   """A dataset that cannot be built or opened; one line: what, where, how to mend it."""
 
 
+class RecordError(DatasetError):
+  """A record that cannot be read; the message starts with the image's name."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
   """A split: its records with images still encoded, and the sidecar.
 
   A record holds one image or, where the texts are about pairs, two; images are numbered in
-  the order of the records, as in the sidecar.
+  the order of the records, as in the sidecar. `path` is the folder of the dataset, for messages.
   """
 
   source: Sequence[Mapping[str, Any]]
   sidecar: Sidecar
   slots: Sequence[str] = ('image',)
+  path: pathlib.Path = pathlib.Path()
 
   def encoded(self, image: int) -> bytes:
-    """Returns the original bytes of an image, by its number."""
-    record, slot = divmod(int(image), len(self.slots))
-    return self.source[record][self.slots[slot]]
+    """Returns the original bytes of an image, by its number.
+
+    Raises:
+      RecordError: its record is damaged.
+      DatasetError: it is the record of another image.
+    """
+    number, slot = divmod(int(image), len(self.slots))
+    name = self.slots[slot]
+    try:
+      record = self.source[number]
+    except (DatasetError, MemoryError):
+      raise
+    except Exception as error:  # array_record raises whatever its C++ side met
+      reason = (str(error) or type(error).__name__).splitlines()[0][:100]
+      raise RecordError(
+        f'{self._id(image)}: record {number} cannot be read ({reason}): delete {self.path} and '
+        'build again'
+      ) from error
+    found = record.get(f'{name}_id')
+    if found is not None and found != self.sidecar.image_id[image]:
+      raise _damaged(
+        self.path, f'record {number} is of image {found.decode()}, not of {self._id(image)}'
+      )
+    return record[name]
+
+  def _id(self, image: int) -> str:
+    return self.sidecar.image_id[image].decode()
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  """A built dataset; `name` is as on the command line, `path` its own folder."""
+  """A built dataset, or a mixture of several.
+
+  Attributes:
+    name: as on the command line.
+    path: its own folder.
+    splits: by name.
+    identity: digests of the content of each split, by dataset and split (`Seal.identity`).
+    checks: comparisons of its files with their digests, which run in the background; each gives
+      the error to raise, or None.
+  """
 
   name: str
   path: pathlib.Path
   splits: Mapping[str, Split]
+  identity: Mapping[str, Mapping[str, Mapping[str, str]]] = dataclasses.field(default_factory=dict)
+  checks: Sequence[concurrent.futures.Future] = ()
 
   def __getitem__(self, split: str) -> Split:
     if split not in self.splits:
@@ -57,6 +100,26 @@ class Dataset:
         'to add it, delete that folder and build again with all the splits you need'
       )
     return self.splits[split]
+
+  @contextlib.contextmanager
+  def verified(self) -> Iterator[None]:
+    """Waits at the end for the checks of its files; they also come before any error within.
+
+    Nothing that was computed from the dataset may be printed or written before.
+
+    Raises:
+      DatasetError: a file is not what was built.
+    """
+    cause: Exception | None = None
+    try:
+      yield
+    except Exception as error:  # Damaged arrays raise almost anything.
+      cause = error
+      raise
+    finally:
+      for check in self.checks:
+        if damage := check.result():
+          raise damage from cause
 
 
 def is_embedded(name: str) -> bool:
@@ -68,19 +131,57 @@ def open_built(name: str, builder: 'DatasetBuilder') -> Dataset:
   """Opens the dataset of a TFDS builder, for which `is_built` holds.
 
   Raises:
-    DatasetError: the records are damaged.
+    DatasetError: the records, or the files beside them, are damaged.
   """
+  path = pathlib.Path(builder.data_dir)
+  seal = open_seal(builder)
   splits = {
-    split: Split(open_source(builder, split), _whole_sidecar(builder, split), slots_of(builder))
+    split: Split(
+      open_source(builder, split), _whole_sidecar(builder, split), slots_of(builder), path
+    )
     for split in builder.info.splits
   }
-  return Dataset(name, pathlib.Path(builder.data_dir), splits)
+  if seal is None:
+    return Dataset(name, path, splits)
+  pool = concurrent.futures.ThreadPoolExecutor(1)
+  check = pool.submit(_damage, name, builder, seal)
+  pool.shutdown(wait=False)
+  return Dataset(name, path, splits, {name: {s: seal.identity(s) for s in splits}}, [check])
 
 
 def is_built(builder: 'DatasetBuilder') -> bool:
   """Tells whether a dataset is on disk with the sidecars of all its splits."""
   splits = builder.info.splits
   return bool(splits) and all(open_sidecar(builder, split) is not None for split in splits)
+
+
+def open_seal(builder: 'DatasetBuilder') -> Seal | None:
+  """Reads the seal of a dataset; None if it has none that is whole and of all splits.
+
+  Raises:
+    DatasetError: a file beside the records is not what was sealed.
+  """
+  path = pathlib.Path(builder.data_dir)
+  seal = Seal.read(path)
+  if seal is None:
+    return None
+  for name in seal.damaged(path, seal.metadata()):
+    raise damaged(builder, f'{name} is not what was built')
+  return seal if all(split in seal.images for split in builder.info.splits) else None
+
+
+def _damage(name: str, builder: 'DatasetBuilder', seal: Seal) -> DatasetError | None:
+  """Compares the files of a dataset with its seal; returns the error that names the first."""
+  path = pathlib.Path(builder.data_dir)
+  for file in seal.damaged(path, seal.files):
+    if file.startswith('sidecar/'):
+      root = shlex.quote(str(builder.data_dir_root))
+      return DatasetError(
+        f'{path} is damaged ({file} is not what was built): run `python -m data.build {name} '
+        f'--data_dir={root}`, which writes it again from the records'
+      )
+    return damaged(builder, f'{file} is not what was built')
+  return None
 
 
 @contextlib.contextmanager
@@ -125,14 +226,18 @@ def slots_of(builder: 'DatasetBuilder') -> Sequence[str]:
 
 def damaged(builder: 'DatasetBuilder', what: str) -> DatasetError:
   """Makes the error that what is on disk is not what was built."""
-  return DatasetError(f'{builder.data_dir} is damaged ({what}): delete that folder and build again')
+  return _damaged(builder.data_dir, what)
+
+
+def _damaged(path: str | os.PathLike, what: str) -> DatasetError:
+  return DatasetError(f'{path} is damaged ({what}): delete that folder and build again')
 
 
 def open_sidecar(builder: 'DatasetBuilder', split: str) -> Sidecar | None:
   """Opens the sidecar of a split; None if it is missing, incomplete or of other records."""
   try:
     sidecar = Sidecar.open(pathlib.Path(builder.data_dir, 'sidecar', split))
-  except (OSError, ValueError, EOFError):
+  except Exception:  # NumPy raises almost anything for a damaged header.
     return None
   images = builder.info.splits[split].num_examples * len(slots_of(builder))
   whole = len(sidecar.image_id) == len(sidecar.captions) == images

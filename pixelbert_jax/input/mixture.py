@@ -51,7 +51,13 @@ def mix(datasets: Sequence[Dataset], train: str, evaluation: Sequence[str]) -> D
   splits = {s: d.splits[s] for s in evaluation for d in reversed(datasets) if s in d.splits}
   parts = [dataset[train] for dataset in datasets]
   splits[train] = join_splits(dict(zip(names, parts, strict=True)))
-  return Dataset('+'.join(names), datasets[0].path, splits)
+  return Dataset(
+    '+'.join(names),
+    datasets[0].path,
+    splits,
+    {name: digests for dataset in datasets for name, digests in dataset.identity.items()},
+    [check for dataset in datasets for check in dataset.checks],
+  )
 
 
 def join_splits(splits: Mapping[str, Split]) -> Split:

@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 import grain
 import numpy as np
 
+from pixelbert_jax import UserError
 from pixelbert_jax.input import image
-from pixelbert_jax.input.dataset import Split
+from pixelbert_jax.input.dataset import RecordError, Split
 from pixelbert_jax.input.order import FLIPS, Batching, Plan
 from pixelbert_jax.input.sidecar import Questions, Sidecar, Statements
 from pixelbert_jax.input.text import Tokenizer
@@ -175,13 +176,13 @@ class Batches(Batching, abc.ABC):
     placed = image.placed_size(size, target).astype(np.int32)
     pixels = np.zeros((len(numbers), *self._sources[canvas], 3), np.uint8)
 
-    def load(rows: range) -> dict[int, image.ImageError]:
-      bad = {}
+    def load(rows: range) -> dict[int, UserError]:
+      bad: dict[int, UserError] = {}
       for i in rows:
-        data = self.split.encoded(numbers[i])
         try:
+          data = self.split.encoded(numbers[i])
           image.place(image.load(data, size[i], target[i], names[i]), pixels[i])
-        except image.ImageError as error:
+        except (image.ImageError, RecordError) as error:
           if not self.training:
             raise
           bad[i] = error

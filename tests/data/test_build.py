@@ -15,6 +15,7 @@ from PIL import Image
 from data import build as build_lib
 from pixelbert_jax.input.dataset import DatasetError
 from pixelbert_jax.input.rows import Caption, Row
+from pixelbert_jax.input.seal import FILE
 
 COUNTS = {'train': 12, 'val': 3}
 
@@ -183,6 +184,10 @@ def test_a_count_unlike_the_info_is_found(tmp_path):
   info = json.loads(path.read_text())
   info['splits'][0]['shardLengths'] = ['11']
   path.write_text(json.dumps(info))
+  for call in (build_lib.open_dataset, build_lib.build):
+    with pytest.raises(DatasetError, match=r'dataset_info\.json is not what was built'):
+      call('toy', tmp_path)
+  (folder(tmp_path) / FILE).unlink()  # as in datasets of earlier versions
   with pytest.raises(DatasetError, match=r'python -m data\.build toy'):
     build_lib.open_dataset('toy', tmp_path)
   with pytest.raises(DatasetError, match='train has 12 records of 11'):

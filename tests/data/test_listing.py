@@ -115,10 +115,10 @@ def twice(*path) -> Callable:
     (
       QUESTIONS,
       put('questions', 1, 'question', '\ud800'),
-      'questions[1] has "question": "\\ud800"',
+      'has half a surrogate pair, \\ud800',
     ),
     (QUESTIONS, put('questions', 1, 'question_id', '10'), 'questions[1] has "question_id": "10"'),
-    (QUESTIONS, put('questions', 1, 'question_id', 10**30), 'questions[1] has "question_id": 1000'),
+    (QUESTIONS, put('questions', 1, 'question_id', 10**30), 'more than 64 bits'),
     (QUESTIONS, put('questions', 1, 'image_id', 1.5), 'questions[1] has "image_id": 1.5'),
     (QUESTIONS, remove('questions', 1, 'image_id'), 'questions[1] has no "image_id", expected an'),
     (
