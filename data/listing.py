@@ -1,4 +1,4 @@
-"""What the JSON files of published corpora list: objects, each once, and entries with texts."""
+"""Reads lists in published JSON files; leaves out what is listed twice or has no text."""
 
 import dataclasses
 from collections.abc import Hashable, Iterator
@@ -26,10 +26,10 @@ def lines(archive: Archive, path: str) -> Iterator[Fields]:
 
 
 class Once:
-  """What a file lists under each id, where an id may only be repeated with the same content."""
+  """Contents of a file by id; an id may be repeated only with the same content."""
 
   def __init__(self, name: str):
-    """Takes what the id is, for messages: 'question_id', 'image'."""
+    """Takes the kind of id, for messages: 'question_id', 'image'."""
     self._name = name
     self._listed: dict[Hashable, tuple[Any, str]] = {}
 

@@ -1,4 +1,4 @@
-"""Fields of JSON objects, read with their types."""
+"""Reads the fields of JSON objects without converting their types."""
 
 import json
 from collections.abc import Mapping
@@ -25,7 +25,11 @@ class Fields:
   __slots__ = ('_error', '_values', 'at', 'file')
 
   def __init__(self, values: Any, file: Any, at: str, error: type[UserError] = UserError):
-    """Takes an object as `json` reads it; raises `error`, as all methods do, if it is none."""
+    """Takes an object as `json` reads it.
+
+    Raises:
+      error: `values` is not an object. All methods raise it for a field of another type.
+    """
     if not isinstance(values, dict):
       raise error(f'{file} {at} is {_shown(values)}, expected an object: {_CURE}')
     self._values, self.file, self.at, self._error = values, file, at, error

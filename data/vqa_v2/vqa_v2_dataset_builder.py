@@ -126,7 +126,7 @@ def questions(
   for asked in objects(archive, path, 'questions'):
     image, number = asked.number('image_id'), asked.number('question_id')
     question = Question(asked.text('question'), number, subset=subset(number, image))
-    if once.repeats(asked, number, (image, question)):
+    if once.repeats(asked, number, (image, question.text)):
       leave_out_repeated('questions', question, tally)
     elif split == 'test':
       by_image[image].append(question)
