@@ -25,6 +25,7 @@ from data.archive import SourceError, first
 from data.entry import TEXTS, Entry, Need, Request, Tally
 from pixelbert_jax.input.rows import Caption, Question, Row, Statement
 from pixelbert_jax.input.sidecar import Sidecar
+from pixelbert_jax.score.vqa import OFFICIAL
 
 # Records per shard; TFDS keeps a shard in memory while writing it.
 SHARD = 512
@@ -44,6 +45,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     TEXTS: the kinds of text of a record.
     EXTRA: further features of a record.
     MOST_MISSING: the share of images that may be missing, for corpora that are known to lack some.
+    SCORING: how answers are scored; the built dataset keeps its name.
     request: set by data.build before building.
   """
 
@@ -54,6 +56,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
   EXTRA: Mapping[str, Any] = {}
   HOMEPAGE = ''
   MOST_MISSING = 0.0
+  SCORING = OFFICIAL
 
   request: Request
 
@@ -93,6 +96,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     super()._download_and_prepare(*args, **kwargs)
     self._refuse_bad()
     self.info.metadata['fingerprint'] = self.fingerprint()
+    self.info.metadata['scoring'] = self.SCORING.name
     self.info.metadata['tally'] = {s: dataclasses.asdict(t) for s, t in self.tallies.items()}
 
   def _splits_to_build(self) -> list[str]:

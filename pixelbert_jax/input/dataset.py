@@ -29,12 +29,14 @@ class Split:
   """A split: its records with images still encoded, and the sidecar.
 
   A record holds one image or, where the texts are about pairs, two; images are numbered in
-  the order of the records, as in the sidecar.
+  the order of the records, as in the sidecar. `scoring` names how its answers are scored, one of
+  those in `score/vqa.py`.
   """
 
   source: Sequence[Mapping[str, Any]]
   sidecar: Sidecar
   slots: Sequence[str] = ('image',)
+  scoring: str = 'official'
 
   def encoded(self, image: int) -> bytes:
     """Returns the original bytes of an image, by its number."""
@@ -70,8 +72,11 @@ def open_built(name: str, builder: 'DatasetBuilder') -> Dataset:
   Raises:
     DatasetError: the records are damaged.
   """
+  slots = slots_of(builder)
+  # Only datasets whose answers are not scored by VQA's protocol say how.
+  scoring = (builder.info.metadata or {}).get('scoring', Split.scoring)
   splits = {
-    split: Split(open_source(builder, split), _whole_sidecar(builder, split), slots_of(builder))
+    split: Split(open_source(builder, split), _whole_sidecar(builder, split), slots, scoring)
     for split in builder.info.splits
   }
   return Dataset(name, pathlib.Path(builder.data_dir), splits)

@@ -1,12 +1,16 @@
-"""Readers of the published annotation files, gzipped or not, for the fields that scores need."""
+"""Readers of the published annotation files, gzipped or not, for the fields that scores need.
 
+A dataset of one's own has no published ones: `write_vqa` makes them.
+"""
+
+import json
 import pathlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 from pixelbert_jax import UserError, files
 from pixelbert_jax.score.nlvr import IMAGES
-from pixelbert_jax.score.vqa import Question
+from pixelbert_jax.score.vqa import OFFICIAL, Question, scoring_of
 
 Captions = Mapping[str, Sequence[str]]  # text ids by image id
 
@@ -14,13 +18,15 @@ _QUESTIONS = 'the questions file of VQA, with a list of "questions"'
 
 
 def read_vqa(path: files.Path) -> list[Question]:
-  """Reads `v2_mscoco_*_annotations.json`.
+  """Reads `v2_mscoco_*_annotations.json`, or what `write_vqa` wrote.
 
   Raises:
     UserError: an entry is malformed or repeated; the message names it.
   """
   questions = {}
-  for number, entry in enumerate(_entries(path, 'annotations', 'the annotations file of VQA'), 1):
+  value = _read(path, 'annotations', 'the annotations file of VQA')
+  scoring = scoring_of(value.get('scoring', OFFICIAL.name), path)
+  for number, entry in enumerate(value['annotations'], 1):
     try:
       question = Question(
         int(entry['question_id']),
@@ -28,6 +34,7 @@ def read_vqa(path: files.Path) -> list[Question]:
         str(entry['question_type']),
         str(entry['answer_type']),
         tuple(str(answer['answer']) for answer in entry['answers']),
+        scoring,
       )
     except (KeyError, TypeError, ValueError) as error:
       raise UserError(f'{path}: annotation {number} is not in VQA format: {error!r}') from error
@@ -42,7 +49,7 @@ def read_vqa(path: files.Path) -> list[Question]:
 def read_vqa_question_ids(path: files.Path) -> list[int]:
   """Reads the question ids of `v2_OpenEnded_mscoco_*_questions.json`."""
   try:
-    ids = [int(entry['question_id']) for entry in _entries(path, 'questions', _QUESTIONS)]
+    ids = [int(entry['question_id']) for entry in _read(path, 'questions', _QUESTIONS)['questions']]
   except (KeyError, TypeError, ValueError) as error:
     raise UserError(f'{path} holds a question without question_id: is it {_QUESTIONS}?') from error
   if repeated := [i for i, count in Counter(ids).items() if count > 1]:
@@ -50,15 +57,31 @@ def read_vqa_question_ids(path: files.Path) -> list[int]:
   return ids
 
 
-def _entries(path: files.Path, key: str, expected: str) -> list:
-  """Reads the list under `key`; `expected` describes the right file, for the message."""
+def write_vqa(path: files.Path, questions: Sequence[Question]) -> None:
+  """Writes questions in the format of VQA's annotations, with the name of their scoring."""
+  annotations = [
+    {
+      'question_id': q.question_id,
+      'image_id': q.image_id,
+      'question_type': q.question_type,
+      'answer_type': q.answer_type,
+      'answers': [{'answer_id': i, 'answer': answer} for i, answer in enumerate(q.answers, 1)],
+    }
+    for q in questions
+  ]
+  value = {'scoring': questions[0].scoring.name, 'annotations': annotations}
+  files.write_text(path, json.dumps(value))
+
+
+def _read(path: files.Path, key: str, expected: str) -> dict:
+  """Reads an object with a list under `key`; `expected` names the right file, for the message."""
   value = files.read_json(path)
   entries = value.get(key) if isinstance(value, dict) else None
   if not isinstance(entries, list):
     raise UserError(f'{path} has no list of "{key}": is it {expected}?')
   if not entries:
     raise UserError(f'{path} is empty: name a file with {key}')
-  return entries
+  return value
 
 
 def read_nlvr2(path: files.Path) -> dict[str, bool]:
