@@ -123,9 +123,8 @@ class Scoring:
 
 
 OFFICIAL = Scoring('official', 'official VQA accuracy', normalise, clean, share)
-SHARES = Scoring(
-  'shares', 'share of annotators', as_written, as_written, share_of_annotators
-)  # of one's own data
+# Of one's own data.
+SHARES = Scoring('shares', 'share of annotators', as_written, as_written, share_of_annotators)
 
 
 def scoring_of(name: object, where: object) -> Scoring:
