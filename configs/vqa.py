@@ -14,6 +14,8 @@ Variants and scores to expect (from benchmarks/results/runs/):
     test          scenes, for seconds from scratch: what tests run
 """
 
+import pathlib
+
 from ml_collections import ConfigDict
 
 from configs import base
@@ -45,6 +47,19 @@ def small(c: ConfigDict) -> None:
   c.optimizer.decay_epochs = (1.5,)
 
 
+def easy_vqa(c: ConfigDict) -> None:
+  """Trains the small model from scratch on easy-VQA, with a vocabulary of its words."""
+  c.init_from = 'scratch'
+  c.data.name = 'easy_vqa'
+  c.text.vocabulary = str(pathlib.Path(base.__file__).parents[1] / 'data/easy_vqa/vocab.txt')
+  c.text.length = 12
+  c.texts_per_image, c.batch_size, c.epochs = 10, 160, 5.0
+  c.eval_every = c.save_every = 200
+  c.transformer.layers = 2
+  c.optimizer.transformer_rate = 8e-4
+  c.optimizer.decay_epochs = (4.0,)
+
+
 def tiny(c: ConfigDict) -> None:
   """Sets what tests run."""
   base.tiny(c)
@@ -55,6 +70,7 @@ def tiny(c: ConfigDict) -> None:
 VARIANTS = {
   '': (small,),
   'test': (small, tiny),
+  'easy_vqa': (small, easy_vqa),
   'r50': (paper,),
   'r50_trainval': (paper, trainval),
   'x101': (paper, base.x101),

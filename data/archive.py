@@ -128,7 +128,7 @@ class Tar(_Indexed):
       return io.BytesIO(file.read(member.size))
 
 
-KINDS = {'.zip': Zip, '.tar': Tar}
+KINDS = {'.zip': Zip, '.whl': Zip, '.tar': Tar}
 
 
 def is_inside(path: str) -> bool:

@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 
 from data.coco_karpathy import coco_karpathy_dataset_builder
 from data.corpus import CorpusBuilder
+from data.easy_vqa import easy_vqa_dataset_builder
 from data.flickr30k import flickr30k_dataset_builder
 from data.folder import folder_dataset_builder
 from data.nlvr import nlvr_dataset_builder
@@ -27,6 +28,7 @@ from pixelbert_jax.input.dataset import (
 
 BUILDERS = {
   'coco_karpathy': coco_karpathy_dataset_builder.Builder,
+  'easy_vqa': easy_vqa_dataset_builder.Builder,
   'folder': folder_dataset_builder.Builder,
   'flickr30k': flickr30k_dataset_builder.Builder,
   'nlvr': nlvr_dataset_builder.Builder,

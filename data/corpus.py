@@ -26,6 +26,7 @@ from data.archive import SourceError, first
 from data.entry import ALL, TEXTS, Entry, Need, Request, Tally
 from pixelbert_jax.input.rows import Caption, Question, Row, Statement
 from pixelbert_jax.input.sidecar import Sidecar
+from pixelbert_jax.score.vqa import OFFICIAL
 
 # Records per shard; TFDS keeps a shard in memory while writing it.
 SHARD = 512
@@ -45,6 +46,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     TEXTS: the kinds of text of a record.
     EXTRA: further features of a record.
     MOST_MISSING: the share of images that may be missing, for corpora that are known to lack some.
+    SCORING: how answers are scored; the built dataset keeps its name.
     request: set by data.build before building.
     tallies: the counts of each split, from the start of building.
     rest: counts what is left out and belongs to no split.
@@ -58,6 +60,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
   EXTRA: Mapping[str, Any] = {}
   HOMEPAGE = ''
   MOST_MISSING = 0.0
+  SCORING = OFFICIAL
   # Any name after 'NAME/' is a dataset of its own.
   ANY_CONFIG = False
 
@@ -138,6 +141,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     self.request.archive.write(self.data_path, self.whole(), optional)
     self.info.metadata['fingerprint'] = self.fingerprint()
     tallies = self.tallies | ({ALL: self.rest} if self.rest != Tally() else {})
+    self.info.metadata['scoring'] = self.SCORING.name
     self.info.metadata['tally'] = {s: dataclasses.asdict(t) for s, t in tallies.items()}
 
   def _splits_to_build(self) -> list[str]:

@@ -151,7 +151,7 @@ def compare(
 
 def table(title: str, columns: list[str], rows: list[tuple[str, list[float]]]) -> str:
   """Formats a table as plain text; a value that is not finite shows as '-'."""
-  width = max(len(name) for name, _ in rows) + 2
+  width = max(len(title), *(len(name) for name, _ in rows)) + 2
   lines = [f'{title:<{width}}' + ''.join(f'{column:>16}' for column in columns)]
   for name, values in rows:
     cells = (f'{v:.3f}' if math.isfinite(v) else '-' for v in values)

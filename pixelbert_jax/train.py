@@ -169,6 +169,7 @@ def summary(
       f'{train.texts:,} texts; evaluated on {config.data.validation}, {config.data.test}',
       *[f'never shown {missed:,} images or pairs: fewer than a batch on their canvas']
       * bool(missed),
+      *experiment.task.summary(experiment.batches),
       f'schedule    {stop:,} steps of {config.batch_size} pairs '
       f'({config.texts_per_image} texts per image), '
       f'{stop / len(train):.3g} epochs',

@@ -9,6 +9,7 @@ from data.archive import SourceError
 from data.entry import TEXTS, Entry, Tally
 from data.folder import tables
 from data.folder.tables import SPLITS, Picture
+from pixelbert_jax.score.vqa import SHARES
 
 
 class Builder(corpus.CorpusBuilder):
@@ -18,6 +19,7 @@ class Builder(corpus.CorpusBuilder):
   TEXTS = tuple(TEXTS)
   # Any name after 'folder/' is a separate dataset.
   ANY_CONFIG = True
+  SCORING = SHARES
 
   def entries(self, split: str, tally: Tally) -> list[Entry]:
     entries = []

@@ -25,7 +25,6 @@ COLUMNS = {
 }
 LABELS = {'true': True, '1': True, 'yes': True, 'false': False, '0': False, 'no': False}
 IMAGES = tuple(f'.{suffix}' for suffix in SUFFIXES)
-ANNOTATORS = 10
 
 
 @dataclasses.dataclass
@@ -151,8 +150,11 @@ def _add_question(
   pictures: dict[str, Picture], row: dict[str, str], identifier: int, where: str
 ) -> None:
   answers = [answer.strip() for answer in row['answers'].split('|')]
-  # A single answer stands for all annotators, so that giving it scores 1.
-  answers = answers * ANNOTATORS if len(answers) == 1 else answers
+  if '' in answers:
+    raise ValueError(
+      f'column answers is {row["answers"]!r}, whose answer number {answers.index("") + 1} is '
+      "empty: write one for each annotator, separated by '|'"
+    )
   best = Counter(answers).most_common(1)[0][0]
   picture = _picture(pictures, row['image'], row.get('split', ''), where)
   picture.questions.append(Question(row['question'], identifier, answers, best))

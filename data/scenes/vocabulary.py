@@ -4,7 +4,7 @@ import itertools
 import pathlib
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from data.scenes import sentences, statements
 
@@ -25,10 +25,14 @@ _QUESTIONS = (
 
 def tokens() -> list[str]:
   """Returns special tokens, the words of all difficulties, and pieces that spell other words."""
-  words = sorted({word for text in _texts() for word in re.sub(r'\{\w*\}', ' ', text).split()})
+  return with_pieces({w for text in _texts() for w in re.sub(r'\{\w*\}', ' ', text).split()})
+
+
+def with_pieces(words: Iterable[str]) -> list[str]:
+  """Returns a vocabulary of lower-case words: special tokens, the words, and pieces."""
   letters = string.ascii_lowercase + string.digits
   pieces = [*letters, *(f'##{letter}' for letter in letters), *string.punctuation]
-  return list(dict.fromkeys([*SPECIAL, *words, *pieces]))
+  return list(dict.fromkeys([*SPECIAL, *sorted(words), *pieces]))
 
 
 def _texts() -> Iterator[str]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from pixelbert_jax import jsons
 from pixelbert_jax.checkpoints import CheckpointError, DamagedError
-from pixelbert_jax.input.dataset import is_embedded
 
+RENDERED = {'scenes', 'easy_vqa'}
 FILE = 'trained_on.json'  # of a run: the datasets it has seen, and those of the run it started from
 DATA = 'data.json'  # of a run: digests of its own datasets, by dataset, split and part
 # `Dataset.identity`.
@@ -35,7 +35,7 @@ def caveat(names: Sequence[str]) -> str:
   """Returns what to keep in mind of a model trained on these datasets; '' if nothing."""
   if not names:
     return UNTRAINED
-  return SCENES if all(map(is_embedded, names)) else ''
+  return SCENES if {name.split('/')[0] for name in names} <= RENDERED else ''
 
 
 def encode(names: Sequence[str]) -> bytes:

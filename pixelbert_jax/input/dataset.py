@@ -36,13 +36,15 @@ class Split:
   """A split: its records with images still encoded, and the sidecar.
 
   A record holds one image or, where the texts are about pairs, two; images are numbered in
-  the order of the records, as in the sidecar. `path` is the folder of the dataset, for messages.
+  the order of the records, as in the sidecar. `path` is the folder of the dataset, for messages;
+  `scoring` names how its answers are scored, one of those in `score/vqa.py`.
   """
 
   source: Sequence[Mapping[str, Any]]
   sidecar: Sidecar
   slots: Sequence[str] = ('image',)
   path: pathlib.Path = pathlib.Path()
+  scoring: str = 'official'
 
   def encoded(self, image: int) -> bytes:
     """Returns the original bytes of an image, by its number.
@@ -133,12 +135,11 @@ def open_built(name: str, builder: 'DatasetBuilder') -> Dataset:
   Raises:
     DatasetError: the records, or the files beside them, are damaged.
   """
-  path = pathlib.Path(builder.data_dir)
-  seal = open_seal(builder)
+  path, slots, seal = pathlib.Path(builder.data_dir), slots_of(builder), open_seal(builder)
+  # Only datasets whose answers are not scored by VQA's protocol say how.
+  scoring = (builder.info.metadata or {}).get('scoring', Split.scoring)
   splits = {
-    split: Split(
-      open_source(builder, split), _whole_sidecar(builder, split), slots_of(builder), path
-    )
+    split: Split(open_source(builder, split), _whole_sidecar(builder, split), slots, path, scoring)
     for split in builder.info.splits
   }
   if seal is None:

@@ -63,7 +63,8 @@ def mix(datasets: Sequence[Dataset], train: str, evaluation: Sequence[str]) -> D
 def join_splits(splits: Mapping[str, Split]) -> Split:
   """Joins the splits of several sources; errors are those of `join`."""
   sidecar = join({name: split.sidecar for name, split in splits.items()})
-  return Split(Joined(list(splits.values())), sidecar)
+  parts = list(splits.values())
+  return Split(Joined(parts), sidecar, scoring=parts[0].scoring)
 
 
 def join(sidecars: Mapping[str, Sidecar]) -> Sidecar:

@@ -1,5 +1,9 @@
-"""Readers of the published annotation files, gzipped or not, for the fields that scores need."""
+"""Readers of the published annotation files, gzipped or not, for the fields that scores need.
 
+A dataset of one's own has no published ones: `write_vqa` makes them.
+"""
+
+import json
 import pathlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -7,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pixelbert_jax import UserError, files
 from pixelbert_jax.fields import Fields
 from pixelbert_jax.score.nlvr import IMAGES
-from pixelbert_jax.score.vqa import Question
+from pixelbert_jax.score.vqa import OFFICIAL, Question, scoring_of
 
 Captions = Mapping[str, Sequence[str]]  # text ids by image id
 
@@ -17,19 +21,22 @@ _QUESTIONS = 'the questions file of VQA, with a list of "questions"'
 
 
 def read_vqa(path: files.Path) -> list[Question]:
-  """Reads `v2_mscoco_*_annotations.json`.
+  """Reads `v2_mscoco_*_annotations.json`, or what `write_vqa` wrote.
 
   Raises:
     UserError: an entry is malformed or repeated; the message names it.
   """
   questions = {}
-  for entry in _entries(path, 'annotations', 'the annotations file of VQA'):
+  value = _read(path, 'annotations', 'the annotations file of VQA')
+  scoring = scoring_of(value.text('scoring'), path) if 'scoring' in value else OFFICIAL
+  for entry in value.objects('annotations'):
     question = Question(
       entry.number('question_id'),
       entry.number('image_id'),
       entry.text('question_type'),
       entry.text('answer_type'),
       tuple(answer.text('answer') for answer in entry.objects('answers')),
+      scoring,
     )
     if not question.answers:
       raise UserError(f'{path}: question {question.question_id} has no answers')
@@ -41,21 +48,38 @@ def read_vqa(path: files.Path) -> list[Question]:
 
 def read_vqa_question_ids(path: files.Path) -> list[int]:
   """Reads the question ids of `v2_OpenEnded_mscoco_*_questions.json`."""
-  ids = [entry.number('question_id') for entry in _entries(path, 'questions', _QUESTIONS)]
+  asked = _read(path, 'questions', _QUESTIONS).objects('questions')
+  ids = [question.number('question_id') for question in asked]
   if repeated := [i for i, count in Counter(ids).items() if count > 1]:
     raise UserError(f'{path}: question {repeated[0]} is listed more than once')
   return ids
 
 
-def _entries(path: files.Path, key: str, expected: str) -> list[Fields]:
-  """Reads the objects of a list; `expected` describes the right file, for the message."""
+def write_vqa(path: files.Path, questions: Sequence[Question]) -> None:
+  """Writes questions in the format of VQA's annotations, with the name of their scoring."""
+  annotations = [
+    {
+      'question_id': q.question_id,
+      'image_id': q.image_id,
+      'question_type': q.question_type,
+      'answer_type': q.answer_type,
+      'answers': [{'answer_id': i, 'answer': answer} for i, answer in enumerate(q.answers, 1)],
+    }
+    for q in questions
+  ]
+  value = {'scoring': questions[0].scoring.name, 'annotations': annotations}
+  files.write_text(path, json.dumps(value))
+
+
+def _read(path: files.Path, key: str, expected: str) -> Fields:
+  """Reads an object with a list under `key`; `expected` names the right file, for the message."""
   value = files.read_json(path)
   entries = value.get(key) if isinstance(value, dict) else None
   if not isinstance(entries, list):
     raise UserError(f'{path} has no list of "{key}": is it {expected}?')
   if not entries:
     raise UserError(f'{path} is empty: name a file with {key}')
-  return Fields(value, path, '').objects(key)
+  return Fields(value, path, '')
 
 
 def read_nlvr2(path: files.Path) -> dict[str, bool]:

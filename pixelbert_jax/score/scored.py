@@ -54,8 +54,13 @@ def score_vqa(path: str, questions: Sequence[vqa.Question]) -> Scored:
   sizes |= collections.Counter(f'per_answer_type/{q.answer_type}' for q in questions)
   sizes |= collections.Counter(f'per_question_type/{q.question_type}' for q in questions)
   images = np.array([q.image_id for q in questions])
+  summary = vqa.summarise(per_item, questions)
+  if (scoring := questions[0].scoring) != vqa.OFFICIAL:
+    # One's own questions may lack types.
+    summary = {name: means for name, means in summary.items() if means != {'': summary['accuracy']}}
+    summary['scoring'] = scoring.title
   return Scored(
-    vqa.summarise(per_item, questions),
+    summary,
     sizes,
     per_item,
     {'accuracy': (np.array(list(per_item.values())), images)},

@@ -1,7 +1,8 @@
-"""Official accuracy of VQA v2, bugs of the official program included.
+"""Accuracy of answers to questions: the official one of VQA v2, and one for one's own data.
 
-The definition is the organisers' program, vqaEval.py of https://github.com/GT-Vision-Lab/VQA,
-rather than its description: only then are numbers comparable.
+The definition of the official one is the organisers' program, vqaEval.py of
+https://github.com/GT-Vision-Lab/VQA, bugs included, rather than its description: only then are
+numbers comparable. It takes ten annotators for granted, and English.
 """
 
 import collections
@@ -10,9 +11,10 @@ import functools
 import pathlib
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from pixelbert_jax import files
+from pixelbert_jax import UserError, files
 
 # Part of the definition, misspellings included.
 _TABLES = files.read_json(pathlib.Path(__file__).with_name('vqa_normalisation.json'))
@@ -28,17 +30,6 @@ _COMMA_IN_NUMBER = re.compile(r'\d,\d')
 _PERIOD, _PERIODS = re.compile(r'\.(?!\d)'), 32
 # An answer that this many other annotators gave has an accuracy of 1.
 _ENOUGH = 3
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Question:
-  """A question with its annotations; officially by ten annotators."""
-
-  question_id: int
-  image_id: int
-  question_type: str
-  answer_type: str
-  answers: tuple[str, ...]
 
 
 @functools.lru_cache(maxsize=1 << 20)  # Most answers are repeated many times.
@@ -75,6 +66,80 @@ def _replace_words(text: str) -> str:
   return ' '.join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
 
 
+def share(equal: int, total: int) -> float:
+  """Computes the accuracy of an answer that `equal` of `total` annotators gave.
+
+  It is .3, .6, .9 and 1 for 1, 2, 3 and at least 4 of ten annotators.
+  """
+  # A single division of integers gives exactly these numbers.
+  thirds = equal * min(_ENOUGH, equal - 1) + (total - equal) * min(_ENOUGH, equal)
+  return thirds / (_ENOUGH * total)
+
+
+# --- Rules ---------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=1 << 20)
+def as_written(answer: str) -> str:
+  """Returns an answer without its case and outer blanks; `-5` is not `5`, nor `C++` `C`.
+
+  The same letters in another encoding (Unicode's NFC and NFD) are the same.
+  """
+  return unicodedata.normalize('NFC', answer.strip().lower())
+
+
+def share_of_annotators(equal: int, total: int) -> float:
+  """Computes equal / total: how probable it is that one of the annotators gave the answer.
+
+  It is 1 where all agree, be they one or ten. It is not relative to the most frequent answer: then
+  'red' would score as much where two of four say so as where all four do.
+  """
+  return equal / total
+
+
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+  """A rule by which an answer is scored.
+
+  Attributes:
+    name: in the metadata of datasets, and in annotation files.
+    title: of tables.
+    key: returns what of an answer is compared.
+    agreed_key: the same where all annotators gave one answer.
+    share: computes the accuracy of an answer that `equal` of `total` annotators gave.
+  """
+
+  name: str
+  title: str
+  key: Callable[[str], str]
+  agreed_key: Callable[[str], str]
+  share: Callable[[int, int], float]
+
+  def accuracy(self, prediction: str, answers: Sequence[str]) -> float:
+    """Computes the accuracy of a prediction, in 0..1, given the answers of all annotators."""
+    agreed = len({self.agreed_key(answer) for answer in answers}) == 1
+    key = self.agreed_key if agreed else self.key
+    return self.share([key(answer) for answer in answers].count(key(prediction)), len(answers))
+
+
+OFFICIAL = Scoring('official', 'official VQA accuracy', normalise, clean, share)
+# Of one's own data.
+SHARES = Scoring('shares', 'share of annotators', as_written, as_written, share_of_annotators)
+
+
+def scoring_of(name: object, where: object) -> Scoring:
+  """Returns the rule of a name that was read `where`; UserError if there is none."""
+  for scoring in (OFFICIAL, SHARES):
+    if scoring.name == name:
+      return scoring
+  raise UserError(
+    f'{where} names the scoring {name!r}: expected {OFFICIAL.name!r} or {SHARES.name!r}'
+  )
+
+
+# --- Scores --------------------------------------------------------------------------------
+
+
 def accuracy(prediction: str, answers: Sequence[str]) -> float:
   """Computes the official accuracy of a prediction, in 0..1.
 
@@ -86,25 +151,26 @@ def accuracy(prediction: str, answers: Sequence[str]) -> float:
     prediction: as written in the prediction file.
     answers: of all annotators, as in the annotation file; at least one.
   """
-  prediction, answers = clean(prediction), [clean(answer) for answer in answers]
-  if len(set(answers)) > 1:
-    prediction, answers = normalise(prediction), [normalise(answer) for answer in answers]
-  return share(answers.count(prediction), len(answers))
+  return OFFICIAL.accuracy(prediction, answers)
 
 
-def share(equal: int, total: int) -> float:
-  """Computes the accuracy of an answer that `equal` of `total` annotators gave.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Question:
+  """A question with its annotations, officially by ten annotators, and how they are compared."""
 
-  It is .3, .6, .9 and 1 for 1, 2, 3 and at least 4 of ten annotators.
-  """
-  # A single division of integers gives exactly these numbers.
-  thirds = equal * min(_ENOUGH, equal - 1) + (total - equal) * min(_ENOUGH, equal)
-  return thirds / (_ENOUGH * total)
+  question_id: int
+  image_id: int
+  question_type: str
+  answer_type: str
+  answers: tuple[str, ...]
+  scoring: Scoring = OFFICIAL
 
 
 def per_question(predictions: Mapping[int, str], questions: Iterable[Question]) -> dict[int, float]:
   """Computes accuracies by question id; KeyError for a question without prediction."""
-  return {q.question_id: accuracy(predictions[q.question_id], q.answers) for q in questions}
+  return {
+    q.question_id: q.scoring.accuracy(predictions[q.question_id], q.answers) for q in questions
+  }
 
 
 def summarise(accuracies: Mapping[int, float], questions: Sequence[Question]) -> dict:

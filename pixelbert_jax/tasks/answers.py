@@ -1,12 +1,14 @@
 """The answers that a VQA model chooses from, and their soft scores.
 
-The list follows the published rule (UNITER, LXMERT, ViLT and others): all normalised answers that
-are the most frequent answer to at least nine questions of train and val together.
+For VQA v2 the list follows the published rule (UNITER, LXMERT, ViLT and others): all normalised
+answers that are the most frequent answer to at least nine questions of train and val together.
+Where the scoring is that of one's own data, it has every answer to the questions of train.
 """
 
 import collections
+import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -14,10 +16,11 @@ from ml_collections import ConfigDict
 from pixelbert_jax import UserError, jsons
 from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.sidecar import Questions
-from pixelbert_jax.score.vqa import normalise, share
+from pixelbert_jax.score.vqa import OFFICIAL, SHARES, Scoring, normalise
 
 FILE = 'answers.json'  # of a run: the answers to choose from
 LEAST = 9
+SHOWN = 3  # examples in a line
 
 
 def answer_list(tables: Sequence[Questions], least: int = LEAST) -> list[str]:
@@ -36,19 +39,39 @@ def answer_list(tables: Sequence[Questions], least: int = LEAST) -> list[str]:
   return sorted(frequent, key=lambda answer: (-total[answer], answer))
 
 
-def frequent_answers(config: ConfigDict, splits: Mapping[str, Split]) -> list[str]:
-  """Lists the answers given often in the training and validation questions.
+def every_answer(questions: Questions) -> list[str]:
+  """Lists the distinct answers to questions of one's own data, the most frequent first.
+
+  Each is spelt as most annotators did. Validation has no part in it: it chooses a step, and an
+  answer that it alone has could be said, but not learnt.
+  """
+  spelt: dict[str, collections.Counter[str]] = {}
+  for number, count in collections.Counter(questions.answers.values.tolist()).items():
+    answer = questions.strings.text(number).strip()
+    spelt.setdefault(SHARES.key(answer), collections.Counter())[answer] += count
+  order = sorted(spelt, key=lambda key: (-spelt[key].total(), key))
+  return [min(spelt[key], key=lambda answer: (-spelt[key][answer], answer)) for key in order]
+
+
+def answers_of(config: ConfigDict, splits: Mapping[str, Split], scoring: Scoring) -> list[str]:
+  """Lists the answers to choose from, given the annotated splits by role.
 
   Raises:
     UserError: these splits are not there, or no answer is given often enough.
   """
-  roles = ('train', 'validation')
+  roles = ('train', 'validation') if scoring == OFFICIAL else ('train',)
   if not all(role in splits for role in roles):
     raise UserError(
       f'data.answers is empty and the checkpoint has no {FILE} to choose from: give a checkpoint '
       'that configs/vqa.py trained'
     )
-  answers = answer_list([splits[role].sidecar.questions for role in roles])
+  tables = [splits[role].sidecar.questions for role in roles]
+  answers = answer_list(tables) if scoring == OFFICIAL else every_answer(tables[0])
+  if not answers and scoring != OFFICIAL:
+    raise UserError(
+      f'{config.data.name}: no question of {config.data.train} has an answer: give a list by '
+      '--config.data.answers=FILE'
+    )
   if not answers:
     raise UserError(
       f'{config.data.name}: no answer is given to {LEAST} or more questions of '
@@ -58,15 +81,25 @@ def frequent_answers(config: ConfigDict, splits: Mapping[str, Split]) -> list[st
   return answers
 
 
-def answer_numbers(questions: Questions, answers: Sequence[str]) -> np.ndarray:
+def answer_numbers(
+  questions: Questions, answers: Sequence[str], scoring: Scoring = OFFICIAL
+) -> np.ndarray:
   """Returns the index in `answers` of each string of `questions`, or -1: [strings] int32."""
-  number = {answer: i for i, answer in enumerate(answers)}
-  strings = (normalise(questions.strings.text(i)) for i in range(len(questions.strings)))
+  return _numbers(questions, answers, scoring.key)
+
+
+def _numbers(questions: Questions, answers: Sequence[str], key: Callable[[str], str]) -> np.ndarray:
+  number = {key(answer): i for i, answer in enumerate(answers)}
+  strings = (key(questions.strings.text(i)) for i in range(len(questions.strings)))
   return np.fromiter((number.get(s, -1) for s in strings), np.int32, len(questions.strings))
 
 
 def soft_targets(
-  questions: Questions, numbers: np.ndarray, chosen: Sequence[int] | np.ndarray, answers: int
+  questions: Questions,
+  numbers: np.ndarray,
+  chosen: Sequence[int] | np.ndarray,
+  answers: int,
+  scoring: Scoring = OFFICIAL,
 ) -> np.ndarray:
   """Computes the soft score of every answer to the chosen questions.
 
@@ -75,17 +108,19 @@ def soft_targets(
     numbers: [strings], from `answer_numbers`.
     chosen: [B], indices of questions.
     answers: A, the length of the answer list.
+    scoring: how answers are scored.
 
   Returns:
-    [B, A] float32, with ten annotators 0, .3, .6, .9 or 1. A row is all 0 if no annotator's answer
-    is in the list; such a question is left out of training, but counts in evaluation.
+    [B, A] float32, officially (ten annotators) 0, .3, .6, .9 or 1. A row is all 0 if no
+    annotator's answer is in the list; such a question is left out of training, but counts in
+    evaluation.
   """
   target = np.zeros((len(chosen), answers), np.float32)
   for row, question in enumerate(chosen):
     given = numbers[questions.answers[question]]
     for answer, equal in collections.Counter(given.tolist()).items():
       if answer >= 0:
-        target[row, answer] = share(equal, len(given))
+        target[row, answer] = scoring.share(equal, len(given))
   return target
 
 
@@ -98,17 +133,86 @@ def answerable(questions: Questions, numbers: np.ndarray) -> np.ndarray:
   return np.bincount(row, numbers[questions.answers.values] >= 0, len(questions)) > 0
 
 
-def guess_by_type(questions: Questions, answers: list[str]) -> dict[str, str]:
+def best_scores(
+  questions: Questions, answers: Sequence[str], scoring: Scoring = OFFICIAL
+) -> np.ndarray:
+  """Computes the score of the best answer in the list to each question: [Q] float64.
+
+  It is 0 where none scores.
+  """
+  count = np.diff(questions.answers.start)
+  row, given = np.repeat(np.arange(len(questions)), count), questions.answers.values
+  # Where all annotators agree, the official rule compares answers as they are.
+  distinct: dict[str, int] = {}
+  strings = map(questions.strings.text, range(len(questions.strings)))
+  spelt = np.array([distinct.setdefault(scoring.agreed_key(s), len(distinct)) for s in strings])
+  first = np.zeros(len(questions), int)
+  first[count > 0] = given[questions.answers.start[:-1][count > 0]]
+  differs = np.bincount(row, spelt[given] != spelt[first[row]], len(questions)) > 0
+  number = np.where(
+    differs[row],
+    answer_numbers(questions, answers, scoring)[given],
+    _numbers(questions, answers, scoring.agreed_key)[given],
+  )
+  pairs = row[number >= 0] * len(answers) + number[number >= 0]
+  pairs, equal = np.unique(pairs, return_counts=True)
+  asked = pairs // max(len(answers), 1)
+  kinds, kind = np.unique(np.stack([equal, count[asked]]), axis=1, return_inverse=True)
+  score = np.array([scoring.share(*numbers) for numbers in kinds.T.tolist()])
+  best = np.zeros(len(questions))
+  if len(pairs):
+    np.maximum.at(best, asked, score[kind])
+  return best
+
+
+def unreachable(
+  role: str, questions: Questions, answers: Sequence[str], scoring: Scoring
+) -> list[str]:
+  """Describes in a line the questions of a split that no answer in the list scores on, if any."""
+  annotated = np.diff(questions.answers.start) > 0
+  best = best_scores(questions, answers, scoring)
+  lost = np.flatnonzero(annotated & (best == 0))
+  if not len(lost):
+    return []
+  given = collections.Counter(x for q in lost for x in questions.answers[int(q)].tolist())
+  examples = [_quoted(questions.strings.text(x)) for x, _ in given.most_common(SHOWN)]
+  return [
+    f'out of reach {len(lost):,} of {annotated.sum():,} questions of {role}, as answered by '
+    f'{", ".join(examples)}: the ceiling is {best[annotated].mean():.3f}'
+  ]
+
+
+def spellings(tables: Iterable[Questions], answers: Sequence[str], scoring: Scoring) -> list[str]:
+  """Describes in a line the answers in the list that annotators gave in several forms, if any."""
+  forms: dict[str, set[str]] = {scoring.key(answer): set() for answer in answers}
+  for table in tables:
+    for number in np.unique(table.answers.values).tolist():
+      text = table.strings.text(number)
+      forms.get(scoring.key(text), set()).add(text.strip())
+  several = [sorted(texts) for texts in forms.values() if len(texts) > 1]
+  if not several:
+    return []
+  examples = [' = '.join(map(_quoted, texts[:SHOWN])) for texts in several[:SHOWN]]
+  return [f'same answer {len(several):,} in several forms: {", ".join(examples)}']
+
+
+def _quoted(answer: str) -> str:
+  return json.dumps(answer if len(answer) <= 30 else f'{answer[:27]}...', ensure_ascii=False)
+
+
+def guess_by_type(
+  questions: Questions, answers: list[str], scoring: Scoring = OFFICIAL
+) -> dict[str, str]:
   """Fits the image-blind baseline: the answer with the best mean score for each question type.
 
   It is the best constant answer per type; ties go to the first answer in the list. The type ''
   stands for all questions, and for types that do not occur.
   """
-  numbers = answer_numbers(questions, answers)
+  numbers = answer_numbers(questions, answers, scoring)
   totals: dict[int, np.ndarray] = {}
   for first in range(0, len(questions), 4096):
     chosen = range(first, min(first + 4096, len(questions)))
-    target = soft_targets(questions, numbers, chosen, len(answers))
+    target = soft_targets(questions, numbers, chosen, len(answers), scoring)
     types = questions.question_type[first : first + 4096]
     for kind in np.unique(types).tolist():
       totals[kind] = totals.get(kind, 0) + target[types == kind].sum(0)

@@ -64,6 +64,10 @@ class Task(abc.ABC):
   def batches(self, role: str, **fields: Any) -> Batches:
     """Makes the batches of a split, given its role and the fields that all `Batches` have."""
 
+  def summary(self, batches: Mapping[str, Any]) -> list[str]:
+    """Describes what a run should be told of its batches, by role, before it starts: lines."""
+    return []
+
   @abc.abstractmethod
   def losses(self, outputs: Arrays, batch: Arrays) -> Sums:
     """Computes [sum, weight] of each loss by name; the sum of their means is minimised."""

@@ -3,7 +3,7 @@
 A batch has B images with K questions each, of T tokens; there are A answers to choose from:
   image, source_size, size, canvas and optionally flip as in `tasks/pretraining.py`
   token_ids [B, K, T] int32, token_mask [B, K, T] bool
-  vqa_target [B, K, A] float32, the soft score of each answer: 0, .3, .6, .9 or 1
+  vqa_target [B, K, A] float32, the score of each answer: officially 0, .3, .6, .9 or 1
   weight [B, K] float32, 0 for padding, and in training where no answer of the list scores
   question [B, K] int32, its index in the split
   with micro-batches vqa_total [B] float32, the weight of the whole batch in each row
@@ -29,16 +29,20 @@ from pixelbert_jax.input.sidecar import Questions
 from pixelbert_jax.metrics import Metrics, compare
 from pixelbert_jax.models.heads import VqaModel
 from pixelbert_jax.models.pixelbert import PixelBert
-from pixelbert_jax.score import predictions
+from pixelbert_jax.score import annotations, predictions
 from pixelbert_jax.score import vqa as official
+from pixelbert_jax.score.vqa import OFFICIAL, Scoring
 from pixelbert_jax.tasks.answers import (
   FILE,
   answer_numbers,
   answerable,
-  frequent_answers,
+  answers_of,
+  best_scores,
   guess_by_type,
   read_answers,
   soft_targets,
+  spellings,
+  unreachable,
 )
 from pixelbert_jax.tasks.base import Arrays, Run, Task
 from pixelbert_jax.tasks.evaluator import counted
@@ -51,9 +55,11 @@ class QuestionBatches(Batches):
 
   Attributes:
     answers: the A answers to choose from.
+    scoring: how they are scored.
   """
 
   answers: Sequence[str]
+  scoring: Scoring = OFFICIAL
 
   @property
   def table(self) -> Questions:
@@ -62,7 +68,7 @@ class QuestionBatches(Batches):
 
   @functools.cached_property
   def _numbers(self) -> np.ndarray:
-    return answer_numbers(self.table, self.answers)
+    return answer_numbers(self.table, self.answers, self.scoring)
 
   @functools.cached_property
   def _answerable(self) -> np.ndarray:
@@ -98,7 +104,9 @@ class QuestionBatches(Batches):
   def _texts(self, plan: Plan, number: int, mine: slice, step: int) -> Batch:
     texts = plan.text[number, mine]
     ids, mask = self.tokens(texts)
-    target = soft_targets(self.table, self._numbers, texts.reshape(-1), len(self.answers))
+    target = soft_targets(
+      self.table, self._numbers, texts.reshape(-1), len(self.answers), self.scoring
+    )
     return {
       'token_ids': ids,
       'token_mask': mask,
@@ -116,6 +124,7 @@ class Vqa(Task):
     answers: the A answers to choose from.
     guess: the image-blind baseline, the best answer to each question type, with '' for types that
       `train` does not have; None without `train`.
+    scoring: how answers are scored, as the dataset says.
   """
 
   LOGGED = ('vqa_loss', 'vqa_accuracy')
@@ -124,15 +133,18 @@ class Vqa(Task):
 
   answers: Sequence[str]
   guess: Mapping[str, str] | None = None
+  scoring: Scoring = OFFICIAL
 
   @classmethod
   def of(cls, config: ConfigDict, splits: Mapping[str, Split], files: Mapping[str, bytes]) -> 'Vqa':
     """Makes the task with the answers of `data.answers`, the files, or the annotated splits.
 
     Raises:
-      UserError: `data.answers` cannot be read or differs from the files, or no answer is given
-        often enough.
+      UserError: `data.answers` cannot be read or differs from the files, no answer is given
+        often enough, or the dataset's scoring is unknown.
     """
+    named = [split.scoring for split in splits.values()]
+    scoring = official.scoring_of(named[0], config.data.name) if named else OFFICIAL
     listed = jsons.parse(files[FILE], list) if FILE in files else None
     if config.data.answers:
       answers = read_answers(pathlib.Path(config.data.answers))
@@ -142,9 +154,10 @@ class Vqa(Task):
           f'{len(listed):,} different ones: leave data.answers empty to use those of the checkpoint'
         )
     else:
-      answers = listed or frequent_answers(config, splits)
+      answers = listed or answers_of(config, splits, scoring)
     train = splits.get('train')
-    return cls(answers, guess_by_type(train.sidecar.questions, answers) if train else None)
+    guess = guess_by_type(train.sidecar.questions, answers, scoring) if train else None
+    return cls(answers, guess, scoring)
 
   def files(self) -> dict[str, bytes]:
     text = json.dumps(list(self.answers), indent=0, ensure_ascii=False) + '\n'
@@ -154,7 +167,19 @@ class Vqa(Task):
     return VqaModel(backbone, len(self.answers))
 
   def batches(self, role: str, **fields: Any) -> QuestionBatches:
-    return QuestionBatches(answers=self.answers, **fields)
+    return QuestionBatches(answers=self.answers, scoring=self.scoring, **fields)
+
+  def summary(self, batches: Mapping[str, Any]) -> list[str]:
+    """Describes the answers to choose from, and by split the questions that none of them answers.
+
+    Answers that count as one are named, since a user may have meant two.
+    """
+    tables = {role: b.table for role, b in batches.items()}
+    lines = [f'answers     {len(self.answers):,} to choose from; score: {self.scoring.title}']
+    lines += spellings(tables.values(), self.answers, self.scoring)
+    for role, table in tables.items():
+      lines += unreachable(role, table, self.answers, self.scoring)
+    return lines
 
   def losses(self, outputs: Arrays, batch: Arrays) -> Sums:
     """Computes the binary cross-entropy in nats, summed over answers, as a total over questions."""
@@ -173,15 +198,16 @@ class Vqa(Task):
     return {'question': batch['question'], 'answer': answer, 'weight': batch['weight']}
 
   def evaluate(self, run: Run, batches: QuestionBatches) -> Metrics:
-    """Computes loss and official accuracy; returns no metrics for a split without answers."""
+    """Computes loss and accuracy; returns no metrics for a split without answers."""
     return self._judge(run, batches)[2]
 
   def report(self, run: Run, batches: QuestionBatches, path: pathlib.Path) -> Metrics:
     """Evaluates on all questions; writes the answers in the form of VQA's evaluation server.
 
-    The score of each question goes to a file beside them (`..._scores.json`). The metrics have
-    accuracies by type, those of the image-blind baseline (`/guess`), and those of the best answers
-    in the list (`/ceiling`). A split without answers has no metrics.
+    The score of each question goes to a file beside them (`..._scores.json`) and, where no
+    annotations are published, they do too (`..._annotations.json`). The metrics have accuracies by
+    type, those of the image-blind baseline (`/guess`), and those of the best answers in the list
+    (`/ceiling`). A split without answers has no metrics.
     """
     predicted, questions, metrics = self._judge(run, batches, whole=True)
     if processes.is_first():
@@ -189,14 +215,17 @@ class Vqa(Task):
       if questions:
         scores = official.per_question(predicted, questions)
         files.write_text(path.with_name(f'{path.stem}_scores.json'), json.dumps(scores))
+      if questions and self.scoring != OFFICIAL:
+        annotations.write_vqa(path.with_name(f'{path.stem}_annotations.json'), questions)
     if not questions:
       return {}
     if guess := self.guess:
       blind = {q.question_id: guess.get(q.question_type, guess['']) for q in questions}
-      metrics |= {f'{name}/guess': x for name, x in _scores(blind, questions).items()}
-    known = set(self.answers)
-    best = {q.question_id: best_answer(q, known) for q in questions}
-    return metrics | {f'{name}/ceiling': x for name, x in _scores(best, questions).items()}
+      guessed = official.per_question(blind, questions)
+      metrics |= {f'{name}/guess': x for name, x in _means(guessed, questions).items()}
+    reached = best_scores(batches.table, self.answers, self.scoring)
+    best = dict(zip(batches.table.id.tolist(), reached.tolist(), strict=True))
+    return metrics | {f'{name}/ceiling': x for name, x in _means(best, questions).items()}
 
   def table(self, split: str, metrics: Metrics) -> str:
     """Formats accuracy by type, with the image-blind baseline and the ceiling."""
@@ -208,7 +237,7 @@ class Vqa(Task):
       for name in metrics
       if name.startswith('vqa_accuracy') and not name.endswith(('/guess', '/ceiling'))
     }
-    return compare(f'accuracy on {split}', columns, rows, metrics)
+    return compare(f'{self.scoring.title} on {split}', columns, rows, metrics)
 
   def _judge(
     self, run: Run, batches: QuestionBatches, whole: bool = False
@@ -218,15 +247,18 @@ class Vqa(Task):
     items = counted(items, 'question')
     ids = batches.table.id[items['question']].tolist()
     predicted = {i: self.answers[a] for i, a in zip(ids, items['answer'], strict=True)}
-    questions = annotated(batches.table, items['question'])
+    questions = annotated(batches.table, items['question'], self.scoring)
     if not questions:
       return predicted, [], {}
     loss = finish({'vqa_loss': sums['vqa_loss']})
-    return predicted, questions, loss | _scores(predicted, questions)
+    scores = official.per_question(predicted, questions)
+    return predicted, questions, loss | _means(scores, questions)
 
 
-def annotated(questions: Questions, numbers: Iterable[int]) -> list[official.Question]:
-  """Converts those questions at the given indices that have answers, for the official scores."""
+def annotated(
+  questions: Questions, numbers: Iterable[int], scoring: Scoring = OFFICIAL
+) -> list[official.Question]:
+  """Converts those questions at the given indices that have answers, to be scored."""
   string = [questions.strings.text(i) for i in range(len(questions.strings))]
   return [
     official.Question(
@@ -235,22 +267,16 @@ def annotated(questions: Questions, numbers: Iterable[int]) -> list[official.Que
       question_type=string[questions.question_type[q]],
       answer_type=string[questions.answer_type[q]],
       answers=tuple(string[a] for a in questions.answers[q]),
+      scoring=scoring,
     )
     for q in numbers
     if len(questions.answers[q])
   ]
 
 
-def best_answer(question: official.Question, known: set[str]) -> str:
-  """Returns the answer of the list `known` that scores best; '' if none scores."""
-  given = dict.fromkeys(map(official.normalise, question.answers))
-  scores = {a: official.accuracy(a, question.answers) for a in given if a in known}
-  return max(scores, key=scores.__getitem__, default='')
-
-
-def _scores(predicted: Mapping[int, str], questions: Sequence[official.Question]) -> Metrics:
-  """Computes the official summary as plain metrics."""
-  summary = official.summarise(official.per_question(predicted, questions), questions)
+def _means(scores: Mapping[int, float], questions: Sequence[official.Question]) -> Metrics:
+  """Computes the official summary of scores by question id as plain metrics."""
+  summary = official.summarise(scores, questions)
   metrics = {'vqa_accuracy': summary['accuracy']}
   for kind in ('answer_type', 'question_type'):
     for name, value in summary[f'per_{kind}'].items():

@@ -87,7 +87,7 @@ def test_questions_pairs_and_splits_by_column(tmp_path, capsys):
   assert val.image_id.tolist() == [b'photos/03.jpg', b'photos/04.jpg']
   assert val.questions.id.tolist() == [77, 78]
   assert val.questions.image.tolist() == [0, 0]
-  assert strings(val.questions, val.questions.answers[0]) == ['cat'] * 10
+  assert strings(val.questions, val.questions.answers[0]) == ['cat']
   assert strings(val.questions, val.questions.answers[1]) == ['here', 'there']
   assert strings(train.questions, train.questions.answers[0]) == ['2', '2', '3', 'two']
   assert strings(train.questions, train.questions.multiple_choice_answer) == ['2']
@@ -141,6 +141,16 @@ def test_pairs_across_splits_are_left_out_and_told(tmp_path, capsys):
     ('captions', ['image,caption,id', 'photos/00.jpg,a,x'], "id is 'x', expected an integer"),
     ('captions', ['image,caption,id', 'a,a,7', 'b,b,07'], 'line 3: id 7 repeats that of an'),
     ('pairs', ['left,right,sentence,label', 'a,b,c,maybe'], "label is 'maybe', expected true"),
+    (
+      'questions',
+      ['image,question,answers', 'photos/00.jpg,what?,red|'],
+      "line 2: column answers is 'red|', whose answer number 2 is empty",
+    ),
+    (
+      'questions',
+      ['image,question,answers', 'photos/00.jpg,what?,|'],
+      "column answers is '|', whose answer number 1 is empty",
+    ),
     ('captions', ['image,caption'], 'has no texts of any image'),
     ('captions', ['image,caption', '../secret.jpg,a'], "'../secret.jpg' leaves"),
     ('captions', ['image,caption', 'photos/gone.jpg,a'], 'photos/gone.jpg (missing)'),

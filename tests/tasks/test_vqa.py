@@ -22,7 +22,7 @@ from pixelbert_jax.score import vqa as official
 from pixelbert_jax.score.predictions import read_vqa
 from pixelbert_jax.tasks import answers as answers_lib
 from pixelbert_jax.tasks import sums as sums_lib
-from pixelbert_jax.tasks.vqa import Vqa, annotated, best_answer
+from pixelbert_jax.tasks.vqa import Vqa, annotated
 from pixelbert_jax.train import train
 from tests.support import tiny
 from tests.support.paths import ROOT
@@ -162,13 +162,6 @@ def test_the_guess_is_the_best_one_for_each_type(config, dataset):
     asked = [q for q in questions if kind in ('', q.question_type)]
     means = {a: np.mean([official.accuracy(a, q.answers) for q in asked]) for a in task.answers}
     assert means[guess] == pytest.approx(max(means.values()))
-
-
-def test_the_best_answer_of_the_list():
-  question = official.Question(1, 1, '', '', ('a cat',) * 4 + ('dog',) * 3 + ('Bird',) * 3)
-  assert best_answer(question, {'cat', 'dog', 'bird'}) == 'cat'
-  assert best_answer(question, {'dog', 'cow'}) == 'dog'
-  assert best_answer(question, {'cow'}) == ''
 
 
 def test_answer_files(tmp_path):
