@@ -7,159 +7,92 @@ does not matter.
 
 import functools
 import io
+import itertools
 import os
 import pathlib
 import re
-import tarfile
-import zipfile
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
-from pixelbert_jax import UserError, jsons
+from data.sources import (
+  DAMAGE,
+  KINDS,
+  MAX_HEADER,
+  Folder,
+  Source,
+  SourceError,
+  Tar,
+  folder_key,
+  is_inside,
+  key,
+)
+from pixelbert_jax import jsons
 
-# Folder of metadata that macOS adds to zip files.
-MACOS_METADATA = '__MACOSX'
-# Two blocks of zeros mark the end of a tar file.
-TAR_END = bytes(1024)
+__all__ = [
+  'DAMAGE',
+  'MAX_HEADER',
+  'Archive',
+  'Folder',
+  'Source',
+  'SourceError',
+  'Tar',
+  'first',
+  'is_inside',
+  'key',
+]
 
+# Limits in bytes, checked by the header before reading and by what is read; MAX_HEADER is of tars.
+MAX_IMAGE = 512 << 20  # More pixels than are decoded, uncompressed.
+MAX_TEXT = 1 << 30  # A table, or a JSON file that is read whole.
+MAX_LIST = 4 << 30  # A JSON file that is read item by item.
+MAX_ITEM = 64 << 20  # Such an item, in characters.
+MAX_CAPTIONS = 16 << 20  # The .txt or .json file beside an image in a tar file.
+MAX_CELL = 1 << 17  # A cell of a CSV table, in characters.
+# A zip's member beyond EXPANDED bytes may be at most RATIO times as large as it is stored.
+RATIO = 200
+EXPANDED = 64 << 20
 
-class SourceError(UserError):
-  """An error in the user's raw files; one line with the file, the cause and the cure."""
-
-
-class Source(Protocol):
-  """A folder or an archive file."""
-
-  name: str
-
-  def top(self) -> list[str]:
-    """Returns the names of its top folders."""
-
-  def is_file(self, path: str) -> bool: ...
-
-  def is_dir(self, path: str) -> bool: ...
-
-  def open(self, path: str) -> BinaryIO:
-    """Opens a file; FileNotFoundError if it does not exist."""
-
-
-class Folder:
-  """A folder on disk."""
-
-  def __init__(self, path: pathlib.Path):
-    self.name, self._path = os.fspath(path), path
-
-  def top(self) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(self._path) if entry.is_dir())
-
-  def is_file(self, path: str) -> bool:
-    return (self._path / path).is_file()
-
-  def is_dir(self, path: str) -> bool:
-    return (self._path / path).is_dir()
-
-  def open(self, path: str) -> BinaryIO:
-    return (self._path / path).open('rb')
+SAME = 'the same file again, in another place'
 
 
-class _Indexed:
-  """An archive file, with an index of its members."""
-
-  def __init__(self, path: pathlib.Path, members: dict[str, Any]):
-    self.name, self._members = os.fspath(path), members
-    for name in members:
-      if not is_inside(name):
-        raise SourceError(
-          f'{path} holds {name!r}, a path that leaves its folder: the file is not as published, '
-          'move it away or download it again'
-        )
-    self._folders = {os.path.dirname(name) for name in members}
-    self._folders |= {
-      folder[:i] for folder in self._folders for i, c in enumerate(folder) if c == '/'
-    }
-
-  def top(self) -> list[str]:
-    return sorted({name.partition('/')[0] for name in self._folders} - {''})
-
-  def is_file(self, path: str) -> bool:
-    return path in self._members
-
-  def is_dir(self, path: str) -> bool:
-    return path in self._folders
-
-  def files(self) -> list[str]:
-    """Returns the paths of its files."""
-    return list(self._members)
-
-
-class Zip(_Indexed):
-  """A zip file; thread-safe."""
-
-  def __init__(self, path: pathlib.Path):
-    self._zip = zipfile.ZipFile(path)
-    infos = {i.filename: i for i in self._zip.infolist() if not i.is_dir()}
-    super().__init__(path, infos)
-
-  def open(self, path: str) -> BinaryIO:
-    if path not in self._members:
-      raise FileNotFoundError(path)
-    return self._zip.open(self._members[path])
-
-
-class Tar(_Indexed):
-  """An uncompressed tar file; thread-safe."""
-
-  def __init__(self, path: pathlib.Path):
-    with tarfile.open(path, 'r:') as tar:
-      members = {m.name.removeprefix('./'): m for m in tar if m.isfile()}
-    # `tarfile` does not detect truncation; only the mark at the end shows it.
-    with path.open('rb') as file:
-      file.seek(-len(TAR_END), os.SEEK_END)
-      if file.read() != TAR_END:
-        raise tarfile.ReadError('it is truncated')
-    super().__init__(path, members)
-
-  def open(self, path: str) -> BinaryIO:
-    if path not in self._members:
-      raise FileNotFoundError(path)
-    member = self._members[path]
-    with open(self.name, 'rb') as file:
-      file.seek(member.offset_data)
-      return io.BytesIO(file.read(member.size))
-
-
-KINDS = {'.zip': Zip, '.whl': Zip, '.tar': Tar}
-
-
-def is_inside(path: str) -> bool:
-  """Returns whether a relative path stays below its folder, on any operating system."""
-  parts = re.split(r'[/\\]', path)
-  return '..' not in parts and parts[0] != '' and not re.match(r'[A-Za-z]:', path)
+class TooLarge(Exception):
+  """A file beyond a limit; the message is the reason alone."""
 
 
 class Archive:
   """All files below a folder, including those in its zip and tar files.
 
+  A file is found by any spelling of its path (`sources.key`). Where two files fit a path they must
+  be the same, byte for byte.
+
   Attributes:
     path: of the folder; it need not exist.
     broken: an error message for each archive file that cannot be opened.
+    left_out: the names of files in archives that are not used, by reason.
   """
 
   def __init__(self, path: pathlib.Path):
     """Opens all archive files; SourceError if one has a member that leaves its folder."""
     self.path, self.broken = path, []
+    self.left_out: dict[str, list[str]] = {}
     self.sources: list[Source] = [Folder(path)] if path.is_dir() else []
     for file in sorted(path.glob('*')) if path.is_dir() else ():
       kind = KINDS.get(file.suffix.lower())
-      if kind and file.is_file():
+      if kind and file.is_file() and not file.name.startswith('._'):
         try:
-          self.sources.append(kind(file))
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+          source = kind(file)
+        except SourceError:
+          raise
+        except DAMAGE as error:
           self.broken.append(f'{file} cannot be opened ({error})')
+        else:
+          self.sources.append(source)
+          for reason, names in source.left_out.items():
+            self.left_out.setdefault(reason, []).extend(names)
     self._roots = [
       (source, prefix)
       for source in self.sources
-      for prefix in ('', *(f'{top}/' for top in source.top() if top != MACOS_METADATA))
+      for prefix in ('', *(f'{top}/' for top in source.top()))
     ]
 
   @functools.lru_cache(maxsize=10_000)  # noqa: B019 - one archive per build
@@ -169,46 +102,78 @@ class Archive:
 
   def find(self, path: str) -> str | None:
     """Returns the full name of a file or folder, for messages; None if it does not exist."""
-    located = self._find(path)
-    return located and f'{located[0].name}/{located[1]}'
+    for source, name in self.files(path)[:1]:
+      return f'{source.name}/{name}'
+    folder = folder_key(path)
+    return next(
+      (f'{source.name}/{prefix}{folder}' for source, prefix in self._having(folder)), None
+    )
 
-  def _find(self, path: str) -> tuple[Source, str] | None:
-    if not is_inside(path):
-      raise SourceError(f'{path!r} leaves {self.path}: the file that names it is not as published')
-    for source, prefix in self._having(os.path.dirname(path)):
-      if source.is_file(prefix + path) or source.is_dir(prefix + path):
-        return source, prefix + path
-    return None
-
-  def open(self, path: str) -> BinaryIO:
-    """Opens a file.
+  def files(self, path: str) -> list[tuple[Source, str]]:
+    """Returns all files that fit a path; in top folders only if there is none without one.
 
     Raises:
       SourceError: the path leaves the folder.
-      OSError, zipfile.BadZipFile: the file does not exist, or cannot be read.
     """
-    located = self._find(path)
-    if located is None:
-      raise FileNotFoundError(f'{path} is not in {self.path}')
-    return located[0].open(located[1])
+    if not is_inside(path):
+      raise SourceError(f'{path!r} leaves {self.path}: the file that names it is not as published')
+    wanted = key(path)
+    found = [
+      (source, name, prefix)
+      for source, prefix in self._having(os.path.dirname(wanted))
+      for name in source.names(prefix + wanted)
+    ]
+    exact = [(source, name) for source, name, prefix in found if not prefix]
+    return exact or [(source, name) for source, name, _ in found]
 
-  def read(self, path: str) -> bytes:
-    """Reads the bytes of a file; raises the errors of `open`."""
-    with self.open(path) as file:
-      return file.read()
+  def _file(self, path: str, most: int) -> tuple[Source, str]:
+    """Returns the file of a path; raises the errors of `read`."""
+    found = self.files(path)
+    if not found:
+      raise FileNotFoundError(f'{path} is not in {self.path}')
+    for source, name in found:
+      _check_size(source, name, most)
+    (source, name), *others = found
+    for other, other_name in others:
+      if not _same(source, name, other, other_name):
+        raise SourceError(
+          f'{path} is both {source.name}/{name} and {other.name}/{other_name}, which differ: '
+          'remove or rename one'
+        )
+      self.left_out.setdefault(SAME, []).append(f'{other.name}/{other_name}')
+    return source, name
+
+  def open(self, path: str, most: int = MAX_LIST) -> BinaryIO:
+    """Opens a file; raises the errors of `read`."""
+    source, name = self._file(path, most)
+    return source.open(name)
+
+  def read(self, path: str, most: int = MAX_IMAGE) -> bytes:
+    """Reads the bytes of a file.
+
+    Raises:
+      SourceError: the path leaves the folder, or two files fit it.
+      TooLarge: it has more than `most` bytes, or is packed beyond RATIO.
+      FileNotFoundError: it does not exist.
+      one of DAMAGE: it cannot be read.
+    """
+    return read(*self._file(path, most), most)
 
   def text(self, path: str) -> bytes:
     """Reads the bytes of a required file; SourceError if it cannot be read."""
     try:
-      return self.read(path)
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
+      return self.read(path, MAX_TEXT)
+    except SourceError:
+      raise
+    except (*DAMAGE, TooLarge) as error:
       raise self.unreadable(path, error) from error
 
   def unreadable(self, path: str, error: Exception | str, where: str = '') -> SourceError:
     """Returns the error for a file, or a part `where` of it, that is not as published."""
     location = f'{self.find(path)} {where}'.rstrip()
     cause = f'{error!r}' if isinstance(error, LookupError | TypeError | AttributeError) else error
-    return SourceError(f'{location} cannot be read ({cause}): copy it again')
+    cure = 'is it the right file?' if isinstance(error, TooLarge) else 'copy it again'
+    return SourceError(f'{location} cannot be read ({cause}): {cure}')
 
   def json(self, path: str, kind: type = dict) -> Any:
     """Reads a JSON file whose value has type `kind`; SourceError otherwise."""
@@ -240,7 +205,9 @@ class Archive:
     try:
       with self.open(path) as file, io.TextIOWrapper(file, 'utf-8-sig') as text:
         yield from _items(text, key)
-    except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
+    except SourceError:
+      raise
+    except (*DAMAGE, TooLarge) as error:
       raise self.unreadable(path, error) from error
 
 
@@ -253,6 +220,8 @@ def _items(file: io.TextIOBase, key: str | None, chunk: int = 1 << 20) -> Iterat
     more = file.read(chunk)
     if not more:
       raise ValueError(f'it has no list{(key and f" {key!r}") or ""}')
+    if len(text) > MAX_TEXT:
+      raise TooLarge(f'more than {MAX_TEXT:,} characters without a list')
     text += more
   at = opening.end()
   while True:
@@ -266,12 +235,52 @@ def _items(file: io.TextIOBase, key: str | None, chunk: int = 1 << 20) -> Iterat
     except jsons.JsonError:
       raise
     except ValueError as error:
+      if len(text) - at > MAX_ITEM:
+        raise TooLarge(f'an item of more than {MAX_ITEM:,} characters') from error
       more = file.read(chunk)
       if not more:
         raise ValueError('it ends within the list, or an item is not JSON') from error
       text, at = text[at:] + more, 0
     else:
       yield value
+
+
+def read(source: Source, name: str, most: int) -> bytes:
+  """Reads the bytes of a file of a source; TooLarge if there are more than `most`."""
+  _check_size(source, name, most)
+  chunks, size = [], 0
+  for chunk in source.chunks(name):
+    size += len(chunk)
+    if size > most:
+      raise TooLarge(f'more than the {most:,} bytes that are read')
+    chunks.append(chunk)
+  return b''.join(chunks)
+
+
+def _check_size(source: Source, name: str, most: int) -> None:
+  """Raises TooLarge by what the header of a file claims."""
+  size, stored = source.sizes(name)
+  if size > most:
+    raise TooLarge(f'{size:,} bytes, more than the {most:,} that are read')
+  if size > EXPANDED and size > RATIO * stored:
+    raise TooLarge(f'{size:,} bytes, packed into {stored:,}: more than {RATIO} times as large')
+
+
+def _same(source: Source, name: str, other: Source, other_name: str) -> bool:
+  """Returns whether two files have the same bytes."""
+  if source.sizes(name)[0] != other.sizes(other_name)[0]:
+    return False
+  # Chunks of two archives may end at different bytes.
+  ours, theirs = b'', b''
+  for chunk, more in itertools.zip_longest(
+    source.chunks(name), other.chunks(other_name), fillvalue=b''
+  ):
+    ours, theirs = ours + chunk, theirs + more
+    common = min(len(ours), len(theirs))
+    if ours[:common] != theirs[:common]:
+      return False
+    ours, theirs = ours[common:], theirs[common:]
+  return ours == theirs
 
 
 def first(archive: Archive, paths: Sequence[str]) -> str | None:

@@ -22,12 +22,14 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from data import images, origin
-from data.archive import SourceError, first
+from data.archive import SourceError, TooLarge, first
 from data.entry import ALL, TEXTS, Entry, Need, Request, Tally
 from pixelbert_jax.input.rows import Caption, Question, Row, Statement
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.score.vqa import OFFICIAL
 
+AGAIN = 'images have the bytes of another image of the split'
+LEAK = 'images are in two splits (a leak), by their bytes'
 # Records per shard; TFDS keeps a shard in memory while writing it.
 SHARD = 512
 
@@ -51,6 +53,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     tallies: the counts of each split, from the start of building.
     rest: counts what is left out and belongs to no split.
     wanted: the number of images of the entries of each split.
+    seen: the first image with each digest, as SPLIT/ID; small beside its entry, also in memory.
   """
 
   NEEDS: Mapping[str, Sequence[Need]] = {}
@@ -68,6 +71,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
   tallies: dict[str, Tally]
   rest: Tally
   wanted: collections.Counter[str]
+  seen: dict[bytes, str]
 
   def entries(self, split: str, tally: Tally) -> list[Entry]:
     """Returns the entries of a split and counts all in `tally`; SourceError for bad files."""
@@ -130,15 +134,21 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     self, dl_manager: tfds.download.DownloadManager
   ) -> dict[str, list[Callable[[], Iterator]]]:
     del dl_manager  # Nothing is downloaded.
-    self.rest, self.wanted = Tally(), collections.Counter()
+    self.rest, self.wanted, self.seen = Tally(), collections.Counter(), {}
     self.tallies = {split: Tally() for split in self._splits_to_build()}
     return {split: self._shards(split) for split in self.tallies}
 
   def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
     super()._download_and_prepare(*args, **kwargs)
     self._refuse_bad()
+    archive = self.request.archive
     optional = {path for needs in self.NEEDS.values() for need in needs for path in need.paths}
-    self.request.archive.write(self.data_path, self.whole(), optional)
+    archive.write(self.data_path, self.whole(), optional)
+    for reason, names in archive.left_out.items():
+      for name in sorted(set(names)):
+        self.rest.leave_out(reason, os.path.relpath(name, archive.path), 'files')
+    for message in archive.broken:
+      self.rest.leave_out('an archive that cannot be opened', message, 'files')
     self.info.metadata['fingerprint'] = self.fingerprint()
     tallies = self.tallies | ({ALL: self.rest} if self.rest != Tally() else {})
     self.info.metadata['scoring'] = self.SCORING.name
@@ -205,15 +215,33 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     self, split: str, entries: Sequence[Entry]
   ) -> Iterator[tuple[int, dict[str, Any]] | None]:
     """Yields (number, record), or None if an image of the entry cannot be used."""
-    tally, cores = self.tallies[split], os.cpu_count() or 1
+    tally, cores, written = self.tallies[split], os.cpu_count() or 1, 0
     bar = tqdm(total=len(entries), desc=f'{self.name} {split}', unit=' records', leave=False)
     with concurrent.futures.ThreadPoolExecutor(cores) as pool, bar:
       for number, (entry, loaded) in enumerate(_ahead(pool, self._load, entries, 8 * cores)):
         bar.update()
         if _usable(entry, loaded, tally):
+          self._compare(split, entry, loaded)
+          written += 1
           yield number, self._record(entry, loaded)
         else:
           yield None
+    if not written:  # TFDS would fail on files without records.
+      self._refuse_bad()
+      raise SourceError(
+        f'{self.name} {split}: none of its {self.wanted[split]:,} images in '
+        f'{self.request.archive.path} can be used ({_examples(self._bad(tally))}): copy them '
+        'again, or leave the split out (--splits)'
+      )
+
+  def _compare(self, split: str, entry: Entry, loaded: Sequence[images.Checked]) -> None:
+    """Counts the images of an entry that have the bytes of an earlier one."""
+    for (image_id, _), image in zip(entry.images, loaded, strict=True):
+      earlier = self.seen.setdefault(image.digest, name := f'{split}/{image_id}')
+      if earlier != name and earlier.startswith(f'{split}/'):
+        self.tallies[split].keep(AGAIN, f'{image_id} = {earlier.removeprefix(f"{split}/")}')
+      elif earlier != name:
+        self.rest.keep(LEAK, f'{name} = {earlier}')
 
   def _load(self, entry: Entry) -> tuple[Entry, list[images.Checked | Exception]]:
     loaded: list[images.Checked | Exception] = []
@@ -236,19 +264,21 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
       record[kind] = [_encode(text) for text in getattr(entry, kind)]
     return record
 
+  def _bad(self, tally: Tally) -> dict[str, str]:
+    """Returns the reason of each image that cannot be used."""
+    missing_is_bad = len(tally.missing) > self.MOST_MISSING * tally.read.get('images', 0)
+    return {i: 'missing' for i in tally.missing if missing_is_bad} | tally.bad
+
   def _refuse_bad(self) -> None:
     """Raises SourceError if too many images cannot be used."""
     for split, tally in self.tallies.items():
-      total = self.wanted[split]
-      missing_is_bad = len(tally.missing) > self.MOST_MISSING * tally.read['images']
-      bad = {i: 'missing' for i in tally.missing if missing_is_bad} | tally.bad
+      bad, total = self._bad(tally), self.wanted[split]
       if len(bad) > self.request.allow_bad * total:
-        examples = '; '.join(f'{name} ({reason})' for name, reason in list(bad.items())[:3])
         share = math.ceil(1e4 * len(bad) / total) / 1e4
         raise SourceError(
           f'{self.name} {split}: {len(bad)} of {total} images in {self.request.archive.path} '
           f'cannot be read: copy them again, or allow it (--allow_bad={share:g}'
-          f' or more). First: {examples}'
+          f' or more). First: {_examples(bad)}'
         )
 
   @classmethod
@@ -263,6 +293,10 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     return rows
 
 
+def _examples(bad: Mapping[str, str]) -> str:
+  return '; '.join(f'{name} ({reason})' for name, reason in list(bad.items())[:3])
+
+
 def _usable(entry: Entry, loaded: Sequence[images.Checked | Exception], tally: Tally) -> bool:
   """Returns whether all images of an entry can be used; counts those that cannot."""
   for (image_id, path), result in zip(entry.images, loaded, strict=True):
@@ -271,7 +305,7 @@ def _usable(entry: Entry, loaded: Sequence[images.Checked | Exception], tally: T
     elif isinstance(result, FileNotFoundError):
       tally.missing.append(image_id)
     else:
-      known = isinstance(result, images.BadImage)
+      known = isinstance(result, images.BadImage | TooLarge)
       tally.bad[image_id] = str(result) if known else f'{type(result).__name__}: {result}'
   return all(isinstance(result, images.Checked) for result in loaded)
 

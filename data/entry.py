@@ -67,6 +67,7 @@ class Tally:
     others: names of texts, files, JSON keys, ... that are not used, by kind and reason.
     bad: the reason why an image cannot be used, by its id.
     missing: ids of images that do not exist.
+    kept: names of what is used although it is odd, by remark, such as 'images ... again'.
     mislabelled: number of images whose file name has the extension of another format.
     notes: further lines of the report.
   """
@@ -76,6 +77,7 @@ class Tally:
   others: dict[str, dict[str, list[str]]] = dataclasses.field(default_factory=dict)
   bad: dict[str, str] = dataclasses.field(default_factory=dict)
   missing: list[str] = dataclasses.field(default_factory=list)
+  kept: dict[str, list[str]] = dataclasses.field(default_factory=dict)
   mislabelled: int = 0
   notes: list[str] = dataclasses.field(default_factory=list)
 
@@ -89,6 +91,10 @@ class Tally:
     """
     reasons = self.left_out if kind == 'images' else self.others.setdefault(kind, {})
     reasons.setdefault(reason, []).append(name)
+
+  def keep(self, remark: str, name: str) -> None:
+    """Counts what is used although it is odd; `remark` follows the number in the report."""
+    self.kept.setdefault(remark, []).append(name)
 
   def all_left_out(self) -> dict[str, dict[str, list[str]]]:
     """Returns the names of all that was omitted on purpose, by kind and reason."""

@@ -1,6 +1,7 @@
 """Checks that an image file decodes completely."""
 
 import dataclasses
+import hashlib
 import io
 
 from PIL import Image
@@ -16,11 +17,19 @@ class BadImage(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Checked:
-  """An image file that decodes; `size` is (height, width), `format` the one of its content."""
+  """An image file that decodes.
+
+  Attributes:
+    encoded: its bytes.
+    size: height and width.
+    format: the one of its content.
+    digest: of its bytes.
+  """
 
   encoded: bytes
   size: tuple[int, int]
   format: str
+  digest: bytes
 
 
 def check(encoded: bytes) -> Checked:
@@ -37,7 +46,7 @@ def check(encoded: bytes) -> Checked:
       image.load()
       # MPO is a JPEG followed by further ones.
       form = 'JPEG' if image.format == 'MPO' else image.format
-    return Checked(encoded, size, form)
+    return Checked(encoded, size, form, hashlib.blake2b(encoded, digest_size=16).digest())
   except ImageError as error:
     raise BadImage(str(error).removeprefix('image: ')) from error
   except Exception as error:  # Decoders raise OSError, SyntaxError, ValueError, struct.error, ...

@@ -17,7 +17,8 @@ from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
-from data.archive import Archive, Folder, Source, SourceError, Zip
+from data.archive import Archive
+from data.sources import Folder, Source, SourceError, Zip
 from pixelbert_jax import files
 
 FILE = 'sources.json'
@@ -71,8 +72,7 @@ class Origin(Archive):
 
   def _located(self, path: str) -> tuple[Source, str] | None:
     """Finds the file of a path: where it is, and its name there."""
-    located = self._find(path)
-    return located if located and located[0].is_file(located[1]) else None
+    return next(iter(self.files(path)), None)
 
   def write(
     self, folder: pathlib.Path, whole: Collection[str] = (), optional: Collection[str] = ()

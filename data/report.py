@@ -105,6 +105,7 @@ def _remarks(split: str, tally: Tally) -> list[str]:
     lines.append(f'{len(bad):,} {total} left out, unreadable: {_some(bad)}')
   if tally.mislabelled:
     lines.append(f'{tally.mislabelled:,} {total} kept, whose extension is of another format')
+  lines += [f'{len(names):,} {remark}: {_some(names)}' for remark, names in tally.kept.items()]
   subsets = {n: k for n, k in tally.read.items() if n != 'images' and n not in TEXTS}
   lines += [f'{count:,} in {name}' for name, count in subsets.items()]
   return [f'  {split}: {line}' for line in lines + tally.notes]
@@ -112,7 +113,9 @@ def _remarks(split: str, tally: Tally) -> list[str]:
 
 def _some(names: list[str]) -> str:
   more = ', ... (all in metadata.json)' if len(names) > SHOWN else ''
-  return ', '.join(names[:SHOWN]) + more
+  # Names of files may hold what cannot be printed, or would be more than a line.
+  shown = [''.join(c if c.isprintable() else ascii(c)[1:-1] for c in n) for n in names[:SHOWN]]
+  return ', '.join(shown) + more
 
 
 def _differences(split: str, tally: Tally, published: dict[str, int]) -> list[str]:

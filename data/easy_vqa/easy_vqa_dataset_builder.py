@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from data import corpus
 from data.archive import Archive, SourceError, first
 from data.entry import Entry, Need, Tally
+from data.origin import Origin
 from pixelbert_jax.input.rows import Question
 from pixelbert_jax.score.vqa import SHARES
 
@@ -115,7 +116,7 @@ def _kind(question: str, answer: str) -> str:
   return 'color' if 'color' in question.split() else 'shape'
 
 
-def _installed(archive: Archive) -> Archive:
+def _installed(archive: Archive) -> Origin:
   """Opens the installed package; SourceError if there is none, and so no data at all."""
   if archive.broken:
     raise SourceError(f'{"; ".join(archive.broken)}: copy it again, or move it away')
@@ -127,4 +128,4 @@ def _installed(archive: Archive) -> Archive:
       '(--manual_dir): run `pip install easy-vqa`, or `pip download --no-deps easy-vqa` and give '
       "the wheel's folder"
     )
-  return Archive(pathlib.Path(folders[0]))
+  return Origin(pathlib.Path(folders[0]))

@@ -1,11 +1,12 @@
 """Dataset of the user's own images with captions, questions and statements about pairs."""
 
+import dataclasses
 import hashlib
 
 import tensorflow_datasets as tfds
 
 from data import corpus
-from data.archive import SourceError
+from data.archive import SourceError, key
 from data.entry import TEXTS, Entry, Tally
 from data.folder import tables
 from data.folder.tables import SPLITS, Picture
@@ -15,7 +16,7 @@ from pixelbert_jax.score.vqa import SHARES
 class Builder(corpus.CorpusBuilder):
   """The user's own images: a record is an image; in the order of the tables. See README.md."""
 
-  VERSION = tfds.core.Version('1.1.0')
+  VERSION = tfds.core.Version('1.2.0')
   TEXTS = tuple(TEXTS)
   # Any name after 'folder/' is a separate dataset.
   ANY_CONFIG = True
@@ -23,17 +24,23 @@ class Builder(corpus.CorpusBuilder):
 
   def entries(self, split: str, tally: Tally) -> list[Entry]:
     entries = []
-    for image, picture in self._pictures.items():
+    for picture in self._pictures.values():
       if picture.split == split:
-        kept = [s for s in picture.statements if self._pictures[s.right].split == split]
-        omitted = len(picture.statements) - len(kept)
-        if omitted:
-          tally.notes.append(
-            f'{omitted} pairs of {image} with an image of another split are omitted'
-          )
-        entry = Entry(((image, image),), picture.captions, picture.questions, kept)
+        entry = Entry(
+          ((picture.name, picture.name),),
+          picture.captions,
+          picture.questions,
+          picture.statements,
+        )
         tally.count(entry)
-        entries.append(entry)
+        kept = []
+        for s in picture.statements:
+          if self._pictures[key(s.right)].split == split:
+            kept.append(s)
+          else:
+            pair = f'{s.left}, {s.right}: {s.text}'
+            tally.leave_out('its images are in different splits', pair, 'statements')
+        entries.append(dataclasses.replace(entry, statements=kept))
     return entries
 
   def fingerprint(self) -> str:
@@ -46,7 +53,7 @@ class Builder(corpus.CorpusBuilder):
     archive = self.request.archive
     if archive.broken:
       raise SourceError(f'{"; ".join(archive.broken)}: copy it again, or move it away')
-    self._pictures = tables.read(self.request.tables, archive)
+    self._pictures = tables.read(self.request.tables, archive, self.rest)
     share(
       self._pictures,
       {split: self.request.tables.get(f'{split}_share') or 0.0 for split in ('val', 'test')},
@@ -58,7 +65,12 @@ class Builder(corpus.CorpusBuilder):
         f'folder: no image is in split {missing[0]!r}: add a column `split`, or hold out a share '
         'of the images with --val_share=0.1, --test_share=0.1'
       )
-    return [split for split in existing if split in (self.request.splits or existing)]
+    wanted = [split for split in existing if split in (self.request.splits or existing)]
+    for split in existing:
+      if split not in wanted:
+        number = sum(picture.split == split for picture in self._pictures.values())
+        self.rest.notes.append(f'{number:,} images of {split} are not built (--splits)')
+    return wanted
 
   def _refuse_bad(self) -> None:
     super()._refuse_bad()
@@ -74,7 +86,7 @@ class Builder(corpus.CorpusBuilder):
 
 
 def share(pictures: dict[str, Picture], shares: dict[str, float]) -> None:
-  """Assigns a split to every picture without one, by a hash of its path.
+  """Assigns a split to every picture without one, by a hash of its key.
 
   Raises:
     SourceError: shares are given although the tables have splits, or leave nothing to train on.

@@ -3,6 +3,7 @@
 import io
 import json
 import pathlib
+import tarfile
 import zipfile
 
 import numpy as np
@@ -38,6 +39,22 @@ def as_zip(files: Files, path: pathlib.Path, below: str = '') -> pathlib.Path:
   with zipfile.ZipFile(path, 'w') as archive:
     for name, content in files.items():
       archive.writestr(below + name, content)
+  return path.parent
+
+
+def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+  """Adds a file to a tar that is being written."""
+  info = tarfile.TarInfo(name)
+  info.size = len(content)
+  tar.addfile(info, io.BytesIO(content))
+
+
+def as_tar(files: Files, path: pathlib.Path) -> pathlib.Path:
+  """Writes files into a tar, and returns its folder."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with tarfile.open(path, 'w') as tar:
+    for name, content in files.items():
+      add(tar, name, content)
   return path.parent
 
 
