@@ -115,7 +115,7 @@ def _hashes(text: Ragged, kept: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     head[rows] = _sums(np.where(place < kept, code * weight, np.uint64(0)), begin)
     characters[rows] = count
     strange[rows] = _sums(_STRANGE[character].astype(np.uint64), begin) > 0
-    for row in np.flatnonzero(count > WORD):
+    for row in np.flatnonzero(count > WORD).tolist():
       strange[first + row] |= max(map(len, text.text(first + row).split())) > WORD
   return whole, head, characters, strange
 
