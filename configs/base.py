@@ -15,10 +15,19 @@ from pixelbert_jax.configuration import (
   BELOW_1,
   CANVASES,
   DEVICES,
+  EPOCHS,
+  FEATURES,
+  LINE,
+  MOST_EPOCHS,
+  NAME,
+  SEEDS,
   SHARE,
+  SIDE,
+  TASK,
   WHOLE,
   Field,
   at_least,
+  fixed,
   one_of,
   start_of,
   tuple_of,
@@ -39,7 +48,7 @@ def configure(name: str, variant: str, variants: Mapping[str, Sequence[Change]])
   config = paper()
   for change in variants[variant]:
     change(config)
-  config.name, config.variant = name, variant
+  config.name, config.variant = Field(name, TASK), Field(variant, fixed(variant))
   return config
 
 
@@ -56,33 +65,34 @@ def fine_tune(name: str, variant: str, variants: Mapping[str, Sequence[Change]])
 def paper() -> ConfigDict:
   """Defines the fields, with the values of Pixel-BERT with ResNet-50."""
   c = ConfigDict()
-  c.seed = Field(0, at_least(0))
-  c.init_from = ''  # a checkpoint, or 'scratch'; what makes one is the task's to say
+  c.seed = Field(0, at_least(0, SEEDS))
+  c.init_from = Field('', LINE)  # a checkpoint, or 'scratch'; what makes one is the task's to say
   # Of the computation; parameters, statistics, softmax and losses are float32.
   c.dtype = Field('bfloat16', one_of('float32', 'bfloat16'))
   c.sampled_pixels = Field(0, at_least(0))  # of each image in training; 0 is all
   c.texts_per_image = Field(1, at_least(1))
   c.batch_size = Field(256, at_least(1))  # image-text pairs
   c.micro_batches = Field(1, at_least(1))  # parts of a batch, one after the other, to save memory
-  c.epochs = Field(1.0, ABOVE_0)
+  c.epochs = Field(1.0, EPOCHS)
   c.steps = Field(0, at_least(0))  # where not 0, ends a run instead of `epochs`
   c.log_every = Field(50, at_least(1))
   c.eval_every = Field(5000, at_least(1))
   c.save_every = Field(1000, at_least(1))
   c.keep = Field(2, at_least(1))  # checkpoints
   c.eval_batches = Field(4, at_least(0))  # batches of an evaluation in training; 0 is all
-  c.threads = Field(8, at_least(1))  # that decode images
+  c.threads = Field(8, at_least(1, 1024))  # that decode images
   c.mesh = ConfigDict()  # numbers of devices; -1 is all that are left
   c.mesh.data = Field(-1, DEVICES)
   c.mesh.fsdp = Field(1, DEVICES)
   c.data = ConfigDict()
-  c.data.name = 'scenes'
-  c.data.data_dir = ''  # '' is $TFDS_DATA_DIR, then TFDS's default
+  c.data.name = Field('scenes', NAME)
+  c.data.data_dir = Field('', LINE)  # '' is $TFDS_DATA_DIR, then TFDS's default
   # Splits, or parts of them: 'train+val[!a,b]' (input/selection.py).
-  c.data.train, c.data.validation, c.data.test = 'train', 'val', 'test'
+  c.data.train, c.data.validation = Field('train', NAME), Field('val', NAME)
+  c.data.test = Field('test', NAME)
   c.image = ConfigDict()
-  c.image.shorter = Field(800, at_least(1))
-  c.image.longer = Field(1333, at_least(1))
+  c.image.shorter = Field(800, at_least(1, SIDE))
+  c.image.longer = Field(1333, at_least(1, SIDE))
   c.image.canvases = Field(
     ((832, 832), (832, 1088), (832, 1344), (1088, 832), (1344, 832)), CANVASES
   )
@@ -91,24 +101,24 @@ def paper() -> ConfigDict:
   c.image.deviation = Field((0.229, 0.224, 0.225), tuple_of(3, ABOVE_0))
   c.image.flip = Field(0.0, SHARE)  # open: of images mirrored, if no text says left or right
   c.text = ConfigDict()
-  c.text.vocabulary = ''  # BERT's vocab.txt; '' is that of the embedded data
+  c.text.vocabulary = Field('', LINE)  # BERT's vocab.txt; '' is that of the embedded data
   c.text.length = Field(40, at_least(3))  # open
   c.cnn = ConfigDict()
   c.cnn.stages = Field((3, 4, 6, 3), tuple_of(None, WHOLE))  # blocks
-  c.cnn.width = Field(64, at_least(1))
-  c.cnn.groups = Field(1, at_least(1))
-  c.cnn.group_width = Field(0, at_least(0))
+  c.cnn.width = Field(64, at_least(1, FEATURES))
+  c.cnn.groups = Field(1, at_least(1, FEATURES))
+  c.cnn.group_width = Field(0, at_least(0, FEATURES))
   c.cnn.stem = Field('7x7', one_of('7x7', 'space_to_depth'))
-  c.cnn.total_stride = 64
+  c.cnn.total_stride = Field(64, at_least(1, SIDE))
   # Open: '' is 'batch' from scratch, else 'frozen'.
   c.cnn.batch_norm = Field('', one_of('', 'batch', 'frozen'))
   c.cnn.remat = True
   c.transformer = ConfigDict()
-  c.transformer.layers = Field(12, at_least(1))
-  c.transformer.width = Field(768, at_least(1))
-  c.transformer.heads = Field(12, at_least(1))
-  c.transformer.mlp_width = Field(3072, at_least(1))
-  c.transformer.max_positions = Field(512, at_least(1))
+  c.transformer.layers = Field(12, at_least(1, 1000))
+  c.transformer.width = Field(768, at_least(1, FEATURES))
+  c.transformer.heads = Field(12, at_least(1, FEATURES))
+  c.transformer.mlp_width = Field(3072, at_least(1, FEATURES))
+  c.transformer.max_positions = Field(512, at_least(1, 1_000_000))
   c.transformer.dropout = Field(0.1, BELOW_1)
   c.transformer.remat = False
   c.transformer.init_std = Field(0.02, ABOVE_0)  # of weights; for small widths about width ** -0.5
@@ -124,7 +134,8 @@ def paper() -> ConfigDict:
   c.optimizer.epsilon = Field(1e-8, ABOVE_0)  # open
   c.optimizer.cnn_warmup_steps = Field(0, at_least(0))  # open
   c.optimizer.transformer_warmup_steps = Field(0, at_least(0))  # open
-  c.optimizer.warmup_epochs = Field(0.0, at_least(0))  # open; where not 0, replaces both
+  # Open; where not 0, replaces both.
+  c.optimizer.warmup_epochs = Field(0.0, at_least(0, MOST_EPOCHS))
   c.optimizer.clip_norm = Field(10.0, at_least(0))  # open
   c.optimizer.decay_epochs = Field((), ASCENDING)
   c.optimizer.decay_factor = Field(0.1, ('above 0 and at most 1', lambda x: 0 < x <= 1))

@@ -17,14 +17,15 @@ C is an output of `python -m pixelbert_jax.convert`, or `scratch`. Variants and 
 from ml_collections import ConfigDict
 
 from configs import base
-from pixelbert_jax.configuration import SHARE, Field, start_of
+from pixelbert_jax.configuration import SHARE, SHARES, Field, start_of
 
 
 def fields(c: ConfigDict) -> None:
   """Defines the fields of this task."""
   c.mask_share = Field(0.15, ('above 0 and below 1', lambda x: 0 < x < 1))
   c.whole_share = Field(0.0, SHARE)  # open: of pairs with no token masked: ITM on whole texts
-  c.data.shares = ()  # of the sources of 'a+b' in an epoch; () is every pair of all of them once
+  # Of the sources of 'a+b' in an epoch; () is every pair of all of them once.
+  c.data.shares = Field((), SHARES)
 
 
 def paper(c: ConfigDict) -> None:

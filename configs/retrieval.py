@@ -30,12 +30,14 @@ retrieval_long.jsonl in benchmarks/results/runs/).
 from ml_collections import ConfigDict
 
 from configs import base
-from pixelbert_jax.configuration import Field, at_least
+from pixelbert_jax.configuration import MOST, Field, at_least
+
+OWN_AND_OTHERS = "at least 2, an image's own caption and others", lambda x: 2 <= x <= MOST
 
 
 def fields(c: ConfigDict) -> None:
   """Defines the fields of this task."""
-  c.texts_per_image = Field(21, ("at least 2, an image's own caption and others", lambda x: x >= 2))
+  c.texts_per_image = Field(21, OWN_AND_OTHERS)
   c.hardest = Field(5, at_least(1))  # of the others
   # Of a split, and of each image; 0 is all there are.
   c.eval_images, c.eval_captions = Field(0, at_least(0)), Field(5, at_least(0))

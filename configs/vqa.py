@@ -19,6 +19,7 @@ import pathlib
 from ml_collections import ConfigDict
 
 from configs import base
+from pixelbert_jax.configuration import LINE, Field
 
 
 def paper(c: ConfigDict) -> None:
@@ -26,7 +27,8 @@ def paper(c: ConfigDict) -> None:
   c.batch_size, c.epochs = 256, 18.0
   c.eval_batches = 0
   c.data.name = 'vqa_v2'
-  c.data.answers = ''  # a JSON list; '' is that of the checkpoint, else the frequent ones
+  # A JSON list; '' is that of the checkpoint, else the frequent ones.
+  c.data.answers = Field('', LINE)
   c.optimizer.warmup_epochs = 0.1  # open
   c.optimizer.decay_epochs = (12.0, 16.0)
 
@@ -40,7 +42,7 @@ def small(c: ConfigDict) -> None:
   """Sets a small model that learns to answer questions about scenes."""
   base.small(c)
   c.texts_per_image, c.batch_size, c.epochs = 6, 96, 2.0
-  c.data.answers = ''
+  c.data.answers = Field('', LINE)
   c.text.length = 16
   c.optimizer.cnn_rate, c.optimizer.transformer_rate = 2e-3, 4e-4
   c.optimizer.warmup_epochs = 0.1

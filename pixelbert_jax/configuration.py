@@ -9,7 +9,6 @@ A configuration is a ConfigDict. A field whose values are limited is defined wit
 
 import ast
 import difflib
-import math
 import pathlib
 import runpy
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,11 @@ from ml_collections import ConfigDict, FieldReference
 
 from pixelbert_jax import UserError, require_checkout
 
+MOST = 10**9  # of any number that has no other limit
+MOST_EPOCHS = 10_000
+SIDE = 1 << 14  # pixels of an image's side
+SEEDS = (1 << 32) - 1  # the largest seed: JAX would drop further bits
+FEATURES = 1 << 16  # of any layer
 EXPECTED = {int: 'a whole number', float: 'a number', bool: 'true or false', tuple: 'a tuple'}
 
 
@@ -47,15 +51,16 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     raise
   except (ValueError, SyntaxError) as error:
     raise ConfigurationError(f'--config={spec}: {error}') from error
-  for override in overrides:
-    name, equals, text = override.partition('=')
+  for word in overrides:
+    name, equals, text = word.partition('=')
     if not equals:
       raise ConfigurationError(f'--config.{name}: a value is missing: --config.{name}=VALUE')
-    _override(config, name, text)
+    override(config, name, text)
   return config.lock()
 
 
-def _override(config: ConfigDict, name: str, text: str) -> None:
+def override(config: ConfigDict, name: str, text: str) -> None:
+  """Sets a field to the value that a text stands for; ConfigurationError if it is none."""
   fields = dict(flat(config))
   if name not in fields:
     inside = [field for field in fields if field.startswith(f'{name}.')]
@@ -67,10 +72,10 @@ def _override(config: ConfigDict, name: str, text: str) -> None:
   old = fields[name].get() if isinstance(fields[name], FieldReference) else fields[name]
   try:
     value = _parse(text, type(old))
-  except (KeyError, SyntaxError, TypeError, ValueError):
+  except (KeyError, SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
     expected = EXPECTED.get(type(old), type(old).__name__)
     raise ConfigurationError(
-      f'config.{name}: expected {expected} such as {old!r}, got {text!r}'
+      f'config.{name}: expected {expected} such as {old!r}, got {_shown(text)}'
     ) from None
   config.update_from_flattened_dict({name: value})
 
@@ -94,6 +99,15 @@ def flat(config: ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:
       yield prefix + name, value
 
 
+def _shown(value: Any) -> str:
+  """Shows a value in a message; a long one in part."""
+  try:
+    shown = repr(value)
+  except ValueError:  # of an integer of thousands of digits
+    shown = type(value).__name__
+  return shown if len(shown) <= 80 else f'{shown[:60]}... ({len(shown):,} characters)'
+
+
 def _nearest(name: str, known: Sequence[str]) -> str:
   same = [k for k in known if k.rpartition('.')[2] == name.rpartition('.')[2]]
   found = difflib.get_close_matches(name, same or known, 1, 0.0 if same else 0.5)
@@ -105,14 +119,19 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 Rule = tuple[str, Callable[[Any], bool]]
 
 
-def at_least(least: float) -> Rule:
-  """Returns the rule of finite numbers from `least` on."""
-  return f'at least {least:g}', lambda x: math.isfinite(x) and x >= least
+def at_least(least: float, most: float = MOST) -> Rule:
+  """Returns the rule of numbers from `least` to `most`."""
+  return f'at least {least:g} and at most {most:,}', lambda x: least <= x <= most
 
 
 def one_of(*choices: str) -> Rule:
   """Returns the rule of texts of which these are all."""
   return f'one of {", ".join(map(repr, choices))}', lambda x: x in choices
+
+
+def fixed(value: str) -> Rule:
+  """Returns the rule of what is chosen with the file."""
+  return f'{value!r}, as --config=FILE:VARIANT says', lambda x: x == value
 
 
 def tuple_of(length: int | None, rule: Rule) -> Rule:
@@ -121,8 +140,8 @@ def tuple_of(length: int | None, rule: Rule) -> Rule:
   many = 'one or more numbers' if length is None else f'{length} numbers'
 
   def valid(xs: tuple) -> bool:
-    numbers = all(isinstance(x, (int, float)) for x in xs)
-    return numbers and (len(xs) == length if length else len(xs) > 0) and all(map(holds, xs))
+    right = len(xs) == length if length else len(xs) > 0
+    return right and all(map(_is_number, xs)) and all(map(holds, xs))
 
   return f'{many}, each {words}', valid
 
@@ -130,20 +149,43 @@ def tuple_of(length: int | None, rule: Rule) -> Rule:
 def start_of(command: str) -> Rule:
   """Returns the rule of `init_from`: it is not empty, and `command` is how to get one."""
   made = f'a checkpoint, made by `python -m pixelbert_jax.{command}`'
-  return f'{made}, or random weights: --config.init_from=scratch', bool
+  return f'{made}, or random weights: --config.init_from=scratch', NAME[1]
 
 
-ABOVE_0 = 'above 0', lambda x: math.isfinite(x) and x > 0
+def _is_number(x: Any) -> bool:
+  return type(x) in (int, float)  # True is an int too.
+
+
+def _is_line(x: str) -> bool:
+  # Half a surrogate pair is what Python makes of an argument that is not UTF-8.
+  return not any(c < ' ' or c == '\x7f' or '\ud800' <= c <= '\udfff' for c in x)
+
+
+ABOVE_0 = f'above 0 and at most {MOST:,}', lambda x: 0 < x <= MOST
+EPOCHS = f'above 0 and at most {MOST_EPOCHS:,}', lambda x: 0 < x <= MOST_EPOCHS
 SHARE = 'from 0 to 1', lambda x: 0 <= x <= 1
 BELOW_1 = 'from 0 to below 1', lambda x: 0 <= x < 1
-WHOLE = 'a whole number of at least 1', lambda x: isinstance(x, int) and x >= 1
-DEVICES = 'at least 1, or -1 for all that are left', lambda x: x >= 1 or x == -1
+WHOLE = (
+  f'a whole number of at least 1 and at most {SIDE:,}',
+  lambda x: type(x) is int and 1 <= x <= SIDE,
+)
+DEVICES = 'at least 1, or -1 for all that are left', lambda x: 1 <= x <= MOST or x == -1
+TASK = (
+  'the name of a task: up to 64 letters, digits and _',
+  lambda x: len(x) <= 64 and x.isascii() and x.replace('_', 'a').isalnum(),
+)
+LINE = 'a text of one line, in UTF-8', _is_line
+NAME = 'a text of one line, in UTF-8, and not empty', lambda x: bool(x.strip()) and _is_line(x)
 ASCENDING = (
-  'ascending numbers above 0',
-  lambda xs: all(isinstance(x, (int, float)) and x > 0 for x in xs) and list(xs) == sorted(set(xs)),
+  f'ascending numbers above 0 and at most {MOST_EPOCHS:,}',
+  lambda xs: all(_is_number(x) and EPOCHS[1](x) for x in xs) and list(xs) == sorted(set(xs)),
+)
+SHARES = (
+  'one number above 0 for each source, or ()',
+  lambda xs: all(_is_number(x) and ABOVE_0[1](x) for x in xs),
 )
 CANVASES = (
-  'pairs (height, width) of whole numbers, such as ((64, 64),)',
+  f'pairs (height, width) of whole numbers of at most {SIDE:,}, such as ((64, 64),)',
   lambda xs: (
     len(xs) > 0 and all(isinstance(x, (tuple, list)) and tuple_of(2, WHOLE)[1](x) for x in xs)
   ),
@@ -177,7 +219,7 @@ def check(config: ConfigDict) -> None:
     if isinstance(value, Field):
       words, holds = value.rule
       if not holds(value.get()):
-        raise ConfigurationError(f'config.{name} must be {words}, not {value.get()!r}')
+        raise ConfigurationError(f'config.{name} must be {words}, not {_shown(value.get())}')
   for message in _contradictions(config):
     raise ConfigurationError(message)
 
@@ -190,6 +232,18 @@ def _contradictions(config: ConfigDict) -> Iterator[str]:
       f'config.batch_size {config.batch_size} is not a multiple of '
       f'config.texts_per_image {config.texts_per_image}'
     )
+  images = config.batch_size // config.texts_per_image
+  if images % config.micro_batches:
+    yield (
+      f'config.batch_size: {images} images do not divide among {config.micro_batches} micro_batches'
+    )
+  if config.get('hardest', 0) >= config.texts_per_image:
+    yield (
+      f'config.hardest {config.hardest} is not less than config.texts_per_image '
+      f"{config.texts_per_image}, of which one is an image's own"
+    )
+  if config.mesh.data == config.mesh.fsdp == -1:
+    yield 'config.mesh.data and config.mesh.fsdp are both -1: give the number of devices of one'
   if t.width % t.heads:
     yield f'config.transformer.width {t.width} is not a multiple of its {t.heads} heads'
   if config.text.length > t.max_positions:
@@ -212,3 +266,26 @@ def _contradictions(config: ConfigDict) -> Iterator[str]:
       f'config.cnn.groups {c.groups} and config.cnn.group_width {c.group_width} go together: '
       '1 and 0 for a ResNet, 32 and 8 for a ResNeXt 32x8d'
     )
+  yield from _sizes(config)
+
+
+def _sizes(config: ConfigDict) -> Iterator[str]:
+  """Yields a message for each size that the CNN's stride and stages do not allow."""
+  c, stride = config.cnn, config.cnn.total_stride
+  features = 4 * c.width * 2 ** (len(c.stages) - 1)
+  if features > FEATURES:
+    yield (
+      f'config.cnn.width {c.width} with {len(c.stages)} stages makes {features:,} features, '
+      f'more than {FEATURES:,}'
+    )
+  for height, width in config.image.canvases:
+    if min(height, width) < stride:
+      yield (
+        f'config.image.canvases: {height}x{width} is smaller than config.cnn.total_stride {stride}'
+      )
+    cells = -(-height // stride) * -(-width // stride)
+    if config.sampled_pixels > cells:
+      yield (
+        f'config.sampled_pixels {config.sampled_pixels} is more than the {cells} that a canvas of '
+        f'{height}x{width} has with config.cnn.total_stride {stride}'
+      )

@@ -98,7 +98,14 @@ def make_task(
   files: Mapping[str, bytes] | None = None,
 ) -> Task:
   """Makes the task that `config.name` names; arguments and errors are those of `Task.of`."""
+  check_task(config)
   return TASKS[config.name].of(config, splits or {}, files or {})
+
+
+def check_task(config: ConfigDict) -> None:
+  """Raises UserError if `config.name` names no task."""
+  if config.name not in TASKS:
+    raise UserError(f'config.name: no task {config.name!r}, only {", ".join(TASKS)}')
 
 
 def make_model(config: ConfigDict, vocab_size: int, task: Task | None = None) -> Model:
@@ -204,8 +211,9 @@ def resolve(config: ConfigDict, vocabulary: pathlib.Path | None = None) -> Confi
     vocabulary: that of the run which is resumed, evaluated or started from, if any.
 
   Raises:
-    UserError: no vocabulary is configured, and there is none to fall back on.
+    UserError: there is no such task, or no vocabulary to use.
   """
+  check_task(config)
   config = config.copy_and_resolve_references()
   if not config.cnn.batch_norm:
     # From scratch there are no statistics to freeze.

@@ -49,8 +49,8 @@ def _long_keys(
 ) -> np.ndarray:
   """Computes keys [R] uint64 of texts that may be cut.
 
-  Where the first characters are those of no other text, so are the tokens. The others are
-  tokenised, one of each spelling.
+  Where the first characters are those of no other text, so are the tokens. Of the others those are
+  tokenised, one of each spelling, that fill all places: they may be cut.
   """
   _, first, spelling = np.unique(whole, return_index=True, return_inverse=True)
   _, group, size = np.unique(head[first], return_inverse=True, return_counts=True)
@@ -58,8 +58,12 @@ def _long_keys(
   factor = _factors(tokenizer.length)
   for begin in range(0, len(shared), CHUNK):
     some = shared[begin : begin + CHUNK]
-    ids, _ = tokenizer([text.text(i) for i in rows[first[some]]])
-    key[some] = ((ids.astype(np.uint64) + np.uint64(1)) * factor).sum(1)
+    texts = [text.text(i) for i in rows[first[some]]]
+    full = np.array(tokenizer.count(texts)) >= tokenizer.length
+    key[some] = whole[first[some]]
+    if full.any():
+      ids, _ = tokenizer([texts[i] for i in np.flatnonzero(full)])
+      key[some[full]] = ((ids.astype(np.uint64) + np.uint64(1)) * factor).sum(1)
   return key[spelling]
 
 
@@ -115,7 +119,7 @@ def _hashes(text: Ragged, kept: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     head[rows] = _sums(np.where(place < kept, code * weight, np.uint64(0)), begin)
     characters[rows] = count
     strange[rows] = _sums(_STRANGE[character].astype(np.uint64), begin) > 0
-    for row in np.flatnonzero(count > WORD):
+    for row in np.flatnonzero(count > WORD).tolist():
       strange[first + row] |= max(map(len, text.text(first + row).split())) > WORD
   return whole, head, characters, strange
 

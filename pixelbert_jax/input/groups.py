@@ -105,7 +105,7 @@ def mismatch_half(
     raise UserError(
       f'{len(wrong)} of {len(texts)} texts are true of nearly every image, for example '
       f'{sidecar.caption(texts[wrong[0]])!r}: no image is left to mismatch them with; '
-      'if they are cut, raise text.length'
+      'if they are longer than text.length, so that what tells them apart is cut, raise it'
     )
   text, weight = groups.text.copy(), groups.weight.copy()
   text[i, j] = texts

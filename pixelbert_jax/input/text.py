@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import tokenizers
 from tokenizers import BertWordPieceTokenizer
 
 from pixelbert_jax import UserError
@@ -47,8 +48,7 @@ class Tokenizer:
     missing = [t for t in SPECIAL if t not in self.words]
     if missing:
       raise UserError(f'text.vocabulary: {path} has no {", ".join(missing)}: not a BERT vocabulary')
-    self._path = str(path)
-    self._tokenizer = BertWordPieceTokenizer(self._path, lowercase=True)
+    self._tokenizer = BertWordPieceTokenizer(str(path), lowercase=True)
     self.length = length
     self._tokenizer.enable_truncation(length)
     self._tokenizer.enable_padding(length=length, pad_id=self.words.index('[PAD]'))
@@ -85,8 +85,11 @@ class Tokenizer:
     return [sum(pieces[p] - SPECIAL_EACH for p in parts) + SPECIAL_EACH for parts in split]
 
   @functools.cached_property
-  def _whole(self) -> BertWordPieceTokenizer:
-    return BertWordPieceTokenizer(self._path, lowercase=True)
+  def _whole(self) -> tokenizers.Tokenizer:
+    whole = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
+    whole.no_truncation()
+    whole.no_padding()
+    return whole
 
   def read(self, text: str) -> tuple[list[tuple[str, list[int]]], str]:
     """Splits a text into words (separated by blanks or punctuation).

@@ -24,8 +24,8 @@ class Truth:
   def __init__(self, sidecar: Sidecar, tokenizer: Tokenizer | None = None):
     if tokenizer:
       read = token_numbers(sidecar.text, tokenizer)
-    else:
-      read = None if len(sidecar.claim) else text_numbers(sidecar.text)
+    else:  # With claims it is not used.
+      read = sidecar.claim if len(sidecar.claim) else text_numbers(sidecar.text)
     own = dataclasses.replace(sidecar.captions, values=read)
     if len(sidecar.claim):
       self.claim, self.claims = sidecar.claim, sidecar.claims

@@ -78,7 +78,7 @@ def _array(archive: zipfile.ZipFile, path: pathlib.Path, name: str) -> np.ndarra
       version, np.lib.format.read_array_header_2_0
     )
     shape, fortran, dtype = header(member)
-    start, order = member.tell(), 'F' if fortran else 'C'
+    start = member.tell()
     if dtype.hasobject:
       raise ValueError(f'{name} holds Python objects')
     # What a header claims is allocated before anything is read.
@@ -88,11 +88,15 @@ def _array(archive: zipfile.ZipFile, path: pathlib.Path, name: str) -> np.ndarra
     if info.compress_type != zipfile.ZIP_STORED:
       if size > UNPACKED:
         raise ValueError(f'{name} unpacks to {size:,} bytes: save it uncompressed')
-      return np.frombuffer(member.read(), dtype).reshape(shape, order=order)
+      return _shaped(np.frombuffer(member.read(), dtype), shape, fortran)
   mapped = np.memmap(path, np.uint8, 'r', _start(path, info), (info.file_size,))
-  if zlib.crc32(mapped) != info.CRC:
+  if zlib.crc32(mapped.data) != info.CRC:
     raise zipfile.BadZipFile(f'Bad CRC-32 for file {info.filename!r}')  # as zipfile says it
-  return mapped[start:].view(dtype).reshape(shape, order=order) if size else np.zeros(shape, dtype)
+  return _shaped(mapped[start:].view(dtype), shape, fortran) if size else np.zeros(shape, dtype)
+
+
+def _shaped(values: np.ndarray, shape: tuple[int, ...], fortran: bool) -> np.ndarray:
+  return values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
 
 
 def _start(path: pathlib.Path, info: zipfile.ZipInfo) -> int:

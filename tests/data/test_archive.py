@@ -224,7 +224,7 @@ def test_a_file_with_holes_is_not_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('text', 'why'), [(b'[' * 100_000, 'nested too deep'), (b'{"a": 1, "a": 2}', "'a' comes twice")]
+  ('text', 'why'), [(b'[' * 100_000, 'nests .* deep'), (b'{"a": 1, "a": 2}', "the key 'a' twice")]
 )
 def test_json_that_is_not_taken_as_it_comes(text, why, tmp_path):
   archive = Archive(as_folder({'a.json': text}, tmp_path))

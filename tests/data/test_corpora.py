@@ -502,7 +502,7 @@ def test_sizes_that_are_said_are_those_of_the_checksums(name):
     if need.source in infos:
       unit = {'GB': 1e9, 'MB': 1e6}[need.size.split()[1]]
       assert float(need.size.split()[0]) == pytest.approx(infos[need.source].size / unit, rel=0.01)
-  assert name in ('nlvr', 'nlvr2') or infos
+  assert name in ('nlvr', 'nlvr2', 'easy_vqa') or infos
 
 
 def test_many_shards_are_one_split(tmp_path, capsys, monkeypatch):

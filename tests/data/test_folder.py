@@ -286,7 +286,7 @@ def test_webdataset_that_is_wrong(harm, tmp_path, capsys):
   message = {
     'cut': f'{manual}/a.tar cannot be opened',
     'twice': f'0001.jpg is in both {manual}/a.tar and {manual}/b.tar',
-    'json': f'{manual}/a.tar/0002.json cannot be read (Expecting value: line 1',
+    'json': f'{manual}/a.tar/0002.json cannot be read (line 1 column 12 is not JSON',
     'leaves': f"{manual}/a.tar holds '../0003.jpg'",
   }
   assert message[harm] in line
@@ -484,9 +484,9 @@ def test_what_is_not_read_of_tars_is_counted_and_named(tmp_path, capsys):
     ('json', '{"caption": "a", "split": 1}', '"split" is a number (1), expected a text'),
     ('json', '{"caption": "a", "split": "dev"}', "split is 'dev', expected one of"),
     ('json', '["a"]', "is a list (['a']), expected an object"),
-    ('json', '{"caption": "a", "caption": "b"}', "the key 'caption' comes twice"),
-    ('json', '{"caption": "\\ud800"}', 'holds half a character'),
-    ('json', '[' * 100_000, 'nested too deep'),
+    ('json', '{"caption": "a", "caption": "b"}', "the key 'caption' twice"),
+    ('json', '{"caption": "\\ud800"}', 'half a surrogate pair'),
+    ('json', '[' * 100_000, 'nests lists and objects'),
     ('txt', b'gr\xf6', 'is not UTF-8 text'),
     ('txt', bytes((16 << 20) + 1), '16,777,217 bytes'),
   ],

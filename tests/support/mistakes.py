@@ -74,6 +74,7 @@ MISTAKES = {
     ('--config=configs/vqa.py', '--config.init_from=runs/pretrain-test-s77'),
     ['runs/pretrain-test-s77', 'main --config=configs/pretrain.py:test --config.seed=77`'],
   ),
+  'no such task': (override('name=vqa2'), ["config.name: no task 'vqa2'", 'pretrain, vqa, nlvr2']),
   'no such answer list': (
     ('--config=configs/vqa.py:test', '--config.data.answers=a.json'),
     ['data.answers', 'a.json'],
@@ -106,7 +107,7 @@ MISTAKES = {
   'no such subset': (override('data.test=val[left]'), ["val has no subset 'left'", 'none']),
   'half a selection': (override('data.test=val['), ["'val['", 'SPLIT[SUBSET,...]']),
   'canvas too small': (
-    override('image.canvases=((32, 32),)'),
+    override('image.canvases=((48, 48),)'),
     ['image.canvases', 'hold no image', 'add a canvas'],
   ),
   'batch beyond the data': (
