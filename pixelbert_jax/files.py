@@ -58,6 +58,11 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict]]:
     yield number, value
 
 
+def json_text(value: Any, **options: Any) -> str:
+  """Formats JSON as `json.dumps` does; ValueError for NaN and infinity, which are no JSON."""
+  return json.dumps(value, allow_nan=False, **options)
+
+
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[pathlib.Path]:
   """Yields a path at which the caller creates a file or a folder, which is then renamed to `path`.

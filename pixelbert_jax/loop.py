@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from pixelbert_jax import UserError, processes, sharding
+from pixelbert_jax.bad_batch import CURE, BadBatches
 from pixelbert_jax.checkpoints import checkpoint
 from pixelbert_jax.experiment import Experiment, images_per_batch
 from pixelbert_jax.input import pipeline
-from pixelbert_jax.metrics import Metrics, MetricsLog, Progress
+from pixelbert_jax.metrics import Metrics, MetricsLog, Progress, not_finite
 from pixelbert_jax.step import Batch, State, Step
 from pixelbert_jax.tasks.base import Run, Task
 from pixelbert_jax.tasks.sums import finish
@@ -37,6 +37,7 @@ class Loop:
     rates: the learning rates to log, by part of the model.
     checkpoints: of the run.
     log: its metrics log.
+    bad: its steps that were not finite.
     stop: the number of the last step.
   """
 
@@ -47,6 +48,7 @@ class Loop:
   rates: dict[str, optax.Schedule]
   checkpoints: checkpoint.Checkpoints
   log: MetricsLog
+  bad: BadBatches
   stop: int
 
   @property
@@ -84,7 +86,8 @@ class Loop:
     progress = Progress(start, self.stop)
     batches = self.training_batches(start)
     for number in range(start + 1, self.stop + 1):
-      state = self.step(state, itertools.islice(batches, config.micro_batches))
+      state, finite = self.step(state, itertools.islice(batches, config.micro_batches))
+      self.bad.add(number, finite)
       if number <= start + 2:
         jax.block_until_ready(state.step)
         progress.show_pace(number)
@@ -112,29 +115,29 @@ class Loop:
     path = self.workdir / 'predictions' / f'{split}.json'
     run = functools.partial(self.evaluator, variables)
     metrics = self.task.report(run, self.experiment.batches['test'], path) | chosen
+    self.check(metrics, split, int(chosen.get('chosen_step', self.stop)))
     self.log.write(self.stop, split, metrics)
     print(result(self.task, split, metrics), flush=True)
     print(f'the model is in {self.workdir}; docs/predict.md shows how to use it', flush=True)
 
   def save(self, number: int, state: State, score: float | None) -> None:
     """Starts saving a step, after flushing the log up to it to disk."""
-    self.check(state, number)
+    self.bad.look()
     self.log.sync()
-    self.checkpoints.save(number, state, score)
+    self.checkpoints.save(number, state, score, skipped=self.bad.skipped)
 
-  def check(self, state: State, number: int) -> None:
-    """Checks that training has not diverged, so that no diverged step replaces a good one.
+  def check(self, metrics: Metrics, split: str, step: int) -> None:
+    """Checks an evaluation; a step that has none that is finite is not kept as a good one.
 
     Raises:
-      UserError: a loss or the gradient norm is not finite.
+      UserError: a metric is not finite.
     """
-    if not all(np.isfinite(x).all() for x in jax.device_get(state.sums).values()):
-      saved = self.checkpoints.latest
-      kept = '' if saved is None else f'; {self.workdir} keeps step {saved}'
+    names = not_finite(metrics)
+    if names:
+      self.checkpoints.discard(step)
       raise UserError(
-        f'training has diverged: by step {number} a loss or the gradient norm is not finite. Start '
-        'again in another --workdir with a lower --config.optimizer.transformer_rate or cnn_rate, '
-        f'or a lower clip_norm (0 turns clipping off){kept}'
+        f'training has diverged: on {split} after step {step} {", ".join(names)} '
+        f'{"is" if len(names) == 1 else "are"} not finite. {CURE}{self.bad.keeps()}'
       )
 
   def is_best(self, score: float | None) -> bool:
@@ -150,6 +153,7 @@ class Loop:
     run = functools.partial(self.evaluator, state.variables)
     metrics = self.task.evaluate(run, self.experiment.batches['validation'])
     split = self.config.data.validation
+    self.check(metrics, split, number)
     self.log.write(number, split, metrics)
     values = '  '.join(f'{name} {metrics[name]:.3f}' for name in self.task.SHOWN if name in metrics)
     print(f'{split} at step {number}: {values}', flush=True)
@@ -164,13 +168,15 @@ class Loop:
 
   def log_training(self, state: State, number: int, progress: Progress) -> State:
     """Logs the means since the last call; returns the state with the sums reset."""
-    self.check(state, number)
+    self.bad.look()
     metrics = finish(jax.device_get(state.sums))
     main_metrics = {name: metrics[name] for name in self.task.SHOWN if name in metrics}
     speed = progress.examples_per_second(number, self.config.batch_size)
     for name, rate in self.rates.items():
-      # The rate of the step just taken.
-      metrics[f'learning_rate_{name}'] = float(rate(number - 1))
+      # The rate of the step just taken; batches that were left out do not count.
+      metrics[f'learning_rate_{name}'] = float(rate(number - 1 - len(self.bad.skipped)))
+    if self.config.on_bad_batch == 'skip':
+      metrics['skipped'] = len(self.bad.skipped)
     self.log.write(number, 'train', metrics | {'examples_per_second': speed})
     progress.show(number, main_metrics | {'examples/s': speed})
     return state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))

@@ -38,11 +38,11 @@ class MetricsLog:
     )
 
   def write(self, step: int, split: str, metrics: Metrics) -> None:
-    """Appends the metrics of a split at a step; values that are not finite are omitted."""
+    """Appends the metrics of a split at a step; ValueError if one of them is not finite."""
     if not self._writes:
       return
-    metrics = measured(metrics)
-    self._file.write(json.dumps({'step': step, 'split': split, **metrics}) + '\n')
+    metrics = {name: float(x) for name, x in metrics.items()}
+    self._file.write(files.json_text({'step': step, 'split': split, **metrics}) + '\n')
     self._file.flush()
     for name, value in metrics.items():
       self._board.add_scalar(f'{split}/{name}', value, step)
@@ -59,9 +59,9 @@ class MetricsLog:
       self._board.close()
 
 
-def measured(metrics: Metrics) -> dict[str, float]:
-  """Drops the metrics that are not finite, since nothing was measured for them."""
-  return {name: float(x) for name, x in metrics.items() if math.isfinite(x)}
+def not_finite(metrics: Metrics) -> list[str]:
+  """Lists the metrics that are not finite; what could not be measured is absent instead."""
+  return [name for name, x in metrics.items() if not math.isfinite(x)]
 
 
 def logged(workdir: pathlib.Path, step: int, split: str) -> list[dict]:

@@ -82,17 +82,34 @@ def add_gradients(
   )
 
 
-def update(gradients: Gradients, state: State, *, optimizer: optax.GradientTransformation) -> State:
-  """Returns the state after a step along the gradients of the whole batch."""
+def update(
+  gradients: Gradients, state: State, *, optimizer: optax.GradientTransformation, skip: bool = False
+) -> tuple[State, jax.Array]:
+  """Returns the state after a step along the gradients of the whole batch.
+
+  Beside it stands whether that state, with the losses and the gradient norm in its sums, is finite.
+  If it is not and `skip` is set, only the number of the step changes.
+  """
   updates, opt_state = optimizer.update(gradients.params, state.opt_state, state.params)
   norm = jnp.stack([optax.tree.norm(gradients.params), jnp.float32(1)])
-  return State(
+  after = State(
     step=state.step + 1,
     params=optax.apply_updates(state.params, updates),
     batch_stats=gradients.batch_stats,
     opt_state=opt_state,
     sums=jax.tree.map(jnp.add, state.sums, gradients.sums | {'gradient_norm': norm}),
   )
+  finite = is_finite(after)
+  if skip:
+    unchanged = state._replace(step=after.step)
+    after = jax.tree.map(functools.partial(jnp.where, finite), after, unchanged)
+  return after, finite
+
+
+def is_finite(tree: Tree) -> jax.Array:
+  """Tells in one bool [] whether every element of every array is finite."""
+  numbers = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+  return jnp.stack([jnp.isfinite(x).all() for x in numbers]).all()
 
 
 class Step:
@@ -113,25 +130,27 @@ class Step:
     seed: int,
     micro_batches: int,
     shardings: State,
+    skip: bool = False,
   ):
-    """Defines the programs; `shardings` are those of the state."""
+    """Defines the programs; `shardings` are those of the state, `skip` is as in `update`."""
     self.micro_batches = micro_batches
     self._programs: dict[tuple, Callable] = {}
     add = functools.partial(add_gradients, task=task, model=model, seed=seed)
-    apply = functools.partial(update, optimizer=optimizer)
+    apply = functools.partial(update, optimizer=optimizer, skip=skip)
 
-    def whole(state: State, batch: Batch) -> State:
+    def whole(state: State, batch: Batch) -> tuple[State, jax.Array]:
       return apply(add(nothing_yet(state), state, batch), state)
 
     sums = {name: x for name, x in shardings.sums.items() if name != 'gradient_norm'}
     held = Gradients(shardings.step, shardings.params, sums, shardings.batch_stats)
-    self._whole = jax.jit(whole, donate_argnums=0, out_shardings=shardings)
+    after = shardings, shardings.step  # The flag, like the step, is the same on all devices.
+    self._whole = jax.jit(whole, donate_argnums=0, out_shardings=after)
     self._nothing = jax.jit(nothing_yet, out_shardings=held)
     self._add = jax.jit(add, donate_argnums=0, out_shardings=held)
-    self._apply = jax.jit(apply, donate_argnums=1, out_shardings=shardings)
+    self._apply = jax.jit(apply, donate_argnums=1, out_shardings=after)
 
-  def __call__(self, state: State, batches: Iterable[Batch]) -> State:
-    """Returns the next state; takes the micro-batches of one batch from `batches` one at a time."""
+  def __call__(self, state: State, batches: Iterable[Batch]) -> tuple[State, jax.Array]:
+    """Returns what `update` does; takes the micro-batches of one batch one at a time."""
     if self.micro_batches == 1:
       (batch,) = batches
       return self.program(state, batch)(state, batch)

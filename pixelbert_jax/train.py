@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from pixelbert_jax import UserError, processes, sharding
+from pixelbert_jax.bad_batch import BadBatches
 from pixelbert_jax.checkpoints import checkpoint, provenance, starting
 from pixelbert_jax.checkpoints.workdir import VOCABULARY, check_workdir, claim_workdir, read_files
 from pixelbert_jax.experiment import (
@@ -50,6 +51,7 @@ def init_state(experiment: Experiment, mesh: Mesh) -> tuple[State, Step, dict[st
     seed=config.seed,
     micro_batches=config.micro_batches,
     shardings=shardings,
+    skip=config.on_bad_batch == 'skip',
   )
   return jax.jit(fresh, out_shardings=shardings)(), step, rates
 
@@ -91,6 +93,13 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
       return DONE
     print(summary(experiment, workdir, mesh, state, stop))
     log = MetricsLog(workdir, int(state.step), writes=processes.is_first())
+    bad = BadBatches(
+      config=config,
+      workdir=workdir,
+      batches=experiment.batches['train'],
+      skipped=checkpoints.restored.skipped if checkpoints.restored else (),
+      kept=checkpoints.newest_on_disk,
+    )
     loop = Loop(
       experiment=experiment,
       workdir=workdir,
@@ -99,6 +108,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
       rates=rates,
       checkpoints=checkpoints,
       log=log,
+      bad=bad,
       stop=stop,
     )
     with contextlib.closing(log):

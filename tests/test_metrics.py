@@ -45,9 +45,12 @@ def test_half_a_line_of_a_killed_run_is_dropped(tmp_path, cut):
   assert [line['step'] for line in lines(tmp_path)] == [1, 2, 3]
 
 
-def test_what_was_never_measured_is_left_out(tmp_path):
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+def test_the_log_is_strict_json(tmp_path, value):
   log = MetricsLog(tmp_path, 0)
-  log.write(1, 'val', {'loss': 1.0, 'mlm_accuracy': math.nan})
+  log.write(1, 'val', {'loss': 1.0})
+  with pytest.raises(ValueError, match='not JSON compliant'):
+    log.write(2, 'val', {'loss': value})
   log.close()
   assert lines(tmp_path) == [{'step': 1, 'split': 'val', 'loss': 1.0}]
 

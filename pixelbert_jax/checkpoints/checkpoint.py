@@ -25,6 +25,7 @@ from jax.sharding import Mesh
 from pixelbert_jax import processes, sharding
 from pixelbert_jax.checkpoints import CheckpointError, DamagedError, saved
 from pixelbert_jax.checkpoints.saved import Manifest
+from pixelbert_jax.checkpoints.scores import best, scores, steps
 from pixelbert_jax.checkpoints.workdir import check_empty, to_json
 from pixelbert_jax.files import atomic
 
@@ -32,7 +33,11 @@ Tree = Any
 
 
 class Checkpoints:
-  """The steps of a run in a claimed workdir: saves and restores its training state."""
+  """The steps of a run in a claimed workdir: saves and restores its training state.
+
+  Attributes:
+    restored: the manifest of the step that was restored; None if none was.
+  """
 
   def __init__(self, workdir: pathlib.Path, files: Iterable[str], keep: int = 2):
     """Keeps the newest `keep` steps, and the one with the best score.
@@ -44,6 +49,7 @@ class Checkpoints:
     self._files = saved.digests(self._workdir, files)
     self._scores = scores(self._workdir)
     self._manager = _manager(self._workdir, keep, lambda: best(self._scores))
+    self.restored: Manifest | None = None
 
   @property
   def latest(self) -> int | None:
@@ -56,12 +62,17 @@ class Checkpoints:
     step = best(self._scores)
     return None if step is None else (step, self._scores[step])
 
-  def save(self, step: int, state: Tree, score: float | None = None) -> None:
-    """Starts saving in the background, with the validation score if the step has one."""
+  def newest_on_disk(self) -> int | None:
+    """Waits until every step is on disk and returns the newest, or None."""
+    self.wait()
+    return self.latest
+
+  def save(self, step: int, state: Tree, score: float | None = None, **about: Any) -> None:
+    """Starts saving in the background; `about` are further attributes of the manifest."""
     if step != self.latest:
       items = saved.items_of(state)
       # Computed now: the next training step reuses the memory of this state.
-      manifest = Manifest.of(step, self._config, self._files, items, score)
+      manifest = Manifest.of(step, self._config, self._files, items, score=score, **about)
       if score is not None:
         self._scores[step] = score
       self._manager.save(step, args=saved.arguments(manifest, items), force=True)
@@ -77,18 +88,28 @@ class Checkpoints:
     folder = self._workdir
 
     def read(step: int) -> Tree:
-      items = saved.read(folder, saved.open_step(folder, step), saved.items_of(like))
+      self.restored = saved.open_step(folder, step)
+      items = saved.read(folder, self.restored, saved.items_of(like))
       return like._replace(**items['model'], **items['training'])
 
     state, damaged = _first_whole(folder, reversed(steps(folder)), read)
     if damaged:
-      if processes.is_first():
-        for number in damaged:
-          saved.set_aside(folder, number)
-      processes.wait_for_all('set aside')  # All list the steps next, and must see the same ones.
-      self._manager.reload()
-      self._scores = scores(folder)
+      self._set_aside(damaged)
     return state
+
+  def discard(self, step: int) -> None:
+    """Renames a step that turned out to be bad, unless it has a score."""
+    self.wait()
+    if step in steps(self._workdir) and step not in self._scores:
+      self._set_aside([step])
+
+  def _set_aside(self, numbers: list[int]) -> None:
+    if processes.is_first():
+      for number in numbers:
+        saved.set_aside(self._workdir, number)
+    processes.wait_for_all('set aside')  # All list the steps next, and must see the same ones.
+    self._manager.reload()
+    self._scores = scores(self._workdir)
 
   def load(self, step: int, mesh: Mesh) -> dict[str, Tree]:
     """Reads {'params', 'batch_stats'} of a saved step."""
@@ -124,28 +145,6 @@ class Loaded:
   files: dict[str, bytes]
   step: int
   folder: epath.Path
-
-
-def steps(folder: saved.Folder) -> list[int]:
-  """Lists the steps of a checkpoint or workdir, oldest first, without verifying them."""
-  inside = folder / 'checkpoints'
-  if not inside.is_dir():
-    return []
-  return sorted(int(path.name) for path in inside.iterdir() if path.name.isdecimal())
-
-
-def scores(folder: saved.Folder) -> dict[int, float]:
-  """Reads the validation scores of the steps that have one."""
-  every = {}
-  for step in steps(folder):
-    with contextlib.suppress(DamagedError):  # reported when the step is read
-      every[step] = Manifest.read(saved.path_of(folder, step)).score
-  return {step: score for step, score in every.items() if score is not None}
-
-
-def best(scores: Mapping[int, float]) -> int | None:
-  """Returns the step with the highest score, the first of equals; None if there is none."""
-  return max(scores, key=lambda step: (scores[step], -step), default=None)
 
 
 def load(spec: str | os.PathLike, mesh: Mesh | None = None) -> Loaded:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pixelbert_jax.files import json_text
 from pixelbert_jax.input.dataset import is_embedded
 
 FILE = 'trained_on.json'  # of a run: the datasets it has seen, and those of the run it started from
@@ -34,4 +35,4 @@ def caveat(names: Sequence[str]) -> str:
 
 def encode(names: Sequence[str]) -> bytes:
   """Encodes the content of FILE."""
-  return (json.dumps(list(dict.fromkeys(names))) + '\n').encode()
+  return (json_text(list(dict.fromkeys(names))) + '\n').encode()

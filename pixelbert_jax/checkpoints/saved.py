@@ -20,8 +20,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from pixelbert_jax.checkpoints import CheckpointError, DamagedError
-from pixelbert_jax.checkpoints.checksum import by_name, checksums
+from pixelbert_jax.checkpoints.checksum import by_name, checksums, not_finite
 from pixelbert_jax.checkpoints.workdir import differences, read_config
+from pixelbert_jax.files import json_text
 
 Folder: TypeAlias = epath.Path | pathlib.Path
 Tree = Any
@@ -37,6 +38,7 @@ class Manifest:
     files: SHA-256 of each file of the workdir that the model depends on, by name.
     arrays: [shape, dtype, checksum] of each array by name ('model/params/itm/bias').
     score: on the validation split; None if the step was not evaluated or the run chooses none.
+    skipped: steps up to this one whose batches were left out, since they were not finite.
   """
 
   step: int
@@ -44,6 +46,7 @@ class Manifest:
   files: dict[str, str]
   arrays: dict[str, list]
   score: float | None = None
+  skipped: list[int] = dataclasses.field(default_factory=list)
 
   @classmethod
   def of(
@@ -52,10 +55,10 @@ class Manifest:
     config: dict[str, Any],
     files: dict[str, str],
     items: dict[str, Tree],
-    score: float | None = None,
+    **more: Any,
   ) -> 'Manifest':
-    """Describes `items` before they are saved."""
-    return cls(step, config, files, _described(items), score)
+    """Describes `items` before they are saved; `more` are the attributes from `score` on."""
+    return cls(step, config, files, _described(items), **more)
 
   def sealed(self) -> dict[str, Any]:
     """Returns the content as JSON objects, with a SHA-256 of it."""
@@ -159,7 +162,7 @@ def read(folder: Folder, manifest: Manifest, like: dict[str, Tree]) -> dict[str,
 
   Raises:
     CheckpointError: `like` has other names, shapes or dtypes than what was saved.
-    DamagedError: an array cannot be read, or is not what was saved.
+    DamagedError: an array cannot be read, is not what was saved, or is not finite.
   """
   path = path_of(folder, manifest.step)
   misfits = manifest.misfits(like)
@@ -176,6 +179,10 @@ def read(folder: Folder, manifest: Manifest, like: dict[str, Tree]) -> dict[str,
   if damaged:
     more = f' and {len(damaged) - 1} more' if damaged[1:] else ''
     raise DamagedError(f'{damaged[0]}{more} is not what was saved')
+  bad = not_finite(items)
+  if bad:
+    more = f' and {len(bad) - 1} more arrays hold' if bad[1:] else ' holds'
+    raise DamagedError(f'{bad[0]}{more} numbers that are not finite')
   return items
 
 
@@ -207,4 +214,4 @@ def _words(form: list | None) -> str:
 
 
 def _digest(content: dict[str, Any]) -> str:
-  return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+  return hashlib.sha256(json_text(content, sort_keys=True).encode()).hexdigest()

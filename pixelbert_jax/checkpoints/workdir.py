@@ -14,7 +14,7 @@ from typing import Any
 from etils import epath
 
 from pixelbert_jax.checkpoints import CheckpointError, DamagedError
-from pixelbert_jax.files import write_bytes, write_text
+from pixelbert_jax.files import json_text, write_bytes, write_text
 
 VOCABULARY = 'vocab.txt'
 
@@ -22,7 +22,7 @@ VOCABULARY = 'vocab.txt'
 MAY_CHANGE = (
   *('data.data_dir', 'epochs', 'steps', 'log_every', 'eval_every', 'eval_batches'),
   *('eval_images', 'eval_captions'),
-  *('save_every', 'keep', 'threads'),
+  *('save_every', 'keep', 'threads', 'on_bad_batch', 'most_skipped'),
   *('mesh.data', 'mesh.fsdp'),  # to the last bit it is the same run on the same mesh only
   *('text.vocabulary', 'data.answers'),  # paths; the contents are files of the run, and may not
 )
@@ -127,7 +127,7 @@ def read_config(path: epath.Path | pathlib.Path) -> dict[str, Any]:
 
 def to_json(config: Mapping[str, Any]) -> str:
   """Formats `config.json`."""
-  return json.dumps(config, indent=2) + '\n'
+  return json_text(config, indent=2) + '\n'
 
 
 def differences(

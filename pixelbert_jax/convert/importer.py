@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import json
 import os
 import pathlib
 import shlex
@@ -22,6 +21,7 @@ from pixelbert_jax.convert import names
 from pixelbert_jax.convert.names import Variables, WeightsError
 from pixelbert_jax.convert.tensors import Source, digest_of_tensors, read_file
 from pixelbert_jax.experiment import init_variables, make_model
+from pixelbert_jax.files import json_text
 from pixelbert_jax.models.heads import Model
 
 # Modules that a source may lack, if it lacks all of their tensors: those that only Pixel-BERT
@@ -205,7 +205,7 @@ def write(
   conversion['at_random'] = sorted(random)
   files = {
     VOCABULARY: vocabulary,
-    'conversion.json': (json.dumps(conversion, indent=2) + '\n').encode(),
+    'conversion.json': (json_text(conversion, indent=2) + '\n').encode(),
     provenance.FILE: provenance.encode(trained_on),
   }
   checkpoint.write_model(output, config, variables, files)

@@ -5,7 +5,6 @@ ids, answers of the right type. An error lists all faults of a file.
 """
 
 import io
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -95,7 +94,7 @@ def read_vqa(path: files.Path, question_ids: Collection[int]) -> dict[int, str]:
 def write_vqa(path: files.Path, answers: Mapping[int, str]) -> None:
   """Writes the format of the evaluation server, in the order given."""
   entries = [{'question_id': int(q), 'answer': str(answer)} for q, answer in answers.items()]
-  files.write_text(path, json.dumps(entries))
+  files.write_text(path, files.json_text(entries))
 
 
 def read_nlvr2(path: files.Path, identifiers: Collection[str]) -> dict[str, bool]:

@@ -14,7 +14,6 @@ import abc
 import collections
 import dataclasses
 import functools
-import json
 import pathlib
 import re
 from collections.abc import Callable, Mapping
@@ -166,7 +165,7 @@ class Nlvr(Task):
     predicted = {name: logit > 0 for name, logit in logits.items()}
     if processes.is_first():
       self.write(path.with_suffix('.csv'), predicted, path.stem.partition('[')[0])
-      files.write_text(path.with_name(f'{path.stem}_logits.json'), json.dumps(logits))
+      files.write_text(path.with_name(f'{path.stem}_logits.json'), files.json_text(logits))
     correct = np.array([predicted[name] == label for name, label in labels.items()], float)
     sentence = np.array([self.sentence(name) for name in labels])
     low, high = bootstrap.paired_difference(correct, np.zeros(len(correct)), sentence).interval

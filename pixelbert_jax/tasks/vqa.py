@@ -147,7 +147,7 @@ class Vqa(Task):
     return cls(answers, guess_by_type(train.sidecar.questions, answers) if train else None)
 
   def files(self) -> dict[str, bytes]:
-    text = json.dumps(list(self.answers), indent=0, ensure_ascii=False) + '\n'
+    text = files.json_text(list(self.answers), indent=0, ensure_ascii=False) + '\n'
     return {FILE: text.encode()}
 
   def model(self, backbone: PixelBert) -> VqaModel:
@@ -188,7 +188,7 @@ class Vqa(Task):
       predictions.write_vqa(path, predicted)
       if questions:
         scores = official.per_question(predicted, questions)
-        files.write_text(path.with_name(f'{path.stem}_scores.json'), json.dumps(scores))
+        files.write_text(path.with_name(f'{path.stem}_scores.json'), files.json_text(scores))
     if not questions:
       return {}
     if guess := self.guess:

@@ -266,6 +266,24 @@ def test_damaged_training_state_is_seen_too(workdir, capsys):
   assert 'checkpoints/10 is damaged (training/opt_state' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('value', [np.nan, -np.inf])
+def test_numbers_that_are_not_finite_are_refused_though_they_are_what_was_saved(
+  workdir, tmp_path, capsys, value
+):
+  state = make_state(20)
+  state.params['a']['kernel'] = state.params['a']['kernel'].at[1, 2].set(value)
+  with contextlib.closing(Checkpoints(workdir, FILES)) as checkpoints:
+    checkpoints.save(20, state)
+  assert load(workdir).step == 10
+  assert int(restore(workdir).step) == 10
+  line = '20 is damaged (model/params/a/kernel holds numbers that are not finite): taking step 10\n'
+  assert capsys.readouterr().err == 2 * f'{workdir}/checkpoints/{line}'
+  write_model(tmp_path / 'model', CONFIG, state.variables, FILES)
+  for mesh in (None, sharding.make_mesh()):
+    with pytest.raises(CheckpointError, match=r'kernel holds numbers that are not finite$'):
+      load(tmp_path / 'model', mesh)
+
+
 def test_with_no_step_left_it_is_an_error_and_nothing_is_moved(workdir):
   for step in (5, 10):
     flip(largest(workdir / f'checkpoints/{step}/model'))
