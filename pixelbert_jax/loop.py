@@ -96,10 +96,11 @@ class Loop:
         state = self.log_training(state, number, progress)
       # After the last step, the test split is evaluated; the validation split to choose a step.
       validates = self.task.CHOSEN_BY if last else number % config.eval_every == 0
-      score = self.validate(number, state) if validates else None
       stopping = asked_to_stop(number)
-      if last or stopping or number % config.save_every == 0 or self.is_best(score):
-        self.save(number, state, score)
+      if last or stopping or validates or number % config.save_every == 0:
+        self.save(number, state)
+      if validates:
+        self.validate(number, state)
       if stopping:
         break
     return state
@@ -109,9 +110,9 @@ class Loop:
     split, variables, chosen = self.config.data.test, state.variables, {}
     if self.checkpoints.chosen:
       step, best = self.checkpoints.chosen
-      chosen = {'chosen_step': step, f'validation_{self.task.CHOSEN_BY}': best}
       if step != self.stop:
-        variables = self.checkpoints.load(step, self.mesh)
+        step, best, variables = self.checkpoints.load_chosen(self.mesh)
+      chosen = {'chosen_step': step, f'validation_{self.task.CHOSEN_BY}': best}
     path = self.workdir / 'predictions' / f'{split}.json'
     run = functools.partial(self.evaluator, variables)
     metrics = self.task.report(run, self.experiment.batches['test'], path) | chosen
@@ -120,11 +121,11 @@ class Loop:
     print(result(self.task, split, metrics), flush=True)
     print(f'the model is in {self.workdir}; docs/predict.md shows how to use it', flush=True)
 
-  def save(self, number: int, state: State, score: float | None) -> None:
-    """Starts saving a step, after flushing the log up to it to disk."""
+  def save(self, number: int, state: State) -> None:
+    """Starts saving a step that is finite, after flushing the log up to it to disk."""
     self.bad.look()
     self.log.sync()
-    self.checkpoints.save(number, state, score, skipped=self.bad.skipped)
+    self.checkpoints.save(number, state, skipped=self.bad.skipped)
 
   def check(self, metrics: Metrics, split: str, step: int) -> None:
     """Checks an evaluation; a step that has none that is finite is not kept as a good one.
@@ -140,24 +141,17 @@ class Loop:
         f'{"is" if len(names) == 1 else "are"} not finite. {CURE}{self.bad.keeps()}'
       )
 
-  def is_best(self, score: float | None) -> bool:
-    """Tells whether a validation score beats those of all steps before."""
-    best = self.checkpoints.chosen
-    return score is not None and (best is None or score > best[1])
-
-  def validate(self, number: int, state: State) -> float | None:
-    """Evaluates on validation, logs and prints; returns the metric by which a step is chosen.
-
-    Returns None where the last step is taken or the metric is missing.
-    """
+  def validate(self, number: int, state: State) -> None:
+    """Evaluates a saved step on validation; keeps its score, logs and prints."""
     run = functools.partial(self.evaluator, state.variables)
     metrics = self.task.evaluate(run, self.experiment.batches['validation'])
     split = self.config.data.validation
     self.check(metrics, split, number)
+    if self.task.CHOSEN_BY:
+      self.checkpoints.score(number, metrics.get(self.task.CHOSEN_BY))
     self.log.write(number, split, metrics)
     values = '  '.join(f'{name} {metrics[name]:.3f}' for name in self.task.SHOWN if name in metrics)
     print(f'{split} at step {number}: {values}', flush=True)
-    return metrics.get(self.task.CHOSEN_BY)
 
   def training_batches(self, start: int) -> Iterator[Batch]:
     """Yields the (micro-)batches after step `start`, on the devices."""

@@ -11,7 +11,8 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import jax
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
+from pixelbert_jax import processes
 from pixelbert_jax.checkpoints import CheckpointError, DamagedError
 from pixelbert_jax.checkpoints.checksum import by_name, checksums, not_finite
 from pixelbert_jax.checkpoints.workdir import differences, read_config
@@ -37,7 +39,8 @@ class Manifest:
     config: the configuration of the run, as read from JSON.
     files: SHA-256 of each file of the workdir that the model depends on, by name.
     arrays: [shape, dtype, checksum] of each array by name ('model/params/itm/bias').
-    score: on the validation split; None if the step was not evaluated or the run chooses none.
+    score: on the validation split, of steps that earlier versions saved after evaluating them.
+    scores: those of the steps before this one, by number (`scores.py`).
     skipped: steps up to this one whose batches were left out, since they were not finite.
   """
 
@@ -46,6 +49,7 @@ class Manifest:
   files: dict[str, str]
   arrays: dict[str, list]
   score: float | None = None
+  scores: dict[str, float | None] = dataclasses.field(default_factory=dict)
   skipped: list[int] = dataclasses.field(default_factory=list)
 
   @classmethod
@@ -63,7 +67,7 @@ class Manifest:
   def sealed(self) -> dict[str, Any]:
     """Returns the content as JSON objects, with a SHA-256 of it."""
     content = dataclasses.asdict(self)
-    return {'manifest': content, 'sha256': _digest(content)}
+    return {'manifest': content, 'sha256': digest(content)}
 
   @classmethod
   def read(cls, step: Folder) -> 'Manifest':
@@ -85,7 +89,7 @@ class Manifest:
     sealed = json.loads(text)
     if not isinstance(sealed, dict) or sealed.keys() != {'manifest', 'sha256'}:
       raise ValueError('not a manifest')
-    if _digest(sealed['manifest']) != sealed['sha256']:
+    if digest(sealed['manifest']) != sealed['sha256']:
       raise ValueError('its digest does not match')
     return cls(**sealed['manifest'])
 
@@ -186,6 +190,30 @@ def read(folder: Folder, manifest: Manifest, like: dict[str, Tree]) -> dict[str,
   return items
 
 
+def first_whole(
+  folder: Folder, steps: Iterable[int], read: Callable[[int], Any]
+) -> tuple[Any, list[int]]:
+  """Calls `read` for one step after another; returns the first result, and the damaged steps.
+
+  Raises:
+    CheckpointError: all are damaged.
+  """
+  damaged = {}
+  for step in steps:
+    try:
+      result = read(step)
+    except DamagedError as error:
+      damaged[step] = str(error)
+      continue
+    if processes.is_first():
+      for number, reason in damaged.items():
+        line = f'{folder}/checkpoints/{number} is damaged ({reason}): taking step {step}'
+        print(line, file=sys.stderr)
+    return result, list(damaged)
+  reasons = '; '.join(f'step {number}: {reason}' for number, reason in damaged.items())
+  raise CheckpointError(f'{folder}/checkpoints has nothing that can be restored: {reasons}')
+
+
 def set_aside(folder: epath.Path, step: int) -> None:
   """Renames a damaged step to `STEP.damaged`, so that the run can save it again."""
   aside = folder / 'checkpoints' / f'{step}.damaged'
@@ -213,5 +241,6 @@ def _words(form: list | None) -> str:
   return f'{form[1]} {form[0]}' if form else 'absent'
 
 
-def _digest(content: dict[str, Any]) -> str:
+def digest(content: dict[str, Any]) -> str:
+  """Computes the SHA-256 of a JSON object."""
   return hashlib.sha256(json_text(content, sort_keys=True).encode()).hexdigest()

@@ -50,7 +50,8 @@ def test_the_step_with_the_best_score_is_kept_and_taken(tmp_path):
   with contextlib.closing(Checkpoints(folder, FILES, keep=1)) as checkpoints:
     assert checkpoints.chosen is None
     for step, score in {5: 0.5, 10: 0.7, 15: 0.7, 20: 0.6, 25: None}.items():
-      checkpoints.save(step, make_state(step), score)
+      checkpoints.save(step, make_state(step))
+      checkpoints.score(step, score)
     assert checkpoints.chosen == (10, 0.7)
   assert steps(folder) == [10, 25]
   # Another process finds it too; a run goes on from the newest.
