@@ -12,7 +12,7 @@ the step before it saved.
 import functools
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -49,12 +49,12 @@ class BadBatches:
     config: ConfigDict,
     workdir: pathlib.Path,
     batches: Batches,
-    skipped: Sequence[int],
-    kept: Callable[[], int | None],
+    checkpoints: checkpoint.Checkpoints,
   ):
-    """Starts with the steps that were skipped before; `kept` tells the newest step on disk."""
+    """Starts with the steps that were skipped before the one that was restored."""
     self._config, self._workdir, self._batches = config, workdir, batches
-    self._kept, self.skipped = kept, list(skipped)
+    self._checkpoints, restored = checkpoints, checkpoints.restored
+    self.skipped = list(restored.skipped) if restored else []
     self._flags: dict[int, jax.Array] = {}
 
   def add(self, number: int, finite: jax.Array) -> None:
@@ -92,7 +92,8 @@ class BadBatches:
 
   def keeps(self) -> str:
     """Returns words for the step that the workdir keeps; '' if none is saved yet."""
-    saved = self._kept()
+    self._checkpoints.wait()
+    saved = self._checkpoints.latest
     return '' if saved is None else f'; {self._workdir} keeps step {saved}'
 
 

@@ -125,7 +125,7 @@ class Loop:
     """Starts saving a step that is finite, after flushing the log up to it to disk."""
     self.bad.look()
     self.log.sync()
-    self.checkpoints.save(number, state, skipped=self.bad.skipped)
+    self.checkpoints.save(number, state, skipped=self.bad.skipped, log=self.log.mark())
 
   def check(self, metrics: Metrics, split: str, step: int) -> None:
     """Checks an evaluation; a step that has none that is finite is not kept as a good one.
@@ -149,7 +149,8 @@ class Loop:
     self.check(metrics, split, number)
     if self.task.CHOSEN_BY:
       self.checkpoints.score(number, metrics.get(self.task.CHOSEN_BY))
-    self.log.write(number, split, metrics)
+    if (number, split) != (self.stop, self.config.data.test):  # which has the line of the report
+      self.log.write(number, split, metrics)
     values = '  '.join(f'{name} {metrics[name]:.3f}' for name in self.task.SHOWN if name in metrics)
     print(f'{split} at step {number}: {values}', flush=True)
 

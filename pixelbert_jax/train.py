@@ -92,14 +92,9 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
       print(f'{workdir} is trained to the end\n{ended}')
       return DONE
     print(summary(experiment, workdir, mesh, state, stop))
-    log = MetricsLog(workdir, int(state.step), writes=processes.is_first())
-    bad = BadBatches(
-      config=config,
-      workdir=workdir,
-      batches=experiment.batches['train'],
-      skipped=checkpoints.restored.skipped if checkpoints.restored else (),
-      kept=checkpoints.newest_on_disk,
-    )
+    restored = checkpoints.restored
+    mark = restored.log if restored else None
+    log = MetricsLog(workdir, int(state.step), writes=processes.is_first(), mark=mark)
     loop = Loop(
       experiment=experiment,
       workdir=workdir,
@@ -108,7 +103,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
       rates=rates,
       checkpoints=checkpoints,
       log=log,
-      bad=bad,
+      bad=BadBatches(config, workdir, experiment.batches['train'], checkpoints),
       stop=stop,
     )
     with contextlib.closing(log):
@@ -143,9 +138,10 @@ def last_result(experiment: Experiment, workdir: pathlib.Path, stop: int) -> str
   """Formats the final table of a run to step `stop`; returns '' if the run has not ended."""
   data, task = experiment.config.data, experiment.task
   lines = logged(workdir, stop, data.test)
-  # Where validation uses the same split, its line at this step comes first.
-  validated = bool(task.CHOSEN_BY) and data.test == data.validation
-  if len(lines) <= validated:
+  if task.CHOSEN_BY and data.test == data.validation and len(lines) == 1:
+    # Earlier versions logged the validation of the last step too, before the final line.
+    lines = [line for line in lines if 'chosen_step' in line]
+  if not lines:
     return ''
   metrics = {k: x for k, x in lines[-1].items() if k not in ('step', 'split')}
   return result(task, data.test, metrics)

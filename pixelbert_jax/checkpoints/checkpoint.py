@@ -67,11 +67,6 @@ class Checkpoints:
     ranked = self._scores.ranked
     return (ranked[0], self._scores.of[ranked[0]]) if ranked else None
 
-  def newest_on_disk(self) -> int | None:
-    """Waits until every step is on disk and returns the newest, or None."""
-    self.wait()
-    return self.latest
-
   def is_scored(self, step: int) -> bool:
     """Tells whether a step was evaluated on validation, even if that gave no score."""
     return step in self._scores.of

@@ -41,6 +41,7 @@ class Manifest:
     arrays: [shape, dtype, checksum] of each array by name ('model/params/itm/bias').
     score: on the validation split, of steps that earlier versions saved after evaluating them.
     scores: those of the steps before this one, by number (`scores.py`).
+    log: number of lines and SHA-256 of `metrics.jsonl` up to this step (`metrics.py`).
     skipped: steps up to this one whose batches were left out, since they were not finite.
   """
 
@@ -50,6 +51,7 @@ class Manifest:
   arrays: dict[str, list]
   score: float | None = None
   scores: dict[str, float | None] = dataclasses.field(default_factory=dict)
+  log: dict[str, Any] | None = None
   skipped: list[int] = dataclasses.field(default_factory=list)
 
   @classmethod
