@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from pixelbert_jax import UserError, processes, sharding
+from pixelbert_jax import UserError, processes, sharding, stopping
 from pixelbert_jax.bad_batch import CURE, BadBatches
 from pixelbert_jax.checkpoints import checkpoint
 from pixelbert_jax.experiment import Experiment, images_per_batch
@@ -69,24 +69,37 @@ class Loop:
 
   def __call__(self, state: State) -> int:
     """Trains from the step of `state` to the end; returns an exit code."""
-    if int(state.step) < self.stop:
-      with processes.stop_signal() as asked_to_stop:
-        state = self.steps(state, asked_to_stop)
-        self.checkpoints.wait()
-      if int(state.step) < self.stop:
-        step = int(state.step)
-        print(f'stopped at step {step}, everything is saved: run again to resume', flush=True)
-        return PREEMPTED
-    self.report(state)
-    return DONE
+    try:
+      with stopping.stop_signal():
+        self.report(self.steps(state))
+        return DONE
+    except stopping.Stopped:
+      self.checkpoints.wait()
+      step = self.checkpoints.latest
+      saved = 'before the first step' if step is None else f'at step {step}, everything is saved'
+      print(f'stopped {saved}: run again to resume', flush=True)
+      return PREEMPTED
 
-  def steps(self, state: State, asked_to_stop: Callable[[int], bool]) -> State:
-    """Trains until the last step or a request to stop; saves and returns the state it ends with."""
+  def steps(self, state: State) -> State:
+    """Trains to the last step; evaluates and saves on the way, and returns the state.
+
+    A step is saved before it is evaluated, so that an evaluation can be broken off.
+
+    Raises:
+      Stopped: a signal asked for it; the last step that was taken is saved, or is being saved.
+    """
     config, start = self.config, int(state.step)
+    if start and self.validates(start) and not self.validated(start):
+      self.validate(start, state)
     progress = Progress(start, self.stop)
     batches = self.training_batches(start)
     for number in range(start + 1, self.stop + 1):
-      state, finite = self.step(state, itertools.islice(batches, config.micro_batches))
+      try:
+        state, finite = self.step(state, itertools.islice(batches, config.micro_batches))
+      except stopping.Stopped:  # It was still compiling.
+        if number > start + 1:
+          self.save(number - 1, state)
+        raise
       self.bad.add(number, finite)
       if number <= start + 2:
         jax.block_until_ready(state.step)
@@ -94,16 +107,27 @@ class Loop:
       last = number == self.stop
       if last or number % config.log_every == 0:
         state = self.log_training(state, number, progress)
-      # After the last step, the test split is evaluated; the validation split to choose a step.
-      validates = self.task.CHOSEN_BY if last else number % config.eval_every == 0
-      stopping = asked_to_stop(number)
-      if last or stopping or validates or number % config.save_every == 0:
+      stops, validates = stopping.asked(), self.validates(number)
+      if last or stops or validates or number % config.save_every == 0:
         self.save(number, state)
+      if stops:
+        raise stopping.Stopped
       if validates:
         self.validate(number, state)
-      if stopping:
-        break
     return state
+
+  def validates(self, number: int) -> bool:
+    """Tells whether a step is evaluated on validation."""
+    if number == self.stop:  # The test split is evaluated; the validation split to choose a step.
+      return bool(self.task.CHOSEN_BY)
+    return number % self.config.eval_every == 0
+
+  def validated(self, number: int) -> bool:
+    """Tells whether a step that validates was evaluated before the run was stopped."""
+    split = self.config.data.validation
+    logged = self.log.has(number, split) or (number, split) == (self.stop, self.config.data.test)
+    scored = not self.task.CHOSEN_BY or self.checkpoints.is_scored(number)
+    return processes.agree(logged and scored)
 
   def report(self, state: State) -> None:
     """Evaluates the step chosen on validation (or the last) on test; logs and prints the result."""
@@ -115,7 +139,8 @@ class Loop:
       chosen = {'chosen_step': step, f'validation_{self.task.CHOSEN_BY}': best}
     path = self.workdir / 'predictions' / f'{split}.json'
     run = functools.partial(self.evaluator, variables)
-    metrics = self.task.report(run, self.experiment.batches['test'], path) | chosen
+    batches = self.experiment.batches['test']
+    metrics = stopping.heard(lambda: self.task.report(run, batches, path)) | chosen
     self.check(metrics, split, int(chosen.get('chosen_step', self.stop)))
     self.log.write(self.stop, split, metrics)
     print(result(self.task, split, metrics), flush=True)
@@ -144,7 +169,8 @@ class Loop:
   def validate(self, number: int, state: State) -> None:
     """Evaluates a saved step on validation; keeps its score, logs and prints."""
     run = functools.partial(self.evaluator, state.variables)
-    metrics = self.task.evaluate(run, self.experiment.batches['validation'])
+    batches = self.experiment.batches['validation']
+    metrics = stopping.heard(lambda: self.task.evaluate(run, batches))
     split = self.config.data.validation
     self.check(metrics, split, number)
     if self.task.CHOSEN_BY:

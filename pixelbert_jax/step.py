@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pixelbert_jax import stopping
 from pixelbert_jax.input.image import model_canvas
 from pixelbert_jax.models.forward import forward
 from pixelbert_jax.models.heads import Model
@@ -115,6 +116,9 @@ def is_finite(tree: Tree) -> jax.Array:
 class Step:
   """A training step, compiled once per batch shape; compiling prints its time and memory.
 
+  A signal that asks to stop is heard while it compiles, which then raises Stopped; the state is as
+  it was.
+
   Attributes:
     micro_batches: number of micro-batches per batch. Their gradients add up to those of the whole
       batch, except that dropout and sampled pixels are drawn differently, and BatchNorm, unless
@@ -154,10 +158,16 @@ class Step:
     if self.micro_batches == 1:
       (batch,) = batches
       return self.program(state, batch)(state, batch)
-    gradients = self._nothing(state)
+    gradients = self._compiled(('nothing',), self._nothing, state)(state)
     for batch in batches:
       gradients = self.program(gradients, state, batch)(gradients, state, batch)
-    return self._apply(gradients, state)
+    return self._compiled(('apply',), self._apply, gradients, state)(gradients, state)
+
+  def _compiled(self, key: tuple, jitted: Any, *arguments: Any) -> Callable:
+    if key not in self._programs:
+      # Traced in this thread, which alone knows its JAX settings.
+      self._programs[key] = stopping.heard(jitted.lower(*arguments).compile)
+    return self._programs[key]
 
   def program(self, *arguments: Any) -> Callable:
     """Returns the program for this batch shape; compiles it on first use and prints its memory."""
@@ -166,7 +176,7 @@ class Step:
     if shapes not in self._programs:
       began = time.perf_counter()
       jitted = self._whole if self.micro_batches == 1 else self._add
-      self._programs[shapes] = compiled = jitted.lower(*arguments).compile()
+      compiled = self._compiled(shapes, jitted, *arguments)
       memory: Any = compiled.memory_analysis()
       total = memory.argument_size_in_bytes + memory.temp_size_in_bytes
       print(

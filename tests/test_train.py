@@ -20,7 +20,7 @@ from pixelbert_jax.experiment import Experiment, prepare_data, resolve
 from pixelbert_jax.loop import DONE, PREEMPTED
 from pixelbert_jax.tasks.pretraining import Pretraining
 from pixelbert_jax.train import init_state, train
-from tests.support.runs import assert_same_run, metrics, stop_at, timeless
+from tests.support.runs import assert_same_run, metrics, stop_at, stop_in_evaluation, timeless
 
 STEPS = 12  # With a save after 5 and 10, and an evaluation after 10.
 
@@ -103,12 +103,26 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_never_was(
   assert_same_run(tmp_path, finished)
 
 
-@pytest.mark.slow
-def test_after_the_last_step_a_signal_stops_nothing(config, finished, tmp_path, monkeypatch):
-  stop_at(monkeypatch, STEPS)
+def test_an_evaluation_is_stopped_and_repeated(config, finished, tmp_path, monkeypatch, capsys):
+  # First that of step 10 on validation, then twice that of the last step on test. Each runs the
+  # evaluator twice: as many calls come before.
   handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-  assert train(config, tmp_path) == DONE
+  for number, step, logged in [(1, 10, 10), (3, 12, 13), (4, 12, 13)]:
+    left = stop_in_evaluation(monkeypatch, number)
+    assert train(config, tmp_path) == PREEMPTED
+    monkeypatch.undo()
+    assert left == [0]
+    assert f'stopped at step {step}, everything is saved' in capsys.readouterr().out
+    assert len(metrics(tmp_path)) == logged
   assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+  assert train(config, tmp_path) == DONE
+  assert_same_run(tmp_path, finished)
+
+
+def test_after_the_last_step_a_signal_puts_off_the_result(config, finished, tmp_path, monkeypatch):
+  stop_at(monkeypatch, STEPS)
+  assert train(config, tmp_path) == PREEMPTED
+  assert train(config, tmp_path) == DONE
   assert_same_run(tmp_path, finished)
 
 

@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from pixelbert_jax import UserError, processes, sharding
+from pixelbert_jax import UserError, processes, sharding, stopping
 from pixelbert_jax.checkpoints.checksum import checksums
 from pixelbert_jax.input import pipeline
 from pixelbert_jax.input.image import model_input
@@ -84,6 +84,7 @@ class Ranker:
 
     Raises:
       UserError: a score is not finite.
+      Stopped: a signal asked for it; rows that are done stay done.
     """
     _agree(matrix)
     plan, gallery = batches.plan(0), batches.gallery
@@ -95,6 +96,7 @@ class Ranker:
     blocks = pipeline.read(batches, left, self._threads) if left else ()
     last = time.monotonic()
     for number, batch in zip(left, blocks, strict=True):
+      stopping.leave_if_asked()
       pixels = self._embed(variables, sharding.global_batch(self._mesh, batch))
       parts = [self._score(variables, *pixels, *chunk) for chunk in chunks]
       block = sharding.plan_rows(self._mesh, self._join(parts))
