@@ -13,6 +13,7 @@ import functools
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -105,7 +106,9 @@ def write(path: pathlib.Path, batches: Batches, number: int, parts: int) -> None
   """
   epoch, place = divmod(number - 1, len(batches))
   made = [batches.make((number - 1) * parts + part) for part in range(parts)]
-  arrays = {f'{i}/{name}': x for i, batch in enumerate(made) for name, x in batch.items()}
+  arrays = dict[str, Any]()
+  for i, batch in enumerate(made):
+    arrays |= {f'{i}/{name}': x for name, x in batch.items()}
   shown = batches.plan(epoch).image[place].reshape(-1)
   rows = len(shown) // batches.process[1]
   mine = shown[rows * batches.process[0] :][:rows]

@@ -163,7 +163,7 @@ class Step:
       gradients = self.program(gradients, state, batch)(gradients, state, batch)
     return self._compiled(('apply',), self._apply, gradients, state)(gradients, state)
 
-  def _compiled(self, key: tuple, jitted: Any, *arguments: Any) -> Callable:
+  def _compiled(self, key: tuple, jitted: Any, *arguments: Any) -> Any:
     if key not in self._programs:
       # Traced in this thread, which alone knows its JAX settings.
       self._programs[key] = stopping.heard(jitted.lower(*arguments).compile)

@@ -65,7 +65,7 @@ class Checkpoints:
   def chosen(self) -> tuple[int, float] | None:
     """The step with the best validation score, and that score; None if no step has one."""
     ranked = self._scores.ranked
-    return (ranked[0], self._scores.of[ranked[0]]) if ranked else None
+    return (ranked[0], self._scores.scored[ranked[0]]) if ranked else None
 
   def is_scored(self, step: int) -> bool:
     """Tells whether a step was evaluated on validation, even if that gave no score."""
@@ -129,7 +129,7 @@ class Checkpoints:
     self.wait()
     order, read = self._scores.ranked, functools.partial(_load_step, self._workdir, mesh)
     loaded, _ = saved.first_whole(self._workdir, order, read)
-    return loaded.step, self._scores.of[loaded.step], loaded.variables
+    return loaded.step, self._scores.scored[loaded.step], loaded.variables
 
   def wait(self) -> None:
     """Waits until every step is on disk."""
@@ -183,11 +183,12 @@ def load(spec: str | os.PathLike, mesh: Mesh | None = None) -> Loaded:
     )
   if step is not None and step not in available:
     raise CheckpointError(f'{folder} has no step {step}: it has {", ".join(map(str, available))}')
-  order = [step]
   if step is None:
     scores = Scores(folder)
     # First those that may have been chosen, but are damaged: it has to be said.
     order = [*scores.unknown, *scores.ranked[:1], *reversed(available)]
+  else:
+    order = [step]
   read = functools.partial(_load_step, folder, mesh)
   return saved.first_whole(folder, dict.fromkeys(order), read)[0]
 

@@ -7,7 +7,6 @@ if the file is lost or damaged, they are taken from there.
 
 import json
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 from pixelbert_jax import files, processes
@@ -45,9 +44,14 @@ class Scores:
     self.unknown = [step for step in unreadable if step not in known]
 
   @property
+  def scored(self) -> dict[int, float]:
+    """The score by step, of those that have one."""
+    return {step: score for step, score in self.of.items() if score is not None}
+
+  @property
   def ranked(self) -> list[int]:
     """The steps that have a score, the best first, and of equal ones the first."""
-    scored = {step: score for step, score in self.of.items() if score is not None}
+    scored = self.scored
     return sorted(scored, key=lambda step: (-scored[step], step))
 
   @property
@@ -66,7 +70,7 @@ class Scores:
     """Returns the scores as JSON can hold them."""
     return {str(step): score for step, score in self.of.items()}
 
-  def _read(self) -> Mapping[int, float | None]:
+  def _read(self) -> dict[int, float | None]:
     if not self._path.exists():
       return {}
     try:
