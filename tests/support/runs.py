@@ -44,9 +44,11 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, *steps: int) -> list[int]:
   return left
 
 
-def stop_in_evaluation(monkeypatch: pytest.MonkeyPatch, number: int) -> list[int]:
+def stop_in_evaluation(
+  monkeypatch: pytest.MonkeyPatch, number: int, evaluator: type = Evaluator
+) -> list[int]:
   """Sends this process a SIGTERM as the evaluator is called; returns how many calls are left."""
-  call, left = Evaluator.__call__, [number]
+  call, left = evaluator.__call__, [number]
 
   def stop(self, *arguments, **options):
     left[0] -= 1
@@ -55,7 +57,7 @@ def stop_in_evaluation(monkeypatch: pytest.MonkeyPatch, number: int) -> list[int
       time.sleep(0.2)
     return call(self, *arguments, **options)
 
-  monkeypatch.setattr(Evaluator, '__call__', stop)
+  monkeypatch.setattr(evaluator, '__call__', stop)
   return left
 
 
