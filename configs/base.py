@@ -80,6 +80,9 @@ def paper() -> ConfigDict:
   c.save_every = Field(1000, at_least(1))
   c.keep = Field(2, at_least(1))  # checkpoints
   c.eval_batches = Field(4, at_least(0))  # batches of an evaluation in training; 0 is all
+  # A batch whose loss, gradient or update is not finite: 'skip' leaves out up to `most_skipped`.
+  c.on_bad_batch = Field('stop', one_of('stop', 'skip'))
+  c.most_skipped = Field(10, at_least(0))  # in a whole run; one more stops it
   c.threads = Field(8, at_least(1, 1024))  # that decode images
   c.mesh = ConfigDict()  # numbers of devices; -1 is all that are left
   c.mesh.data = Field(-1, DEVICES)

@@ -1,17 +1,16 @@
 """Evaluation of a checkpoint on a split, `--mode=evaluate --checkpoint=C`."""
 
 import functools
-import json
 import pathlib
 
 import jax
 from ml_collections import ConfigDict
 
-from pixelbert_jax import files, processes, sharding
+from pixelbert_jax import UserError, files, jsons, processes, sharding
 from pixelbert_jax.checkpoints import checkpoint, provenance, starting
 from pixelbert_jax.experiment import Experiment, init_variables, prepare_data, resolve
 from pixelbert_jax.input.selection import splits
-from pixelbert_jax.metrics import measured
+from pixelbert_jax.metrics import not_finite
 
 
 def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path) -> None:
@@ -21,7 +20,8 @@ def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path) -> None:
   Vocabulary and the task's files are those of the checkpoint.
 
   Raises:
-    UserError: the checkpoint does not exist, or belongs to another task or model.
+    UserError: the checkpoint does not exist, belongs to another task or model, or a metric is not
+      finite.
   """
   mesh = sharding.make_mesh(**config.mesh)
   loaded = checkpoint.load(spec, mesh)
@@ -48,8 +48,10 @@ def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path) -> None:
     )
   run = functools.partial(experiment.evaluator(mesh), variables)
   metrics = task.report(run, batches, path)
+  if names := not_finite(metrics):
+    raise UserError(f'{title}: {", ".join(names)} not finite: take another step or checkpoint')
   if processes.is_first():
     about = {'checkpoint': spec, 'step': loaded.step, 'split': split}
-    text = json.dumps(about | measured(metrics), indent=1) + '\n'
+    text = jsons.text(about | metrics, indent=1) + '\n'
     files.write_text(path.with_name(f'{split}_metrics.json'), text)
   print(task.table(split, metrics), flush=True)

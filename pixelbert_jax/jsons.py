@@ -1,4 +1,4 @@
-"""JSON of others: parsed within limits, and as strictly as its grammar is."""
+"""JSON: parsed within limits and as strictly as its grammar is, and written so."""
 
 import collections
 import functools
@@ -78,6 +78,11 @@ def parse_part(text: str, at: int) -> tuple[Any, int]:
     raise JsonError(_TOO_DEEP) from error
   _check_nesting(text[at:end].encode())
   return value, end
+
+
+def text(value: Any, **options: Any) -> str:
+  """Formats JSON as `json.dumps` does; ValueError for NaN and infinity, which are no JSON."""
+  return json.dumps(value, allow_nan=False, **options)
 
 
 def _check_nesting(data: bytes) -> None:

@@ -4,20 +4,20 @@ import dataclasses
 import functools
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from pixelbert_jax import UserError, processes, sharding
+from pixelbert_jax import UserError, processes, sharding, stopping
+from pixelbert_jax.bad_batch import CURE, BadBatches
 from pixelbert_jax.checkpoints import checkpoint
 from pixelbert_jax.experiment import Experiment, images_per_batch
 from pixelbert_jax.input import pipeline
-from pixelbert_jax.metrics import Metrics, MetricsLog, Progress
+from pixelbert_jax.metrics import Metrics, MetricsLog, Progress, not_finite
 from pixelbert_jax.step import Batch, State, Step
 from pixelbert_jax.tasks.base import Run, Task
 from pixelbert_jax.tasks.sums import finish
@@ -37,6 +37,7 @@ class Loop:
     rates: the learning rates to log, by part of the model.
     checkpoints: of the run.
     log: its metrics log.
+    bad: its steps that were not finite.
     stop: the number of the last step.
   """
 
@@ -47,6 +48,7 @@ class Loop:
   rates: dict[str, optax.Schedule]
   checkpoints: checkpoint.Checkpoints
   log: MetricsLog
+  bad: BadBatches
   stop: int
 
   @property
@@ -67,93 +69,116 @@ class Loop:
 
   def __call__(self, state: State) -> int:
     """Trains from the step of `state` to the end; returns an exit code."""
-    if int(state.step) < self.stop:
-      with processes.stop_signal() as asked_to_stop:
-        state = self.steps(state, asked_to_stop)
-        self.checkpoints.wait()
-      if int(state.step) < self.stop:
-        step = int(state.step)
-        print(f'stopped at step {step}, everything is saved: run again to resume', flush=True)
-        return PREEMPTED
-    self.report(state)
-    return DONE
+    try:
+      with stopping.stop_signal():
+        self.report(self.steps(state))
+        return DONE
+    except stopping.Stopped:
+      self.checkpoints.wait()
+      step = self.checkpoints.latest
+      saved = 'before the first step' if step is None else f'at step {step}, everything is saved'
+      print(f'stopped {saved}: run again to resume', flush=True)
+      return PREEMPTED
 
-  def steps(self, state: State, asked_to_stop: Callable[[int], bool]) -> State:
-    """Trains until the last step or a request to stop; saves and returns the state it ends with."""
+  def steps(self, state: State) -> State:
+    """Trains to the last step; evaluates and saves on the way, and returns the state.
+
+    A step is saved before it is evaluated, so that an evaluation can be broken off.
+
+    Raises:
+      Stopped: a signal asked for it; the last step that was taken is saved, or is being saved.
+    """
     config, start = self.config, int(state.step)
+    if start and self.validates(start) and not self.validated(start):
+      self.validate(start, state)
     progress = Progress(start, self.stop)
     batches = self.training_batches(start)
     for number in range(start + 1, self.stop + 1):
-      state = self.step(state, itertools.islice(batches, config.micro_batches))
+      try:
+        state, finite = self.step(state, itertools.islice(batches, config.micro_batches))
+      except stopping.Stopped:  # It was still compiling.
+        if number > start + 1:
+          self.save(number - 1, state)
+        raise
+      self.bad.add(number, finite)
       if number <= start + 2:
         jax.block_until_ready(state.step)
         progress.show_pace(number)
       last = number == self.stop
       if last or number % config.log_every == 0:
         state = self.log_training(state, number, progress)
-      # After the last step, the test split is evaluated; the validation split to choose a step.
-      validates = self.task.CHOSEN_BY if last else number % config.eval_every == 0
-      score = self.validate(number, state) if validates else None
-      stopping = asked_to_stop(number)
-      if last or stopping or number % config.save_every == 0 or self.is_best(score):
-        self.save(number, state, score)
-      if stopping:
-        break
+      stops, validates = stopping.asked(), self.validates(number)
+      if last or stops or validates or number % config.save_every == 0:
+        self.save(number, state)
+      if stops:
+        raise stopping.Stopped
+      if validates:
+        self.validate(number, state)
     return state
+
+  def validates(self, number: int) -> bool:
+    """Tells whether a step is evaluated on validation."""
+    if number == self.stop:  # The test split is evaluated; the validation split to choose a step.
+      return bool(self.task.CHOSEN_BY)
+    return number % self.config.eval_every == 0
+
+  def validated(self, number: int) -> bool:
+    """Tells whether a step that validates was evaluated before the run was stopped."""
+    split = self.config.data.validation
+    logged = self.log.has(number, split) or (number, split) == (self.stop, self.config.data.test)
+    scored = not self.task.CHOSEN_BY or self.checkpoints.is_scored(number)
+    return processes.agree(logged and scored)
 
   def report(self, state: State) -> None:
     """Evaluates the step chosen on validation (or the last) on test; logs and prints the result."""
     split, variables, chosen = self.config.data.test, state.variables, {}
     if self.checkpoints.chosen:
       step, best = self.checkpoints.chosen
-      chosen = {'chosen_step': step, f'validation_{self.task.CHOSEN_BY}': best}
       if step != self.stop:
-        variables = self.checkpoints.load(step, self.mesh)
+        step, best, variables = self.checkpoints.load_chosen(self.mesh)
+      chosen = {'chosen_step': step, f'validation_{self.task.CHOSEN_BY}': best}
     path = self.workdir / 'predictions' / f'{split}.json'
     run = functools.partial(self.evaluator, variables)
-    metrics = self.task.report(run, self.experiment.batches['test'], path) | chosen
+    batches = self.experiment.batches['test']
+    metrics = stopping.heard(lambda: self.task.report(run, batches, path)) | chosen
+    self.check(metrics, split, int(chosen.get('chosen_step', self.stop)))
     self.log.write(self.stop, split, metrics)
     print(result(self.task, split, metrics), flush=True)
     print(f'the model is in {self.workdir}; docs/predict.md shows how to use it', flush=True)
 
-  def save(self, number: int, state: State, score: float | None) -> None:
-    """Starts saving a step, after flushing the log up to it to disk."""
-    self.check(state, number)
+  def save(self, number: int, state: State) -> None:
+    """Starts saving a step that is finite, after flushing the log up to it to disk."""
+    self.bad.look()
     self.log.sync()
-    self.checkpoints.save(number, state, score)
+    self.checkpoints.save(number, state, skipped=self.bad.skipped, log=self.log.mark())
 
-  def check(self, state: State, number: int) -> None:
-    """Checks that training has not diverged, so that no diverged step replaces a good one.
+  def check(self, metrics: Metrics, split: str, step: int) -> None:
+    """Checks an evaluation; a step that has none that is finite is not kept as a good one.
 
     Raises:
-      UserError: a loss or the gradient norm is not finite.
+      UserError: a metric is not finite.
     """
-    if not all(np.isfinite(x).all() for x in jax.device_get(state.sums).values()):
-      saved = self.checkpoints.latest
-      kept = '' if saved is None else f'; {self.workdir} keeps step {saved}'
+    names = not_finite(metrics)
+    if names:
+      self.checkpoints.discard(step)
       raise UserError(
-        f'training has diverged: by step {number} a loss or the gradient norm is not finite. Start '
-        'again in another --workdir with a lower --config.optimizer.transformer_rate or cnn_rate, '
-        f'or a lower clip_norm (0 turns clipping off){kept}'
+        f'training has diverged: on {split} after step {step} {", ".join(names)} '
+        f'{"is" if len(names) == 1 else "are"} not finite. {CURE}{self.bad.keeps()}'
       )
 
-  def is_best(self, score: float | None) -> bool:
-    """Tells whether a validation score beats those of all steps before."""
-    best = self.checkpoints.chosen
-    return score is not None and (best is None or score > best[1])
-
-  def validate(self, number: int, state: State) -> float | None:
-    """Evaluates on validation, logs and prints; returns the metric by which a step is chosen.
-
-    Returns None where the last step is taken or the metric is missing.
-    """
+  def validate(self, number: int, state: State) -> None:
+    """Evaluates a saved step on validation; keeps its score, logs and prints."""
     run = functools.partial(self.evaluator, state.variables)
-    metrics = self.task.evaluate(run, self.experiment.batches['validation'])
+    batches = self.experiment.batches['validation']
+    metrics = stopping.heard(lambda: self.task.evaluate(run, batches))
     split = self.config.data.validation
-    self.log.write(number, split, metrics)
+    self.check(metrics, split, number)
+    if self.task.CHOSEN_BY:
+      self.checkpoints.score(number, metrics.get(self.task.CHOSEN_BY))
+    if (number, split) != (self.stop, self.config.data.test):  # which has the line of the report
+      self.log.write(number, split, metrics)
     values = '  '.join(f'{name} {metrics[name]:.3f}' for name in self.task.SHOWN if name in metrics)
     print(f'{split} at step {number}: {values}', flush=True)
-    return metrics.get(self.task.CHOSEN_BY)
 
   def training_batches(self, start: int) -> Iterator[Batch]:
     """Yields the (micro-)batches after step `start`, on the devices."""
@@ -164,13 +189,15 @@ class Loop:
 
   def log_training(self, state: State, number: int, progress: Progress) -> State:
     """Logs the means since the last call; returns the state with the sums reset."""
-    self.check(state, number)
+    self.bad.look()
     metrics = finish(jax.device_get(state.sums))
     main_metrics = {name: metrics[name] for name in self.task.SHOWN if name in metrics}
     speed = progress.examples_per_second(number, self.config.batch_size)
     for name, rate in self.rates.items():
-      # The rate of the step just taken.
-      metrics[f'learning_rate_{name}'] = float(rate(number - 1))
+      # The rate of the step just taken; batches that were left out do not count.
+      metrics[f'learning_rate_{name}'] = float(rate(number - 1 - len(self.bad.skipped)))
+    if self.config.on_bad_batch == 'skip':
+      metrics['skipped'] = len(self.bad.skipped)
     self.log.write(number, 'train', metrics | {'examples_per_second': speed})
     progress.show(number, main_metrics | {'examples/s': speed})
     return state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))

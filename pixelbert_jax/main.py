@@ -32,7 +32,7 @@ def command(argv: Sequence[str]) -> int:
   config.init_from = flags.checkpoint or config.init_from
   configuration.check(config)
   with commandline.interruptible():  # JAX is imported only once the configuration is right.
-    from pixelbert_jax import processes
+    from pixelbert_jax import processes, stopping
     from pixelbert_jax.evaluate import evaluate
     from pixelbert_jax.train import train
 
@@ -44,7 +44,7 @@ def command(argv: Sequence[str]) -> int:
 
   def work() -> int:
     if flags.mode == 'train':
-      return train(config, workdir)
+      return stopping.ended(train(config, workdir))
     evaluate(config, flags.checkpoint, workdir)
     return 0
 

@@ -1,11 +1,14 @@
 """The reports of a run: `metrics.jsonl`, TensorBoard, progress lines and tables."""
 
-import json
+import hashlib
+import itertools
 import math
 import os
 import pathlib
+import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import tensorboardX
 
@@ -16,35 +19,86 @@ DAY = 24 * 60 * 60  # seconds
 
 
 class MetricsLog:
-  """The metrics log of a workdir: one JSON object per line with `step`, `split` and metrics."""
+  """The metrics log of a workdir: one JSON object per line with `step`, `split` and metrics.
 
-  def __init__(self, workdir: pathlib.Path, restored_step: int, writes: bool = True):
+  No step and split has two lines.
+  """
+
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    restored_step: int,
+    writes: bool = True,
+    mark: Mapping[str, Any] | None = None,
+  ):
     """Opens the log and removes lines after `restored_step`, whose steps will be run again.
 
-    With `writes` False the log does nothing; only one of several processes writes it.
+    A log that is not as it was when that step was saved is said on stderr and kept beside the new
+    one, which goes on with those of its lines that can be read.
+
+    Args:
+      workdir: of the run.
+      restored_step: the step from which the run goes on.
+      writes: False for a log that does nothing; only one of several processes writes it.
+      mark: what `mark` returned when that step was saved, if it is known.
     """
     self._writes = writes
+    self._lines, self._digest = 0, hashlib.sha256()
+    self._written = set[tuple[int, str]]()
     if not writes:
       return
     self._path = workdir / 'metrics.jsonl'
-    if self._path.exists():
-      lines = _whole_lines(self._path)
-      kept = [line for line in lines if jsons.parse(line, dict)['step'] <= restored_step]
-      files.write_text(self._path, ''.join(kept))
-    self._file = self._path.open('a', encoding='utf-8')
+    found = self._path.read_bytes() if self._path.exists() else b''
+    lines = _whole_lines(found)
+    fault = _fault(lines, mark)
+    if fault:
+      aside = _set_aside(self._path, found)
+      kept_as = f' (as found it is kept in {aside})' if aside else ''
+      print(
+        f'{self._path} is not what step {restored_step} was saved with: {fault}; '
+        f'going on with what is there{kept_as}',
+        file=sys.stderr,
+      )
+    entries = [(line, entry) for line in lines if (entry := _entry(line))]
+    kept = [(line, entry) for line, entry in entries if entry['step'] <= restored_step]
+    for line, entry in kept:
+      self._count(line, entry['step'], entry['split'])
+    content = b''.join(line for line, _ in kept)
+    if content != found:
+      files.write_bytes(self._path, content)
+    self._file = self._path.open('ab')
     self._board = tensorboardX.SummaryWriter(
       str(workdir / 'tensorboard'), purge_step=restored_step + 1
     )
 
   def write(self, step: int, split: str, metrics: Metrics) -> None:
-    """Appends the metrics of a split at a step; values that are not finite are omitted."""
-    if not self._writes:
+    """Appends the metrics of a split at a step, unless they are there already.
+
+    Raises:
+      ValueError: one of them is not finite.
+    """
+    if not self._writes or self.has(step, split):
       return
-    metrics = measured(metrics)
-    self._file.write(json.dumps({'step': step, 'split': split, **metrics}) + '\n')
+    metrics = {name: float(x) for name, x in metrics.items()}
+    line = (jsons.text({'step': step, 'split': split, **metrics}) + '\n').encode()
+    self._file.write(line)
     self._file.flush()
+    self._count(line, step, split)
     for name, value in metrics.items():
       self._board.add_scalar(f'{split}/{name}', value, step)
+
+  def has(self, step: int, split: str) -> bool:
+    """Tells whether the log has a line of this step and split."""
+    return (step, split) in self._written
+
+  def mark(self) -> dict[str, Any] | None:
+    """Returns the number of lines so far and their SHA-256; None of a log that does nothing."""
+    return {'lines': self._lines, 'sha256': self._digest.hexdigest()} if self._writes else None
+
+  def _count(self, line: bytes, step: int, split: str) -> None:
+    self._lines += 1
+    self._digest.update(line)
+    self._written.add((step, split))
 
   def sync(self) -> None:
     """Flushes all lines to disk or, if the workdir is a mounted bucket, to the bucket."""
@@ -58,21 +112,52 @@ class MetricsLog:
       self._board.close()
 
 
-def measured(metrics: Metrics) -> dict[str, float]:
-  """Drops the metrics that are not finite, since nothing was measured for them."""
-  return {name: float(x) for name, x in metrics.items() if math.isfinite(x)}
+def not_finite(metrics: Metrics) -> list[str]:
+  """Lists the metrics that are not finite; what could not be measured is absent instead."""
+  return [name for name, x in metrics.items() if not math.isfinite(x)]
 
 
 def logged(workdir: pathlib.Path, step: int, split: str) -> list[dict]:
   """Reads the objects for a split at a step from a workdir's `metrics.jsonl`, in order."""
   path = workdir / 'metrics.jsonl'
-  lines = map(jsons.parse, _whole_lines(path) if path.exists() else [])
-  return [line for line in lines if (line['step'], line['split']) == (step, split)]
+  lines = _whole_lines(path.read_bytes()) if path.exists() else []
+  entries = filter(None, map(_entry, lines))
+  return [entry for entry in entries if (entry['step'], entry['split']) == (step, split)]
 
 
-def _whole_lines(path: pathlib.Path) -> list[str]:
+def _whole_lines(content: bytes) -> list[bytes]:
   # A killed run may leave half a line at the end.
-  return [line for line in path.read_text().splitlines(keepends=True) if line.endswith('\n')]
+  return [line + b'\n' for line in content.split(b'\n')[:-1]]
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+  """Reads a line of a log; None if it is none."""
+  try:
+    entry = jsons.parse(line, dict)
+    return entry if isinstance(entry['step'], int) and isinstance(entry['split'], str) else None
+  except (ValueError, KeyError, TypeError):
+    return None
+
+
+def _fault(lines: list[bytes], mark: Mapping[str, Any] | None) -> str:
+  """Returns in words how a log differs from its mark; '' if it does not."""
+  if mark:
+    if len(lines) < mark['lines']:
+      return f'it has {len(lines)} of {mark["lines"]} lines'
+    if hashlib.sha256(b''.join(lines[: mark['lines']])).hexdigest() != mark['sha256']:
+      return f'its first {mark["lines"]} lines have changed'
+  bad = [number for number, line in enumerate(lines, 1) if not _entry(line)]
+  return f'line {bad[0]} is none of a log' if bad else ''
+
+
+def _set_aside(path: pathlib.Path, content: bytes) -> pathlib.Path | None:
+  """Copies an altered log to the first free of `metrics.jsonl.altered`, `...-2`, `...-3`."""
+  if not content:
+    return None
+  names = (f'{path.name}.altered{"" if n == 1 else f"-{n}"}' for n in itertools.count(1))
+  aside = next(p for p in map(path.with_name, names) if not p.exists())
+  files.write_bytes(aside, content)
+  return aside
 
 
 def duration(seconds: float) -> str:

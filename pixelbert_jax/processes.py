@@ -5,13 +5,12 @@ All run the same program on their share of each batch. Only the first writes fil
 
 import contextlib
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from pixelbert_jax import UserError
@@ -97,28 +96,8 @@ def tells_of_a_lost_process(error: BaseException | None) -> bool:
   )
 
 
-@contextlib.contextmanager
-def stop_signal() -> Iterator[Callable[[int], bool]]:
-  """Yields a function that tells, given the number of a step, whether to stop after that step.
-
-  It does so after a SIGTERM; in a single process, also after a SIGINT. Several processes all stop
-  after the same step when one of them gets the signal; each must call the function at every step.
-  A single process finishes the current step; a second signal ends it at once.
-  """
-  if jax.process_count() > 1:
-    yield multihost_utils.reached_preemption_sync_point
-    return
-  event = threading.Event()
-
-  def handler(number: int, _) -> None:
-    event.set()
-    # `print` is not safe here: the signal may have interrupted one.
-    os.write(2, b'stopping after this step, to save it; a second signal stops at once\n')
-    signal.signal(number, signal.SIG_DFL)
-
-  before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
-  try:
-    yield lambda step: event.is_set()
-  finally:  # A notebook outlives the run.
-    for number, previous in before.items():
-      signal.signal(number, previous)
+def agree(value: bool) -> bool:
+  """Returns in every process the value of the first one."""
+  if jax.process_count() == 1:
+    return value
+  return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pixelbert_jax import stopping
 from pixelbert_jax.input.image import model_canvas
 from pixelbert_jax.models.forward import forward
 from pixelbert_jax.models.heads import Model
@@ -82,21 +83,41 @@ def add_gradients(
   )
 
 
-def update(gradients: Gradients, state: State, *, optimizer: optax.GradientTransformation) -> State:
-  """Returns the state after a step along the gradients of the whole batch."""
+def update(
+  gradients: Gradients, state: State, *, optimizer: optax.GradientTransformation, skip: bool = False
+) -> tuple[State, jax.Array]:
+  """Returns the state after a step along the gradients of the whole batch.
+
+  Beside it stands whether that state, with the losses and the gradient norm in its sums, is finite.
+  If it is not and `skip` is set, only the number of the step changes.
+  """
   updates, opt_state = optimizer.update(gradients.params, state.opt_state, state.params)
   norm = jnp.stack([optax.tree.norm(gradients.params), jnp.float32(1)])
-  return State(
+  after = State(
     step=state.step + 1,
     params=optax.apply_updates(state.params, updates),
     batch_stats=gradients.batch_stats,
     opt_state=opt_state,
     sums=jax.tree.map(jnp.add, state.sums, gradients.sums | {'gradient_norm': norm}),
   )
+  finite = is_finite(after)
+  if skip:
+    unchanged = state._replace(step=after.step)
+    after = jax.tree.map(functools.partial(jnp.where, finite), after, unchanged)
+  return after, finite
+
+
+def is_finite(tree: Tree) -> jax.Array:
+  """Tells in one bool [] whether every element of every array is finite."""
+  numbers = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+  return jnp.stack([jnp.isfinite(x).all() for x in numbers]).all()
 
 
 class Step:
   """A training step, compiled once per batch shape; compiling prints its time and memory.
+
+  A signal that asks to stop is heard while it compiles, which then raises Stopped; the state is as
+  it was.
 
   Attributes:
     micro_batches: number of micro-batches per batch. Their gradients add up to those of the whole
@@ -113,32 +134,40 @@ class Step:
     seed: int,
     micro_batches: int,
     shardings: State,
+    skip: bool = False,
   ):
-    """Defines the programs; `shardings` are those of the state."""
+    """Defines the programs; `shardings` are those of the state, `skip` is as in `update`."""
     self.micro_batches = micro_batches
     self._programs: dict[tuple, Callable] = {}
     add = functools.partial(add_gradients, task=task, model=model, seed=seed)
-    apply = functools.partial(update, optimizer=optimizer)
+    apply = functools.partial(update, optimizer=optimizer, skip=skip)
 
-    def whole(state: State, batch: Batch) -> State:
+    def whole(state: State, batch: Batch) -> tuple[State, jax.Array]:
       return apply(add(nothing_yet(state), state, batch), state)
 
     sums = {name: x for name, x in shardings.sums.items() if name != 'gradient_norm'}
     held = Gradients(shardings.step, shardings.params, sums, shardings.batch_stats)
-    self._whole = jax.jit(whole, donate_argnums=0, out_shardings=shardings)
+    after = shardings, shardings.step  # The flag, like the step, is the same on all devices.
+    self._whole = jax.jit(whole, donate_argnums=0, out_shardings=after)
     self._nothing = jax.jit(nothing_yet, out_shardings=held)
     self._add = jax.jit(add, donate_argnums=0, out_shardings=held)
-    self._apply = jax.jit(apply, donate_argnums=1, out_shardings=shardings)
+    self._apply = jax.jit(apply, donate_argnums=1, out_shardings=after)
 
-  def __call__(self, state: State, batches: Iterable[Batch]) -> State:
-    """Returns the next state; takes the micro-batches of one batch from `batches` one at a time."""
+  def __call__(self, state: State, batches: Iterable[Batch]) -> tuple[State, jax.Array]:
+    """Returns what `update` does; takes the micro-batches of one batch one at a time."""
     if self.micro_batches == 1:
       (batch,) = batches
       return self.program(state, batch)(state, batch)
-    gradients = self._nothing(state)
+    gradients = self._compiled(('nothing',), self._nothing, state)(state)
     for batch in batches:
       gradients = self.program(gradients, state, batch)(gradients, state, batch)
-    return self._apply(gradients, state)
+    return self._compiled(('apply',), self._apply, gradients, state)(gradients, state)
+
+  def _compiled(self, key: tuple, jitted: Any, *arguments: Any) -> Any:
+    if key not in self._programs:
+      # Traced in this thread, which alone knows its JAX settings.
+      self._programs[key] = stopping.heard(jitted.lower(*arguments).compile)
+    return self._programs[key]
 
   def program(self, *arguments: Any) -> Callable:
     """Returns the program for this batch shape; compiles it on first use and prints its memory."""
@@ -147,7 +176,7 @@ class Step:
     if shapes not in self._programs:
       began = time.perf_counter()
       jitted = self._whole if self.micro_batches == 1 else self._add
-      self._programs[shapes] = compiled = jitted.lower(*arguments).compile()
+      compiled = self._compiled(shapes, jitted, *arguments)
       memory: Any = compiled.memory_analysis()
       total = memory.argument_size_in_bytes + memory.temp_size_in_bytes
       print(

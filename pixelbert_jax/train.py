@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from pixelbert_jax import UserError, jsons, processes, sharding
+from pixelbert_jax.bad_batch import BadBatches
 from pixelbert_jax.checkpoints import checkpoint, provenance, starting
 from pixelbert_jax.checkpoints.workdir import VOCABULARY, check_workdir, claim_workdir, read_files
 from pixelbert_jax.experiment import (
@@ -52,6 +53,7 @@ def init_state(experiment: Experiment, mesh: Mesh) -> tuple[State, Step, dict[st
     seed=config.seed,
     micro_batches=config.micro_batches,
     shardings=shardings,
+    skip=config.on_bad_batch == 'skip',
   )
   return jax.jit(fresh, out_shardings=shardings)(), step, rates
 
@@ -96,7 +98,9 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
       print(f'{workdir} is trained to the end\n{ended}')
       return DONE
     print(summary(experiment, workdir, mesh, state, stop))
-    log = MetricsLog(workdir, int(state.step), writes=processes.is_first())
+    restored = checkpoints.restored
+    mark = restored.log if restored else None
+    log = MetricsLog(workdir, int(state.step), writes=processes.is_first(), mark=mark)
     loop = Loop(
       experiment=experiment,
       workdir=workdir,
@@ -105,6 +109,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
       rates=rates,
       checkpoints=checkpoints,
       log=log,
+      bad=BadBatches(config, workdir, experiment.batches['train'], checkpoints),
       stop=stop,
     )
     with contextlib.closing(log):
@@ -139,9 +144,10 @@ def last_result(experiment: Experiment, workdir: pathlib.Path, stop: int) -> str
   """Formats the final table of a run to step `stop`; returns '' if the run has not ended."""
   data, task = experiment.config.data, experiment.task
   lines = logged(workdir, stop, data.test)
-  # Where validation uses the same split, its line at this step comes first.
-  validated = bool(task.CHOSEN_BY) and data.test == data.validation
-  if len(lines) <= validated:
+  if task.CHOSEN_BY and data.test == data.validation and len(lines) == 1:
+    # Earlier versions logged the validation of the last step too, before the final line.
+    lines = [line for line in lines if 'chosen_step' in line]
+  if not lines:
     return ''
   metrics = {k: x for k, x in lines[-1].items() if k not in ('step', 'split')}
   return result(task, data.test, metrics)

@@ -132,6 +132,36 @@ def test_a_stopped_run_goes_on_as_if_it_never_was(start, run, finished, tmp_path
   assert_same_run(tmp_path, finished)
 
 
+def wait_for(process, start):
+  for line in process.stdout:
+    if line.startswith(start):
+      return
+  raise AssertionError(process.stderr.read())
+
+
+def test_a_signal_is_heard_while_the_first_step_compiles(start, tmp_path):
+  options = {'JAX_DISABLE_MOST_OPTIMIZATIONS': '0', 'JAX_ENABLE_COMPILATION_CACHE': 'false'}
+  process = start(tmp_path, **options)
+  wait_for(process, 'schedule')
+  time.sleep(1)
+  process.send_signal(signal.SIGTERM)
+  out, err = process.communicate(timeout=300)
+  assert process.returncode == 75, err
+  assert out == 'stopped before the first step: run again to resume\n'
+  assert list((tmp_path / 'checkpoints').iterdir()) == []
+
+
+def test_a_long_validation_is_broken_off_with_its_step_saved(start, tmp_path):
+  arguments = ['eval_every=3', 'save_every=100', 'eval_batches=0', 'data.validation=train']
+  process = start(tmp_path, *(f'--config.{argument}' for argument in arguments))
+  wait_for(process, 'step 3/')
+  process.send_signal(signal.SIGTERM)
+  process.communicate(timeout=300)
+  assert process.returncode == 75
+  assert [path.name for path in (tmp_path / 'checkpoints').iterdir()] == ['3']  # and no other
+  assert [line['step'] for line in metrics(tmp_path)] == [1, 2, 3]
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_the_same(start, run, tmp_path):
   # As users run it: fully optimised.

@@ -45,9 +45,74 @@ def test_half_a_line_of_a_killed_run_is_dropped(tmp_path, cut):
   assert [line['step'] for line in lines(tmp_path)] == [1, 2, 3]
 
 
-def test_what_was_never_measured_is_left_out(tmp_path):
+def cut(lines):
+  return lines[:1], 'it has 1 of 3 lines'
+
+
+def empty(lines):
+  return [], 'it has 0 of 3 lines'
+
+
+def alter(lines):
+  return [lines[0].replace('0.125', '0.1'), *lines[1:]], 'its first 3 lines have changed'
+
+
+def exchange(lines):
+  return [lines[1], lines[0], *lines[2:]], 'its first 3 lines have changed'
+
+
+@pytest.mark.parametrize('damage', [cut, empty, alter, exchange])
+def test_a_log_that_is_not_the_one_that_was_saved_with_is_said_and_kept(tmp_path, capsys, damage):
   log = MetricsLog(tmp_path, 0)
-  log.write(1, 'val', {'loss': 1.0, 'mlm_accuracy': math.nan})
+  for step in (1, 2, 3):
+    log.write(step, 'train', {'loss': step / 8})
+  mark = log.mark()
+  log.write(4, 'train', {'loss': 4 / 8})
+  log.close()
+  path = tmp_path / 'metrics.jsonl'
+  found, fault = damage(path.read_text().splitlines(keepends=True))
+  path.write_text(''.join(found))
+  log = MetricsLog(tmp_path, 3, mark=mark)
+  log.write(4, 'train', {'loss': 0.5})
+  mark = log.mark()
+  log.close()
+  aside = tmp_path / 'metrics.jsonl.altered'
+  said = f'{path} is not what step 3 was saved with: {fault}; going on with what is there'
+  kept = f' (as found it is kept in {aside})' if found else ''
+  assert capsys.readouterr().err == f'{said}{kept}\n'
+  assert aside.exists() == bool(found)
+  assert path.read_text() == ''.join([*found[:3], '{"step": 4, "split": "train", "loss": 0.5}\n'])
+  # The new log is the one from now on.
+  MetricsLog(tmp_path, 4, mark=mark).close()
+  assert capsys.readouterr().err == ''
+
+
+def test_what_is_no_line_of_a_log_is_said_and_kept_aside_under_a_free_name(tmp_path, capsys):
+  for expected in ('metrics.jsonl.altered', 'metrics.jsonl.altered-2'):
+    write(tmp_path, [1])
+    path = tmp_path / 'metrics.jsonl'
+    path.write_text(path.read_text() + 'by hand\n')
+    MetricsLog(tmp_path, 1).close()
+    assert ': line 2 is none of a log; going on with' in capsys.readouterr().err
+    assert (tmp_path / expected).read_text().endswith('by hand\n')
+    assert [line['step'] for line in lines(tmp_path)] == [1]
+
+
+def test_no_line_is_doubled(tmp_path):
+  for _ in range(2):
+    log = MetricsLog(tmp_path, 3)
+    for split in ('train', 'val', 'val'):
+      log.write(3, split, {'loss': 0.5})
+    log.close()
+  assert [(line['step'], line['split']) for line in lines(tmp_path)] == [(3, 'train'), (3, 'val')]
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+def test_the_log_is_strict_json(tmp_path, value):
+  log = MetricsLog(tmp_path, 0)
+  log.write(1, 'val', {'loss': 1.0})
+  with pytest.raises(ValueError, match='not JSON compliant'):
+    log.write(2, 'val', {'loss': value})
   log.close()
   assert lines(tmp_path) == [{'step': 1, 'split': 'val', 'loss': 1.0}]
 

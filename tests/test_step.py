@@ -39,7 +39,7 @@ def run(config, micro_batches):
   for number in range(STEPS):
     parts = [batches[number * micro_batches + i] for i in range(micro_batches)]
     words.append([float(part['mlm_weight'].sum()) for part in parts])
-    state = step(state, (sharding.global_batch(mesh, part) for part in parts))
+    state, _ = step(state, (sharding.global_batch(mesh, part) for part in parts))
   return jax.device_get(state), np.array(words)
 
 

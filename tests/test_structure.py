@@ -102,6 +102,12 @@ def test_where_a_module_is_not_imported(module, folders):
   assert importers == []
 
 
+def test_json_is_written_strictly():
+  # By one function, since json.dumps writes NaN, which is no JSON.
+  writers = [path for path in package() if 'json.dump' in (ROOT / path).read_text()]
+  assert writers == [pathlib.Path('pixelbert_jax/files.py')]
+
+
 def test_predict_loads_no_datasets():
   code = (
     "import sys, pixelbert_jax.predict; print({'tensorflow_datasets', 'data'} & {*sys.modules})"

@@ -7,6 +7,7 @@ A checkpoint is a folder with the steps in `checkpoints/` (`saved.py`) and the f
 import atexit
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -23,8 +24,9 @@ from etils import epath
 from jax.sharding import Mesh
 
 from pixelbert_jax import jsons, processes, sharding
-from pixelbert_jax.checkpoints import CheckpointError, DamagedError, saved
+from pixelbert_jax.checkpoints import CheckpointError, saved
 from pixelbert_jax.checkpoints.saved import Manifest
+from pixelbert_jax.checkpoints.scores import Scores, steps
 from pixelbert_jax.checkpoints.workdir import check_empty, to_json
 from pixelbert_jax.files import atomic
 
@@ -32,7 +34,11 @@ Tree = Any
 
 
 class Checkpoints:
-  """The steps of a run in a claimed workdir: saves and restores its training state."""
+  """The steps of a run in a claimed workdir: saves and restores its training state.
+
+  Attributes:
+    restored: the manifest of the step that was restored; None if none was.
+  """
 
   def __init__(self, workdir: pathlib.Path, files: Iterable[str], keep: int = 2):
     """Keeps the newest `keep` steps, and the one with the best score.
@@ -42,8 +48,13 @@ class Checkpoints:
     self._workdir = epath.Path(workdir.absolute())
     self._config = jsons.parse((workdir / 'config.json').read_bytes(), dict)
     self._files = saved.digests(self._workdir, files)
-    self._scores = scores(self._workdir)
-    self._manager = _manager(self._workdir, keep, lambda: best(self._scores))
+    self._scores = Scores(self._workdir)
+    self._manager = _manager(self._workdir, keep, lambda: self._scores.at_stake)
+    self.restored: Manifest | None = None
+    if self._scores.unknown and processes.is_first():
+      numbers = ', '.join(map(str, self._scores.unknown))
+      line = f'{workdir}/checkpoints/{numbers}: damaged manifest, so the score is unknown: kept'
+      print(line, file=sys.stderr)
 
   @property
   def latest(self) -> int | None:
@@ -53,17 +64,24 @@ class Checkpoints:
   @property
   def chosen(self) -> tuple[int, float] | None:
     """The step with the best validation score, and that score; None if no step has one."""
-    step = best(self._scores)
-    return None if step is None else (step, self._scores[step])
+    ranked = self._scores.ranked
+    return (ranked[0], self._scores.scored[ranked[0]]) if ranked else None
 
-  def save(self, step: int, state: Tree, score: float | None = None) -> None:
-    """Starts saving in the background, with the validation score if the step has one."""
+  def is_scored(self, step: int) -> bool:
+    """Tells whether a step was evaluated on validation, even if that gave no score."""
+    return step in self._scores.of
+
+  def score(self, step: int, score: float | None) -> None:
+    """Keeps the validation score of a step, which may still be being saved."""
+    self._scores.add(step, score)
+
+  def save(self, step: int, state: Tree, **about: Any) -> None:
+    """Starts saving in the background; `about` are further attributes of the manifest."""
     if step != self.latest:
       items = saved.items_of(state)
       # Computed now: the next training step reuses the memory of this state.
-      manifest = Manifest.of(step, self._config, self._files, items, score)
-      if score is not None:
-        self._scores[step] = score
+      about['scores'] = self._scores.as_json()
+      manifest = Manifest.of(step, self._config, self._files, items, **about)
       self._manager.save(step, args=saved.arguments(manifest, items), force=True)
 
   def restore(self, like: Tree) -> Tree:
@@ -77,23 +95,41 @@ class Checkpoints:
     folder = self._workdir
 
     def read(step: int) -> Tree:
-      items = saved.read(folder, saved.open_step(folder, step), saved.items_of(like))
+      self.restored = saved.open_step(folder, step)
+      items = saved.read(folder, self.restored, saved.items_of(like))
       return like._replace(**items['model'], **items['training'])
 
-    state, damaged = _first_whole(folder, reversed(steps(folder)), read)
+    state, damaged = saved.first_whole(folder, reversed(steps(folder)), read)
     if damaged:
-      if processes.is_first():
-        for number in damaged:
-          saved.set_aside(folder, number)
-      processes.wait_for_all('set aside')  # All list the steps next, and must see the same ones.
-      self._manager.reload()
-      self._scores = scores(folder)
+      self._set_aside(damaged)
     return state
 
-  def load(self, step: int, mesh: Mesh) -> dict[str, Tree]:
-    """Reads {'params', 'batch_stats'} of a saved step."""
+  def discard(self, step: int) -> None:
+    """Renames a step that turned out to be bad, unless it has a score."""
     self.wait()
-    return load(f'{self._workdir}@{step}', mesh).variables
+    if step in steps(self._workdir) and not self.is_scored(step):
+      self._set_aside([step])
+
+  def _set_aside(self, numbers: list[int]) -> None:
+    if processes.is_first():
+      for number in numbers:
+        saved.set_aside(self._workdir, number)
+    processes.wait_for_all('set aside')  # All list the steps next, and must see the same ones.
+    self._manager.reload()
+    self._scores = Scores(self._workdir)
+
+  def load_chosen(self, mesh: Mesh) -> tuple[int, float, dict[str, Tree]]:
+    """Reads {'params', 'batch_stats'} of the step with the best score; returns all three.
+
+    If that step is damaged, a line on stderr says so and the next best is taken.
+
+    Raises:
+      CheckpointError: every step with a score is damaged.
+    """
+    self.wait()
+    order, read = self._scores.ranked, functools.partial(_load_step, self._workdir, mesh)
+    loaded, _ = saved.first_whole(self._workdir, order, read)
+    return loaded.step, self._scores.scored[loaded.step], loaded.variables
 
   def wait(self) -> None:
     """Waits until every step is on disk."""
@@ -126,28 +162,6 @@ class Loaded:
   folder: epath.Path
 
 
-def steps(folder: saved.Folder) -> list[int]:
-  """Lists the steps of a checkpoint or workdir, oldest first, without verifying them."""
-  inside = folder / 'checkpoints'
-  if not inside.is_dir():
-    return []
-  return sorted(int(path.name) for path in inside.iterdir() if path.name.isdecimal())
-
-
-def scores(folder: saved.Folder) -> dict[int, float]:
-  """Reads the validation scores of the steps that have one."""
-  every = {}
-  for step in steps(folder):
-    with contextlib.suppress(DamagedError):  # reported when the step is read
-      every[step] = Manifest.read(saved.path_of(folder, step)).score
-  return {step: score for step, score in every.items() if score is not None}
-
-
-def best(scores: Mapping[int, float]) -> int | None:
-  """Returns the step with the highest score, the first of equals; None if there is none."""
-  return max(scores, key=lambda step: (scores[step], -step), default=None)
-
-
 def load(spec: str | os.PathLike, mesh: Mesh | None = None) -> Loaded:
   """Loads the model of a checkpoint and compares every bit with what was saved.
 
@@ -169,26 +183,28 @@ def load(spec: str | os.PathLike, mesh: Mesh | None = None) -> Loaded:
     )
   if step is not None and step not in available:
     raise CheckpointError(f'{folder} has no step {step}: it has {", ".join(map(str, available))}')
-
-  def read(step: int) -> Loaded:
-    manifest = saved.open_step(folder, step)
-    shapes = {'params': {}, 'batch_stats': {}} | manifest.shapes('model')
-    model = saved.read(folder, manifest, {'model': _placed(shapes, mesh)})['model']
-    return Loaded(
-      config=manifest.config,
-      variables=model,
-      vocabulary=_local(folder / 'vocab.txt'),
-      files={name: (folder / name).read_bytes() for name in manifest.files},
-      step=step,
-      folder=folder,
-    )
-
   if step is None:
-    chosen = best(scores(folder))
-    order = sorted(available, key=lambda s: (s == chosen, s), reverse=True)
+    scores = Scores(folder)
+    # First those that may have been chosen, but are damaged: it has to be said.
+    order = [*scores.unknown, *scores.ranked[:1], *reversed(available)]
   else:
     order = [step]
-  return _first_whole(folder, order, read)[0]
+  read = functools.partial(_load_step, folder, mesh)
+  return saved.first_whole(folder, dict.fromkeys(order), read)[0]
+
+
+def _load_step(folder: epath.Path, mesh: Mesh | None, step: int) -> Loaded:
+  manifest = saved.open_step(folder, step)
+  shapes = {'params': {}, 'batch_stats': {}} | manifest.shapes('model')
+  model = saved.read(folder, manifest, {'model': _placed(shapes, mesh)})['model']
+  return Loaded(
+    config=manifest.config,
+    variables=model,
+    vocabulary=_local(folder / 'vocab.txt'),
+    files={name: (folder / name).read_bytes() for name in manifest.files},
+    step=step,
+    folder=folder,
+  )
 
 
 def abstract(state: Tree) -> Tree:
@@ -228,43 +244,23 @@ def write_model(
 
 
 class _Kept(ocp.checkpoint_managers.PreservationPolicy):
-  """Keeps the newest steps and the chosen one."""
+  """Keeps the newest steps, and the chosen one."""
 
-  def __init__(self, newest: int, chosen: Callable[[], int | None]):
+  def __init__(self, newest: int, chosen: Callable[[], set[int]]):
     self._newest, self._chosen = newest, chosen
 
   def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-    kept = {*(info.step for info in checkpoints[-self._newest :]), self._chosen()}
+    kept = {info.step for info in checkpoints[-self._newest :]} | self._chosen()
     return [info.step in kept for info in checkpoints]
 
 
 def _manager(
-  folder: epath.Path, keep: int, chosen: Callable[[], int | None] = lambda: None
+  folder: epath.Path, keep: int, chosen: Callable[[], set[int]] = set
 ) -> ocp.CheckpointManager:
   options = ocp.CheckpointManagerOptions(
     preservation_policy=_Kept(keep, chosen), lightweight_initialize=True
   )
   return ocp.CheckpointManager(folder / 'checkpoints', options=options)
-
-
-def _first_whole(
-  folder: epath.Path, steps: Iterable[int], read: Callable[[int], Any]
-) -> tuple[Any, list[int]]:
-  """Calls `read` for one step after another; returns the first result, and the damaged steps."""
-  damaged = {}
-  for step in steps:
-    try:
-      result = read(step)
-    except DamagedError as error:
-      damaged[step] = str(error)
-      continue
-    if processes.is_first():
-      for number, reason in damaged.items():
-        line = f'{folder}/checkpoints/{number} is damaged ({reason}): taking step {step}'
-        print(line, file=sys.stderr)
-    return result, list(damaged)
-  reasons = '; '.join(f'step {number}: {reason}' for number, reason in damaged.items())
-  raise CheckpointError(f'{folder}/checkpoints has nothing that can be restored: {reasons}')
 
 
 def _parse(spec: str | os.PathLike) -> tuple[epath.Path, int | None]:

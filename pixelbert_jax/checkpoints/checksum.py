@@ -23,6 +23,13 @@ def checksums(tree: Tree) -> dict[str, str]:
   return {name: f'{first:08x}{second:08x}' for name, (first, second) in sums.items()}
 
 
+def not_finite(tree: Tree) -> list[str]:
+  """Lists the arrays by name ('params/itm/bias') that hold NaN or infinity."""
+  numbers = {k: x for k, x in by_name(tree).items() if jnp.issubdtype(x.dtype, jnp.inexact)}
+  finite = {k: _finite_on_host(x) if _on_host(x) else _finite(x) for k, x in numbers.items()}
+  return [name for name, all_are in jax.device_get(finite).items() if not all_are]
+
+
 def by_name(tree: Tree) -> dict[str, Any]:
   """Flattens a tree to a dictionary; keys are the paths of the leaves, joined by slashes."""
   return {
@@ -64,9 +71,21 @@ def _sums_on_host(x: np.ndarray) -> tuple[Array, Array]:
   return _sums(bits.astype(np.uint32), np.arange(len(bits), dtype=np.uint32))
 
 
-def _dispatch(x: Array) -> tuple[Array, Array]:
+def _finite_on_host(x: Array) -> np.bool:
+  return np.isfinite(np.asarray(x)).all()
+
+
+@jax.jit
+def _finite(x: Array) -> Array:
+  return jnp.isfinite(x).all()
+
+
+def _on_host(x: Array) -> bool:
   # NumPy for arrays in this host's memory: JAX would compile a program for each shape.
-  on_host = not isinstance(x, jax.Array) or (
+  return not isinstance(x, jax.Array) or (
     x.is_fully_addressable and {d.platform for d in x.devices()} == {'cpu'}
   )
-  return _sums_on_host(np.asarray(x)) if on_host else _sums_on_devices(x)
+
+
+def _dispatch(x: Array) -> tuple[Array, Array]:
+  return _sums_on_host(np.asarray(x)) if _on_host(x) else _sums_on_devices(x)

@@ -1,6 +1,5 @@
 """What a model was trained on, and so what its answers are worth."""
 
-import json
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -40,7 +39,7 @@ def caveat(names: Sequence[str]) -> str:
 
 def encode(names: Sequence[str]) -> bytes:
   """Encodes the content of FILE."""
-  return (json.dumps(list(dict.fromkeys(names))) + '\n').encode()
+  return (jsons.text(list(dict.fromkeys(names))) + '\n').encode()
 
 
 def remember(workdir: pathlib.Path, identity: Identity, splits: Collection[str]) -> bytes:
@@ -61,7 +60,7 @@ def remember(workdir: pathlib.Path, identity: Identity, splits: Collection[str])
       name: {split: parts for split, parts in own.items() if split in splits}
       for name, own in identity.items()
     }
-    return (json.dumps(used, indent=1) + '\n').encode()
+    return (jsons.text(used, indent=1) + '\n').encode()
   content = path.read_bytes()
   try:
     changes = data_changes(content, identity)
@@ -84,7 +83,7 @@ def data_changes(content: bytes, identity: Identity) -> dict[str, str]:
   the content is not as `remember` makes it.
   """
   changes = {}
-  for name, splits in json.loads(content).items():
+  for name, splits in jsons.parse(content, dict).items():
     own = identity.get(name, {})
     differing = [
       f'{split} has other {" and ".join(part for part in parts if parts[part] != here[part])}'

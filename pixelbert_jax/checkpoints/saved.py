@@ -9,9 +9,9 @@ it.
 
 import dataclasses
 import hashlib
-import json
 import pathlib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import jax
@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from pixelbert_jax import jsons
+from pixelbert_jax import jsons, processes
 from pixelbert_jax.checkpoints import CheckpointError, DamagedError
-from pixelbert_jax.checkpoints.checksum import by_name, checksums
+from pixelbert_jax.checkpoints.checksum import by_name, checksums, not_finite
 from pixelbert_jax.checkpoints.workdir import differences, read_config
 
 Folder: TypeAlias = epath.Path | pathlib.Path
@@ -37,7 +37,10 @@ class Manifest:
     config: the configuration of the run, as read from JSON.
     files: SHA-256 of each file of the workdir that the model depends on, by name.
     arrays: [shape, dtype, checksum] of each array by name ('model/params/itm/bias').
-    score: on the validation split; None if the step was not evaluated or the run chooses none.
+    score: on the validation split, of steps that earlier versions saved after evaluating them.
+    scores: those of the steps before this one, by number (`scores.py`).
+    log: number of lines and SHA-256 of `metrics.jsonl` up to this step (`metrics.py`).
+    skipped: steps up to this one whose batches were left out, since they were not finite.
   """
 
   step: int
@@ -45,6 +48,9 @@ class Manifest:
   files: dict[str, str]
   arrays: dict[str, list]
   score: float | None = None
+  scores: dict[str, float | None] = dataclasses.field(default_factory=dict)
+  log: dict[str, Any] | None = None
+  skipped: list[int] = dataclasses.field(default_factory=list)
 
   @classmethod
   def of(
@@ -53,15 +59,15 @@ class Manifest:
     config: dict[str, Any],
     files: dict[str, str],
     items: dict[str, Tree],
-    score: float | None = None,
+    **more: Any,
   ) -> 'Manifest':
-    """Describes `items` before they are saved."""
-    return cls(step, config, files, _described(items), score)
+    """Describes `items` before they are saved; `more` are the attributes from `score` on."""
+    return cls(step, config, files, _described(items), **more)
 
   def sealed(self) -> dict[str, Any]:
     """Returns the content as JSON objects, with a SHA-256 of it."""
     content = dataclasses.asdict(self)
-    return {'manifest': content, 'sha256': _digest(content)}
+    return {'manifest': content, 'sha256': digest(content)}
 
   @classmethod
   def read(cls, step: Folder) -> 'Manifest':
@@ -83,7 +89,7 @@ class Manifest:
     sealed = jsons.parse(text)
     if not isinstance(sealed, dict) or sealed.keys() != {'manifest', 'sha256'}:
       raise ValueError('not a manifest')
-    if _digest(sealed['manifest']) != sealed['sha256']:
+    if digest(sealed['manifest']) != sealed['sha256']:
       raise ValueError('its digest does not match')
     return cls(**sealed['manifest'])
 
@@ -160,7 +166,7 @@ def read(folder: Folder, manifest: Manifest, like: dict[str, Tree]) -> dict[str,
 
   Raises:
     CheckpointError: `like` has other names, shapes or dtypes than what was saved.
-    DamagedError: an array cannot be read, or is not what was saved.
+    DamagedError: an array cannot be read, is not what was saved, or is not finite.
   """
   path = path_of(folder, manifest.step)
   misfits = manifest.misfits(like)
@@ -177,7 +183,35 @@ def read(folder: Folder, manifest: Manifest, like: dict[str, Tree]) -> dict[str,
   if damaged:
     more = f' and {len(damaged) - 1} more' if damaged[1:] else ''
     raise DamagedError(f'{damaged[0]}{more} is not what was saved')
+  bad = not_finite(items)
+  if bad:
+    more = f' and {len(bad) - 1} more arrays hold' if bad[1:] else ' holds'
+    raise DamagedError(f'{bad[0]}{more} numbers that are not finite')
   return items
+
+
+def first_whole(
+  folder: Folder, steps: Iterable[int], read: Callable[[int], Any]
+) -> tuple[Any, list[int]]:
+  """Calls `read` for one step after another; returns the first result, and the damaged steps.
+
+  Raises:
+    CheckpointError: all are damaged.
+  """
+  damaged = {}
+  for step in steps:
+    try:
+      result = read(step)
+    except DamagedError as error:
+      damaged[step] = str(error)
+      continue
+    if processes.is_first():
+      for number, reason in damaged.items():
+        line = f'{folder}/checkpoints/{number} is damaged ({reason}): taking step {step}'
+        print(line, file=sys.stderr)
+    return result, list(damaged)
+  reasons = '; '.join(f'step {number}: {reason}' for number, reason in damaged.items())
+  raise CheckpointError(f'{folder}/checkpoints has nothing that can be restored: {reasons}')
 
 
 def set_aside(folder: epath.Path, step: int) -> None:
@@ -207,5 +241,6 @@ def _words(form: list | None) -> str:
   return f'{form[1]} {form[0]}' if form else 'absent'
 
 
-def _digest(content: dict[str, Any]) -> str:
-  return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def digest(content: dict[str, Any]) -> str:
+  """Computes the SHA-256 of a JSON object."""
+  return hashlib.sha256(jsons.text(content, sort_keys=True).encode()).hexdigest()

@@ -23,7 +23,7 @@ VOCABULARY = 'vocab.txt'
 MAY_CHANGE = (
   *('data.data_dir', 'epochs', 'steps', 'log_every', 'eval_every', 'eval_batches'),
   *('eval_images', 'eval_captions'),
-  *('save_every', 'keep', 'threads'),
+  *('save_every', 'keep', 'threads', 'on_bad_batch', 'most_skipped'),
   *('mesh.data', 'mesh.fsdp'),  # to the last bit it is the same run on the same mesh only
   *('text.vocabulary', 'data.answers'),  # paths; the contents are files of the run, and may not
 )
@@ -128,7 +128,7 @@ def read_config(path: epath.Path | pathlib.Path) -> dict[str, Any]:
 
 def to_json(config: Mapping[str, Any]) -> str:
   """Formats `config.json`."""
-  return json.dumps(config, indent=2) + '\n'
+  return jsons.text(config, indent=2) + '\n'
 
 
 def differences(

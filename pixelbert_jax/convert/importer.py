@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import json
 import os
 import pathlib
 import shlex
@@ -13,6 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from pixelbert_jax import jsons
 from pixelbert_jax.checkpoints import checkpoint, provenance, saved
 from pixelbert_jax.checkpoints.checksum import by_name
 from pixelbert_jax.checkpoints.workdir import VOCABULARY, check_empty
@@ -205,7 +205,7 @@ def write(
   conversion['at_random'] = sorted(random)
   files = {
     VOCABULARY: vocabulary,
-    'conversion.json': (json.dumps(conversion, indent=2) + '\n').encode(),
+    'conversion.json': (jsons.text(conversion, indent=2) + '\n').encode(),
     provenance.FILE: provenance.encode(trained_on),
   }
   checkpoint.write_model(output, config, variables, files)

@@ -8,7 +8,6 @@ docs/predict.md shows it and the Python API.
 """
 
 import dataclasses
-import json
 import sys
 import warnings
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 from absl import logging
 
-from pixelbert_jax import commandline
+from pixelbert_jax import commandline, jsons
 from pixelbert_jax.predict import heatmap
 from pixelbert_jax.predict.model import FLAGS, load
 
@@ -82,7 +81,7 @@ def command(argv: Sequence[str]) -> None:
     drawn = {'heatmap': flags.heatmap} if flags.heatmap else {}
     about = {'trained_on': model.trained_on, 'note': model.note}
     answer = {'image': flags.image, **asked, f'{key}s': rows, **drawn, **about}
-    print(json.dumps(answer, ensure_ascii=False))
+    print(jsons.text(answer, ensure_ascii=False))
     return
   print(f'{TITLES[head]}:')
   for name, p in results:

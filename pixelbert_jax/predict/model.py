@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from pixelbert_jax import UserError
 from pixelbert_jax.checkpoints import checkpoint, provenance
+from pixelbert_jax.checkpoints.checksum import not_finite
 from pixelbert_jax.experiment import make_model, make_task
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.image import ImageError
@@ -249,6 +250,8 @@ class Model:
     image, rows = np.array(which, int)[image], [None] * len(image)
     tokens = tokens_of(self._tokenizer, texts)
     for numbers, out in self._runner.pairs(head, images, tokens, image, text):
+      if not_finite(out):
+        raise UserError(f'{self._folder}: what it computes is not finite: take another step of it')
       several = zip(*out, strict=True) if isinstance(out, tuple) else out
       for number, row in zip(numbers.tolist(), several, strict=True):
         rows[number] = finish(row)

@@ -7,11 +7,10 @@
 
 import argparse
 import functools
-import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from pixelbert_jax import commandline
+from pixelbert_jax import commandline, jsons
 from pixelbert_jax.score import annotations, bootstrap, predictions, scored
 
 
@@ -101,7 +100,7 @@ def _check(options: argparse.Namespace) -> str:
     options.predictions, annotations.read_vqa_question_ids(options.questions)
   )
   if options.json:
-    return json.dumps({'valid_predictions': len(answers)})
+    return jsons.text({'valid_predictions': len(answers)})
   return f'valid_predictions: {len(answers):,}'
 
 
@@ -114,7 +113,7 @@ def _report(options: argparse.Namespace) -> str:
   differences = scored.compare(result, score(options.compare)) if options.compare else {}
   if options.json:
     printed = result.summary | ({'compare': differences} if differences else {})
-    return json.dumps(printed | ({'per_item': result.per_item} if options.per_item else {}))
+    return jsons.text(printed | ({'per_item': result.per_item} if options.per_item else {}))
   parts = [_table(result)]
   if differences:
     parts.append(_compare_table(differences, result.cluster))

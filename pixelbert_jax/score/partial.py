@@ -5,14 +5,13 @@ Missing scores are NaN, so an unfinished row is recognised.
 
 import glob
 import hashlib
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from pixelbert_jax import files
+from pixelbert_jax import files, jsons
 
 
 class Matrix:
@@ -50,7 +49,7 @@ class PartialMatrix(Matrix):
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(jsons.text(identity, sort_keys=True).encode()).hexdigest()[:16]
     self._path = path.with_name(f'.{path.name}.{digest}.rows')
     for other in path.parent.glob(f'.{glob.escape(path.name)}.*.rows'):
       if other != self._path:

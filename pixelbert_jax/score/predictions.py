@@ -5,11 +5,10 @@ ids, answers of the right type. An error lists all faults of a file.
 """
 
 import io
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from pixelbert_jax import UserError, files
+from pixelbert_jax import UserError, files, jsons
 
 _SHOWN = 10  # faults in a message; the rest are counted
 _NLVR2_NAME = re.compile('(.*)')  # the identifier itself
@@ -95,7 +94,7 @@ def read_vqa(path: files.Path, question_ids: Collection[int]) -> dict[int, str]:
 def write_vqa(path: files.Path, answers: Mapping[int, str]) -> None:
   """Writes the format of the evaluation server, in the order given."""
   entries = [{'question_id': int(q), 'answer': str(answer)} for q, answer in answers.items()]
-  files.write_text(path, json.dumps(entries))
+  files.write_text(path, jsons.text(entries))
 
 
 def read_nlvr2(path: files.Path, identifiers: Collection[str]) -> dict[str, bool]:

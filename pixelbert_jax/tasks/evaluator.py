@@ -7,7 +7,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from pixelbert_jax import sharding
+from pixelbert_jax import sharding, stopping
 from pixelbert_jax.input import pipeline
 from pixelbert_jax.input.pipeline import Batches
 from pixelbert_jax.models.forward import forward
@@ -44,12 +44,16 @@ class Evaluator:
 
     Returns:
       The task's sums, and its items [N, ...], gathered from all processes.
+
+    Raises:
+      Stopped: a signal asked for it.
     """
     total, items = None, []
     limit = 0 if whole else -(-self._limit // batches.images)
     count = min(limit or len(batches), len(batches))
     numbers = np.linspace(0, len(batches) - 1, count).round().astype(int).tolist()
     for batch in pipeline.read(batches, numbers, self._threads):
+      stopping.leave_if_asked()
       sums, rows = self._step(variables, sharding.global_batch(self._mesh, batch))
       total = sums if total is None else jax.tree.map(lambda a, b: a + b, total, sums)
       if rows:

@@ -14,7 +14,6 @@ import abc
 import collections
 import dataclasses
 import functools
-import json
 import pathlib
 import re
 from collections.abc import Callable, Mapping
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 import optax
 
-from pixelbert_jax import UserError, files, processes
+from pixelbert_jax import UserError, files, jsons, processes
 from pixelbert_jax.input.order import Plan, plan_epoch, plan_texts
 from pixelbert_jax.input.pipeline import Batch, Batches
 from pixelbert_jax.input.sidecar import Statements
@@ -166,7 +165,7 @@ class Nlvr(Task):
     predicted = {name: logit > 0 for name, logit in logits.items()}
     if processes.is_first():
       self.write(path.with_suffix('.csv'), predicted, path.stem.partition('[')[0])
-      files.write_text(path.with_name(f'{path.stem}_logits.json'), json.dumps(logits))
+      files.write_text(path.with_name(f'{path.stem}_logits.json'), jsons.text(logits))
     correct = np.array([predicted[name] == label for name, label in labels.items()], float)
     sentence = np.array([self.sentence(name) for name in labels])
     low, high = bootstrap.paired_difference(correct, np.zeros(len(correct)), sentence).interval

@@ -27,7 +27,7 @@ from pixelbert_jax.input.order import WORDS, Plan, Shares, plan_epoch, swap_imag
 from pixelbert_jax.input.pipeline import Batch, Batches
 from pixelbert_jax.input.text import hide_words
 from pixelbert_jax.input.visual import KINDS, TextGuess, visual_words
-from pixelbert_jax.metrics import Metrics, compare, measured
+from pixelbert_jax.metrics import Metrics, compare
 from pixelbert_jax.models.heads import PretrainingModel
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.tasks.base import Arrays, Run, Task
@@ -169,7 +169,7 @@ class Pretraining(Task):
     return sums
 
   def evaluate(self, run: Run, batches: PairBatches) -> Metrics:
-    """Computes the metrics over all pairs of a split; a metric without any pair is NaN.
+    """Computes the metrics over all pairs of a split; a metric without any pair is left out.
 
     Every text is used twice: unmasked for matching, masked for the rest.
     """
@@ -187,6 +187,6 @@ class Pretraining(Task):
     rows = {'image-text matching': 'itm_accuracy', 'hidden words': 'mlm_accuracy'}
     rows |= {'visual words, determined': 'mlm_visual_accuracy'}
     rows |= {f'  {kind}': f'mlm_{kind}_accuracy' for kind in KINDS}
-    rows = {title: name for title, name in rows.items() if name in measured(metrics)}
+    rows = {title: name for title, name in rows.items() if name in metrics}
     columns = {'own image': '', 'shuffled image': '_swapped', 'text alone': '_text_only'}
     return compare(f'accuracy on {split}', columns, rows, metrics)

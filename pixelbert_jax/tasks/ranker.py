@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from pixelbert_jax import processes, sharding
+from pixelbert_jax import UserError, processes, sharding, stopping
 from pixelbert_jax.checkpoints.checksum import checksums
 from pixelbert_jax.input import pipeline
 from pixelbert_jax.input.image import model_input
@@ -80,7 +80,12 @@ class Ranker:
     return matrix, gallery
 
   def fill(self, matrix: Matrix, variables: dict, batches: RankingBatches) -> None:
-    """Scores those images of the gallery that are not in `matrix` yet."""
+    """Scores those images of the gallery that are not in `matrix` yet.
+
+    Raises:
+      UserError: a score is not finite.
+      Stopped: a signal asked for it; rows that are done stay done.
+    """
     _agree(matrix)
     plan, gallery = batches.plan(0), batches.gallery
     real, row = plan.weight[..., 0] > 0, np.searchsorted(gallery.image, plan.image)
@@ -91,10 +96,16 @@ class Ranker:
     blocks = pipeline.read(batches, left, self._threads) if left else ()
     last = time.monotonic()
     for number, batch in zip(left, blocks, strict=True):
+      stopping.leave_if_asked()
       pixels = self._embed(variables, sharding.global_batch(self._mesh, batch))
       parts = [self._score(variables, *pixels, *chunk) for chunk in chunks]
       block = sharding.plan_rows(self._mesh, self._join(parts))
-      matrix.write(rows[number], block[real[number]][:, place])
+      scores = block[real[number]][:, place]
+      if not np.isfinite(scores).all():
+        raise UserError(
+          'scores of images with captions are not finite: the model has diverged, take another step'
+        )
+      matrix.write(rows[number], scores)
       if time.monotonic() - last > REPORT_SECONDS:
         last, done = time.monotonic(), int(matrix.finished.sum())
         speed = progress.examples_per_second(done, len(gallery.caption))

@@ -10,7 +10,6 @@ Evaluation does not use such batches: `ranker.py` scores all images of a gallery
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from pixelbert_jax import files, processes
+from pixelbert_jax import files, jsons, processes
 from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.truth import Truth
@@ -121,7 +120,7 @@ class Retrieval(Task):
       text_ids = sidecar.captions.values[gallery.caption].tolist()
       texts = [batches.text(i) for i in gallery.caption]
       matrix_file.write(path.with_suffix('.npz'), matrix.scores, image_ids, text_ids)
-      lists = json.dumps(top_lists(matrix.scores, image_ids, text_ids, texts), indent=1)
+      lists = jsons.text(top_lists(matrix.scores, image_ids, text_ids, texts), indent=1)
       files.write_text(path, lists)
     matrix.remove()
     return metrics

@@ -32,10 +32,10 @@ def loss(sums: Sums, batch: dict[str, Array]) -> Array | float:
 
 
 def finish(sums: Sums) -> dict[str, float]:
-  """Divides totals [sum, weight] by their weights; a metric with weight 0 is NaN.
+  """Divides totals [sum, weight] by their weights; a metric with weight 0 is left out.
 
   Adds the total `loss`, to which a loss with weight 0 contributes nothing, as in training.
   """
-  means = {k: float(s / w) if w else float('nan') for k, (s, w) in sums.items()}
-  losses = [means[name] for name, (_, w) in sums.items() if name.endswith('_loss') and w]
-  return means | {'loss': sum(losses)}
+  means = {k: float(s / w) for k, (s, w) in sums.items() if w}
+  losses = [mean for name, mean in means.items() if name.endswith('_loss')]
+  return means | ({'loss': sum(losses)} if losses else {})

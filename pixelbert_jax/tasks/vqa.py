@@ -11,7 +11,6 @@ A batch has B images with K questions each, of T tokens; there are A answers to 
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -160,7 +159,7 @@ class Vqa(Task):
     return cls(answers, guess, scoring)
 
   def files(self) -> dict[str, bytes]:
-    text = json.dumps(list(self.answers), indent=0, ensure_ascii=False) + '\n'
+    text = jsons.text(list(self.answers), indent=0, ensure_ascii=False) + '\n'
     return {FILE: text.encode()}
 
   def model(self, backbone: PixelBert) -> VqaModel:
@@ -214,7 +213,7 @@ class Vqa(Task):
       predictions.write_vqa(path, predicted)
       if questions:
         scores = official.per_question(predicted, questions)
-        files.write_text(path.with_name(f'{path.stem}_scores.json'), json.dumps(scores))
+        files.write_text(path.with_name(f'{path.stem}_scores.json'), jsons.text(scores))
       if questions and self.scoring != OFFICIAL:
         annotations.write_vqa(path.with_name(f'{path.stem}_annotations.json'), questions)
     if not questions:

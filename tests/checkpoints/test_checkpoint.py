@@ -50,7 +50,8 @@ def test_the_step_with_the_best_score_is_kept_and_taken(tmp_path):
   with contextlib.closing(Checkpoints(folder, FILES, keep=1)) as checkpoints:
     assert checkpoints.chosen is None
     for step, score in {5: 0.5, 10: 0.7, 15: 0.7, 20: 0.6, 25: None}.items():
-      checkpoints.save(step, make_state(step), score)
+      checkpoints.save(step, make_state(step))
+      checkpoints.score(step, score)
     assert checkpoints.chosen == (10, 0.7)
   assert steps(folder) == [10, 25]
   # Another process finds it too; a run goes on from the newest.
@@ -264,6 +265,24 @@ def test_damaged_training_state_is_seen_too(workdir, capsys):
   flip(largest(workdir / 'checkpoints/10/training'))
   assert bits(restore(workdir)) == bits(make_state(5))
   assert 'checkpoints/10 is damaged (training/opt_state' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('value', [np.nan, -np.inf])
+def test_numbers_that_are_not_finite_are_refused_though_they_are_what_was_saved(
+  workdir, tmp_path, capsys, value
+):
+  state = make_state(20)
+  state.params['a']['kernel'] = state.params['a']['kernel'].at[1, 2].set(value)
+  with contextlib.closing(Checkpoints(workdir, FILES)) as checkpoints:
+    checkpoints.save(20, state)
+  assert load(workdir).step == 10
+  assert int(restore(workdir).step) == 10
+  line = '20 is damaged (model/params/a/kernel holds numbers that are not finite): taking step 10\n'
+  assert capsys.readouterr().err == 2 * f'{workdir}/checkpoints/{line}'
+  write_model(tmp_path / 'model', CONFIG, state.variables, FILES)
+  for mesh in (None, sharding.make_mesh()):
+    with pytest.raises(CheckpointError, match=r'kernel holds numbers that are not finite$'):
+      load(tmp_path / 'model', mesh)
 
 
 def test_with_no_step_left_it_is_an_error_and_nothing_is_moved(workdir):

@@ -26,6 +26,7 @@ ELSEWHERE = {
   'docs/predict.md': 'test_predict.py: test_the_page_runs_as_it_stands',
   'docs/add_a_task.md': 'test_add_a_task.py',
   'docs/scores.md': 'test_score_command.py, and below',
+  'docs/runs.md': 'test_bad_batch.py',
 }
 # What the checks of the project do as a whole, and what takes the files of others.
 NOT_RUN = {

@@ -401,7 +401,7 @@ def test_twenty_steps_of_training():
     optimizers, norms = torch_optimizers(twin, c), []
     for number in range(steps):
       batch = make_batch(number)
-      state = step(state, [sharding.global_batch(mesh, batch)])
+      state, _ = step(state, [sharding.global_batch(mesh, batch)])
       rates = [
         rate * min(1, number / warmup) * (0.125 if number >= boundary else 1)
         for rate, warmup in zip((c.cnn_rate, c.transformer_rate), warmups, strict=True)

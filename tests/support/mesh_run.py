@@ -34,7 +34,7 @@ def run(config, data, fsdp):
     state = jax.device_put(wide, sharding.state_sharding(mesh, wide))
   losses = []
   for number in range(STEPS):
-    state = step(state, [sharding.global_batch(mesh, batches['train'][number])])
+    state, _ = step(state, [sharding.global_batch(mesh, batches['train'][number])])
     losses.append(finish(jax.device_get(state.sums))['loss'])
     state = state._replace(sums=jax.tree.map(np.zeros_like, jax.device_get(state.sums)))
   run = functools.partial(experiment.evaluator(mesh), state.variables)

@@ -1,9 +1,11 @@
 """Short runs of training: their configuration, their command and what they leave."""
 
 import json
+import os
 import pathlib
 import signal
 import sys
+import time
 from types import ModuleType
 
 import jax
@@ -13,6 +15,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from pixelbert_jax.metrics import MetricsLog
+from pixelbert_jax.tasks.evaluator import Evaluator
 
 COMMAND = [sys.executable, '-m', 'pixelbert_jax.main']
 ITEMS = ocp.args.Composite(model=ocp.args.StandardRestore(), training=ocp.args.StandardRestore())
@@ -38,6 +41,23 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, *steps: int) -> list[int]:
       signal.raise_signal(signal.SIGTERM)
 
   monkeypatch.setattr(MetricsLog, 'write', stop)
+  return left
+
+
+def stop_in_evaluation(
+  monkeypatch: pytest.MonkeyPatch, number: int, evaluator: type = Evaluator
+) -> list[int]:
+  """Sends this process a SIGTERM as the evaluator is called; returns how many calls are left."""
+  call, left = evaluator.__call__, [number]
+
+  def stop(self, *arguments, **options):
+    left[0] -= 1
+    if left[0] == 0:
+      os.kill(os.getpid(), signal.SIGTERM)  # which the main thread hears
+      time.sleep(0.2)
+    return call(self, *arguments, **options)
+
+  monkeypatch.setattr(evaluator, '__call__', stop)
   return left
 
 

@@ -21,7 +21,7 @@ def make_state(seed):
   rng = np.random.default_rng(seed)
   params = {
     'a': {'kernel': rng.normal(size=(3, 4)).astype(np.float32)},
-    'b': np.array([np.nan, np.inf, -0.0, 1e-45, seed], np.float32),
+    'b': np.array([3e38, -1e-38, -0.0, 1e-45, seed], np.float32),
     'wide': rng.normal(size=(40, 50)).astype(np.float32),  # in a file of its own
     'half': jnp.arange(seed, seed + 3, dtype=jnp.bfloat16),
   }

@@ -23,7 +23,7 @@ from pixelbert_jax.input.order import Batching
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Tokenizer
-from pixelbert_jax.loop import DONE
+from pixelbert_jax.loop import DONE, PREEMPTED
 from pixelbert_jax.main import main
 from pixelbert_jax.models.forward import forward
 from pixelbert_jax.score import __main__ as score
@@ -40,7 +40,7 @@ from pixelbert_jax.tasks.gallery import (
 from pixelbert_jax.tasks.ranker import Ranker, chunk_captions
 from pixelbert_jax.train import train
 from tests.support import tiny
-from tests.support.runs import metrics, short_config
+from tests.support.runs import assert_same_run, metrics, short_config, stop_in_evaluation
 
 STEPS = 8
 SQUARE = Canvases(64, 64, ((64, 64),))
@@ -496,6 +496,27 @@ def test_a_run_ends_with_scores_that_the_command_takes(finished, dataset, tmp_pa
   assert found['captions'] == 'five an image, 50 of 80'
   lists = json.loads((finished / 'predictions/test.json').read_text())
   assert set(lists['images']) == {str(t) for t in image_of if t % 100 < 5}
+
+
+@pytest.mark.slow
+def test_a_ranking_is_stopped_and_repeated_and_no_line_is_doubled(
+  few_scenes, tmp_path, monkeypatch
+):
+  # Validation, which chooses a step, and the report have the same split.
+  config = short_config(retrieval, few_scenes, STEPS)
+  config.data.test = config.data.validation
+  assert train(config, tmp_path / 'through') == DONE
+  # At step 4; at step 8, after that of step 4 was repeated; in the report, after that of step 8.
+  for number in (1, 2, 2):
+    stop_in_evaluation(monkeypatch, number, Ranker)
+    assert train(config, tmp_path / 'stopped') == PREEMPTED
+    monkeypatch.undo()
+  assert train(config, tmp_path / 'stopped') == DONE
+  assert_same_run(tmp_path / 'stopped', tmp_path / 'through')
+  lines = [(line['step'], line['split']) for line in metrics(tmp_path / 'stopped')]
+  assert len(lines) == len(set(lines))
+  for name in ('predictions/val.json', 'checkpoints/scores.json'):
+    assert (tmp_path / 'stopped' / name).read_bytes() == (tmp_path / 'through' / name).read_bytes()
 
 
 def test_the_cnn_stays_as_it_was(few_scenes, finished, pretrained, tmp_path):
