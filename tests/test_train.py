@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import shutil
 import signal
 from typing import Any
@@ -190,6 +191,16 @@ def test_what_does_not_fit_is_an_error_and_leaves_no_workdir(config, finished, t
   with pytest.raises(UserError, match=r'transformer\.mlp_width is 64 there and 32 here'):
     train(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
+
+
+def test_a_run_goes_on_over_its_own_data_alone(config, finished, tmp_path):
+  remembered = json.loads((finished / 'data.json').read_text())
+  assert remembered[config.data.name].keys() == {'train', 'val', 'test'}
+  remembered[config.data.name]['train']['texts'] = 'others'
+  (tmp_path / 'data.json').write_text(json.dumps(remembered))
+  with pytest.raises(UserError, match=r'a run on another scenes \(train has other texts\):'):
+    train(config, tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == ['data.json']
 
 
 @pytest.mark.slow

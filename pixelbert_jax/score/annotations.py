@@ -31,12 +31,12 @@ def read_vqa(path: files.Path) -> list[Question]:
   scoring = scoring_of(value.text('scoring'), path) if 'scoring' in value else OFFICIAL
   for entry in value.objects('annotations'):
     question = Question(
-      entry.number('question_id'),
-      entry.number('image_id'),
-      entry.text('question_type'),
-      entry.text('answer_type'),
-      tuple(answer.text('answer') for answer in entry.objects('answers')),
-      scoring,
+      question_id=entry.number('question_id'),
+      image_id=entry.number('image_id'),
+      question_type=entry.text('question_type'),
+      answer_type=entry.text('answer_type'),
+      answers=tuple(answer.text('answer') for answer in entry.objects('answers')),
+      scoring=scoring,
     )
     if not question.answers:
       raise UserError(f'{path}: question {question.question_id} has no answers')

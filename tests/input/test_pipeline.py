@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import pathlib
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 
 from pixelbert_jax import UserError
 from pixelbert_jax.input.canvases import Canvases
-from pixelbert_jax.input.dataset import Split
+from pixelbert_jax.input.dataset import RecordError, Split
 from pixelbert_jax.input.image import GREY, ImageError
 from pixelbert_jax.input.pipeline import Batch, read
 from pixelbert_jax.input.rows import Caption, Row
@@ -372,6 +373,31 @@ def test_in_training_its_pairs_do_not_count_and_it_is_named(make, threads, capsy
   lines = capsys.readouterr().out.splitlines()
   assert len(lines) == 1
   assert lines[0].startswith('unreadable  image 7: 17 bytes that are not')
+
+
+class Records(list):
+  """Records of which number 7 is damaged, as array_record reports it."""
+
+  def __getitem__(self, number):
+    if number == 7:
+      raise RuntimeError('Chunk hash mismatch\nin Riegeli')
+    return super().__getitem__(number)
+
+
+def test_a_damaged_record_counts_as_an_unreadable_image(make, capsys):
+  split = split_of(12, 2)
+  split = dataclasses.replace(split, source=Records(split.source), path=pathlib.Path('/data/set'))
+  batches = make(split=split)
+  for step in range(len(batches)):
+    row = batches.plan(0).image[step] == 7
+    batch = batches[step]
+    assert not batch['weight'][row].any()
+    assert batch['weight'][~row].all()
+    assert (batch['image'][row] == GREY).all()
+  said = 'image 7: record 7 cannot be read (Chunk hash mismatch): delete /data/set and build again'
+  assert capsys.readouterr().out == f'unreadable  {said}; its pairs do not count\n'
+  with pytest.raises(RecordError, match=r'^image 7: record 7 cannot be read'):
+    list(read(make(split=split, training=False), range(6)))
 
 
 def test_which_rows_do_not_count_is_the_same_on_any_number_of_processes(make):
