@@ -1,5 +1,6 @@
 """The reports of a run: `metrics.jsonl`, TensorBoard, progress lines and tables."""
 
+import contextlib
 import json
 import math
 import os
@@ -7,9 +8,9 @@ import pathlib
 import time
 from collections.abc import Mapping
 
-import tensorboardX
-
-from pixelbert_jax import files
+from pixelbert_jax import disk, files
+from pixelbert_jax.checkpoints.workdir import check_owned
+from pixelbert_jax.tensorboard import Board
 
 Metrics = dict[str, float]
 DAY = 24 * 60 * 60  # seconds
@@ -26,37 +27,43 @@ class MetricsLog:
     self._writes = writes
     if not writes:
       return
-    self._path = workdir / 'metrics.jsonl'
+    self._workdir, self._path = workdir, workdir / 'metrics.jsonl'
     if self._path.exists():
       kept = [
         line for line in _whole_lines(self._path) if json.loads(line)['step'] <= restored_step
       ]
       files.write_text(self._path, ''.join(kept))
-    self._file = self._path.open('a', encoding='utf-8')
-    self._board = tensorboardX.SummaryWriter(
-      str(workdir / 'tensorboard'), purge_step=restored_step + 1
-    )
+    with self._writing():
+      self._file = self._path.open('a', encoding='utf-8')
+      self._board = Board(workdir / 'tensorboard', restored_step + 1)
+
+  def _writing(self) -> contextlib.AbstractContextManager[None]:
+    return disk.writing(self._workdir, cure='take another --workdir; the saved steps are whole')
 
   def write(self, step: int, split: str, metrics: Metrics) -> None:
     """Appends the metrics of a split at a step; values that are not finite are omitted."""
     if not self._writes:
       return
     metrics = measured(metrics)
-    self._file.write(json.dumps({'step': step, 'split': split, **metrics}) + '\n')
-    self._file.flush()
-    for name, value in metrics.items():
-      self._board.add_scalar(f'{split}/{name}', value, step)
+    check_owned(self._workdir)
+    with self._writing():
+      self._file.write(json.dumps({'step': step, 'split': split, **metrics}) + '\n')
+      self._file.flush()
+      self._board.write(step, {f'{split}/{name}': value for name, value in metrics.items()})
 
   def sync(self) -> None:
     """Flushes all lines to disk or, if the workdir is a mounted bucket, to the bucket."""
     if self._writes:
-      os.fsync(self._file.fileno())
+      with self._writing():
+        os.fsync(self._file.fileno())
+        self._board.sync()
 
   def close(self) -> None:
     """Flushes and closes both files."""
     if self._writes:
-      self._file.close()
-      self._board.close()
+      with self._writing():
+        self._file.close()
+        self._board.close()
 
 
 def measured(metrics: Metrics) -> dict[str, float]:

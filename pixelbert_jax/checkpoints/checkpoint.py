@@ -24,6 +24,7 @@ from jax.sharding import Mesh
 
 from pixelbert_jax import processes, sharding
 from pixelbert_jax.checkpoints import CheckpointError, DamagedError, saved
+from pixelbert_jax.checkpoints.room import Room
 from pixelbert_jax.checkpoints.saved import Manifest
 from pixelbert_jax.checkpoints.workdir import check_empty, to_json
 from pixelbert_jax.files import atomic
@@ -42,7 +43,7 @@ class Checkpoints:
     self._workdir = epath.Path(workdir.absolute())
     self._config = json.loads((workdir / 'config.json').read_text())
     self._files = saved.digests(self._workdir, files)
-    self._scores = scores(self._workdir)
+    self._scores, self.room = scores(self._workdir), Room(self._workdir)
     self._manager = _manager(self._workdir, keep, lambda: best(self._scores))
 
   @property
@@ -64,7 +65,8 @@ class Checkpoints:
       manifest = Manifest.of(step, self._config, self._files, items, score)
       if score is not None:
         self._scores[step] = score
-      self._manager.save(step, args=saved.arguments(manifest, items), force=True)
+      with self.room.saving(state):
+        self._manager.save(step, args=saved.arguments(manifest, items), force=True)
 
   def restore(self, like: Tree) -> Tree:
     """Reads the state of the newest undamaged step, with the shapes and shardings of `like`.
@@ -97,12 +99,13 @@ class Checkpoints:
 
   def wait(self) -> None:
     """Waits until every step is on disk."""
-    self._manager.wait_until_finished()
+    with self.room.saving():
+      self._manager.wait_until_finished()
 
   def close(self) -> None:
-    """Waits until every step is on disk, and releases the workdir."""
-    self.wait()
-    self._manager.close()
+    """Waits until every step is on disk, and ends the threads that save."""
+    with self.room.saving():
+      self._manager.close()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -356,7 +356,7 @@ def test_an_evaluation_leaves_the_run_of_its_name_alone(
   command = [f'--config={ROOT}/configs/vqa.py:test', f'--config.data.data_dir={few_scenes}']
   assert main([*command, '--mode=evaluate', f'--checkpoint={finished}@8']) == 0
   assert (tmp_path / 'runs/vqa-test-s0/predictions/test.json').read_bytes() == before
-  assert (tmp_path / 'runs/vqa-test-s0-evaluate/predictions/test.json').exists()
+  assert (tmp_path / 'runs/vqa-test-s0-evaluate-8/predictions/test.json').exists()
 
 
 def test_a_changed_answer_list_is_noticed(finished, tmp_path):
