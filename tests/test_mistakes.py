@@ -4,7 +4,9 @@ import time
 
 import pytest
 
+from pixelbert_jax import configuration
 from pixelbert_jax.main import main
+from tests.support.paths import ROOT
 from tests.support.scenes import build_scenes
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
@@ -91,6 +93,11 @@ MISTAKES = {
     ('--config=configs/vqa.py:test', '--config.data.name=scenes/easy+scenes/easy'),
     ['data.name', 'only pre-training takes'],
   ),
+  'vocabulary in a bucket': (
+    override('text.vocabulary=gs://b/vocab.txt'),
+    ['config.text.vocabulary: gs://b/vocab.txt is an address', 'mount the bucket'],
+  ),
+  'data in a bucket': (override('data.data_dir=s3://b/data'), ['config.data.data_dir', 'mount']),
   'long warm-up': (override('optimizer.warmup_epochs=-1'), ['warmup_epochs', 'at least 0']),
   'no such checkpoint': (override('init_from=nowhere'), ['init_from', 'nowhere']),
   'more devices': (override('mesh.data=64'), ['mesh: data=64, fsdp=1', 'devices']),
@@ -155,6 +162,43 @@ def test_a_mistake_is_one_line(mistake, said, tmp_path):
   for word in words:
     assert word in line
   assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('workdir', ['gs://b/runs/x', 's3://b/x', 'hf://b/x', 'file:///b/x'])
+def test_a_workdir_is_a_folder_of_this_machine(workdir, said, tmp_path, monkeypatch):
+  config = ROOT / 'configs/pretrain.py'
+  monkeypatch.chdir(tmp_path)
+  line = said(f'--config={config}:test', workdir=workdir)
+  assert f'--workdir: {workdir} is an address' in line
+  assert 'mount the bucket' in line
+  assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('address', ['gs://b/run', 'az://b/run', 'https://b/run', 'file:///b/run'])
+def test_a_checkpoint_that_cannot_be_reached(address, said, tmp_path, monkeypatch):
+  config = ROOT / 'configs/pretrain.py'
+  monkeypatch.chdir(tmp_path)
+  line = said(f'--config={config}:test', f'--config.init_from={address}')
+  assert f'init_from: {address} cannot be read' in line
+  assert 'mount the bucket' in line
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tilde_is_the_home_folder(data_dir, tmp_path, monkeypatch, capsys):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  monkeypatch.chdir(tmp_path)
+  config = configuration.load(
+    f'{ROOT}/configs/vqa.py:test',
+    [f'{name}=~/x' for name in ('init_from', 'data.data_dir', 'data.answers', 'text.vocabulary')],
+  )
+  for value in (config.init_from, config.data.data_dir, config.data.answers):
+    assert value == f'{tmp_path}/x'
+  assert config.text.vocabulary == f'{tmp_path}/x'
+  (tmp_path / 'file').write_text('')
+  train = [f'--config={ROOT}/configs/pretrain.py:test', f'--config.data.data_dir={data_dir}']
+  assert main([*train, '--workdir=~/file/run']) == 1
+  assert f'{tmp_path}/file' in capsys.readouterr().err
+  assert [path.name for path in tmp_path.iterdir()] == ['file']
 
 
 def test_a_workdir_that_cannot_be_written(said, tmp_path):

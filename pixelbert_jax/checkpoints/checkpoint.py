@@ -23,7 +23,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from pixelbert_jax import processes, sharding
-from pixelbert_jax.checkpoints import CheckpointError, DamagedError, saved
+from pixelbert_jax.checkpoints import CheckpointError, DamagedError, reachable, saved
 from pixelbert_jax.checkpoints.room import Room
 from pixelbert_jax.checkpoints.saved import Manifest
 from pixelbert_jax.checkpoints.workdir import check_empty, to_json
@@ -222,9 +222,8 @@ def write_model(
     for name, content in files.items():
       (partial / name).write_bytes(content)
     (partial / 'config.json').write_text(to_json(config))
-    digests = saved.digests(partial, files)
     items = {'model': variables}
-    manifest = Manifest.of(0, json.loads(to_json(config)), digests, items)
+    manifest = Manifest.of(0, json.loads(to_json(config)), saved.digests(partial, files), items)
     with contextlib.closing(_manager(epath.Path(partial), keep=1)) as manager:
       manager.save(0, args=saved.arguments(manifest, items))
       manager.wait_until_finished()
@@ -272,11 +271,12 @@ def _first_whole(
 
 def _parse(spec: str | os.PathLike) -> tuple[epath.Path, int | None]:
   name, at, step = os.fspath(spec).rpartition('@')
-  if not (at and step.isdecimal()) or epath.Path(spec).exists():
-    name, step = os.fspath(spec), None
-  folder = epath.Path(name)
-  if not folder.is_dir():
-    raise CheckpointError(f'{name}: no such folder; give a checkpoint')
+  with reachable(os.fspath(spec)):
+    if not (at and step.isdecimal()) or epath.Path(spec).exists():
+      name, step = os.fspath(spec), None
+    folder = epath.Path(name)
+    if not folder.is_dir():
+      raise CheckpointError(f'{name}: no such folder; give a checkpoint')
   return folder if '://' in name else folder.absolute(), None if step is None else int(step)
 
 
