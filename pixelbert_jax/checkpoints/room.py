@@ -58,11 +58,11 @@ def _omit_repeated() -> None:
 
   for name in ('absl', 'asyncio'):
     logging.getLogger(name).addFilter(is_new)
-  shown = sys.excepthook
+  shown = sys.unraisablehook
 
-  def show(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+  def show(what: Any) -> None:
     # TensorStore reports writes to the loop of a save that has failed, and so is closed.
-    if not (trace and trace.tb_frame.f_code.co_name == 'call_soon_threadsafe'):
-      shown(kind, error, trace)
+    if str(what.exc_value) != 'Event loop is closed':
+      shown(what)
 
-  sys.excepthook = show
+  sys.unraisablehook = show

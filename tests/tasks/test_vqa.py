@@ -358,12 +358,14 @@ def test_an_evaluation_leaves_the_run_of_its_name_alone(
   assert (tmp_path / 'runs/vqa-test-s0/predictions/test.json').read_bytes() == before
   assert (tmp_path / 'runs/vqa-test-s0-evaluate-8/predictions/test.json').exists()
   # Another step has a folder of its own; where it is given one that is taken, it is refused.
-  again = [*command, '--mode=evaluate', f'--checkpoint={finished}@4']
+  again = [*command, '--mode=evaluate', f'--checkpoint={finished}@12']
   assert main([*again, '--workdir=runs/vqa-test-s0-evaluate-8']) == 1
   said = capsys.readouterr().err
-  assert f'holds the evaluation of {finished}@8, step 8, which that of {finished}@4, step 4' in said
+  assert (
+    f'holds the evaluation of {finished}@8, step 8, which that of {finished}@12, step 12' in said
+  )
   assert main(again) == 0
-  for step in (4, 8):
+  for step in (8, 12):
     path = tmp_path / f'runs/vqa-test-s0-evaluate-{step}/predictions/test_metrics.json'
     assert json.loads(path.read_text())['step'] == step
 
