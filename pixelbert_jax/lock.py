@@ -17,7 +17,6 @@ suspended one, may find that another has taken it; `check` tells before anything
 
 import contextlib
 import errno
-import fcntl
 import functools
 import json
 import os
@@ -63,8 +62,7 @@ def held(
     what: is locked, as an error names it.
     cure: what to do instead, as an error says it: 'give another --output'.
     waits: for the owner to end, instead of raising LockError.
-    tidy: is called once the lock is held, to delete what killed processes left. Only after it does
-      the disk need to have room.
+    tidy: is called with the lock held, to delete what killed processes left on a full disk.
 
   Raises:
     LockError: another process holds it.
@@ -233,6 +231,8 @@ def _lives(path: pathlib.Path, owner: Owner) -> bool | None:
 
 def _flock(file: int) -> bool | None:
   """Locks an open file; False if another has locked it, None if that disk has no such locks."""
+  import fcntl  # Windows, which has none, can use models.
+
   try:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return True
