@@ -6,13 +6,13 @@ A training program calls `build` for an embedded dataset and `open_dataset` for 
 """
 
 import contextlib
-import fcntl
+import errno
+import functools
 import os
 import pathlib
-import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -24,7 +24,7 @@ from data.entry import MOST_BAD, Request
 from data.origin import Origin
 from data.report import report
 from data.sidecars import complete, is_whole
-from pixelbert_jax import commandline
+from pixelbert_jax import commandline, disk, files, lock
 from pixelbert_jax.input.dataset import (
   Dataset,
   DatasetError,
@@ -84,6 +84,8 @@ def build(
       _refuse_other(builder, name, given=bool(manual_dir or tables))
   except SourceError as error:
     raise DatasetError(str(error)) from error
+  except disk.WriteError as error:
+    raise DatasetError(f'{name} cannot be built: {error}') from error
   except OSError as error:
     raise _unwritable(builder, error) from error
   dataset = open_dataset(name, data_dir)
@@ -153,8 +155,6 @@ def _prepare(builder: TfdsBuilder) -> None:
     if not builder.info.splits:
       raise damaged(builder, 'it lists no splits')
     return
-  for leftover in path.parent.glob(f'incomplete.*_{path.name}'):
-    shutil.rmtree(leftover)  # Left by a killed build: the lock shows that none is running.
   config = tfds.download.DownloadConfig(try_download_gcs=False)
   with quiet():
     try:
@@ -166,25 +166,24 @@ def _prepare(builder: TfdsBuilder) -> None:
 
 
 def _unwritable(builder: TfdsBuilder, error: Exception) -> DatasetError:
-  return DatasetError(
-    f'{builder.name} cannot be built in {builder.data_dir} ({error}): make room there, or give '
-    'another folder with --data_dir'
-  )
+  number = disk.fault_of_disk(error) or errno.ENOSPC
+  said = disk.write_error(builder.data_dir, number, cure='give another --data_dir')
+  return DatasetError(f'{builder.name} cannot be built: {said}')
 
 
-@contextlib.contextmanager
-def _lock(builder: TfdsBuilder) -> Iterator[None]:
-  """Holds the dataset's lock file, which the system frees if the process dies."""
+def _lock(builder: TfdsBuilder) -> contextlib.AbstractContextManager[None]:
+  """Holds the lock of a dataset in its data folder; where another process does, waits for it."""
   name = builder.info.full_name
-  root = pathlib.Path(builder.data_dir_root)
-  root.mkdir(parents=True, exist_ok=True)
-  with (root / f'.{name.replace("/", "-")}.lock').open('w') as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      print(f'{name}: another process is building it, waiting', file=sys.stderr)
-      fcntl.flock(file, fcntl.LOCK_EX)
-    yield
+  path = pathlib.Path(builder.data_dir_root, f'.{name.replace("/", "-")}.lock')
+  tidy = functools.partial(_delete_unfinished, pathlib.Path(builder.data_dir))
+  return lock.held(path, name, 'give another --data_dir', waits=True, tidy=tidy)
+
+
+def _delete_unfinished(path: pathlib.Path) -> None:
+  """Deletes what killed builds left: with the lock held, none is running."""
+  for leftover in path.parent.glob(f'incomplete.*_{path.name}'):
+    files.delete(leftover)
+  files.delete_partial(path / 'sidecar')
 
 
 def command(
@@ -220,14 +219,17 @@ def flagged(argv: Sequence[str]) -> int:
   parser = commandline.Parser('data.build', 'Builds datasets: raw files to records, once.')
   known = ', '.join(sorted(BUILDERS))
   parser.add_argument('names', nargs='*', metavar='NAME', help=f'{known}; some have NAME/CONFIG')
-  parser.add_argument('--data_dir', help="TFDS's folder of datasets")
-  parser.add_argument('--manual_dir', help='the folder with the raw files, unpacked or as zips')
+  parser.add_argument('--data_dir', type=commandline.path, help="TFDS's folder of datasets")
+  parser.add_argument(
+    '--manual_dir', type=commandline.path, help='the folder with the raw files, unpacked or as zips'
+  )
   parser.add_argument('--splits', type=_names, default=(), help='only these, as a,b; default: all')
   parser.add_argument(
     '--allow_bad', type=float, default=MOST_BAD, help='share of images that may be bad'
   )
   for table, columns in TABLES.items():
-    parser.add_argument(f'--{table}', help=f'of `folder`: CSV file with the columns {columns}')
+    words = f'of `folder`: CSV file with the columns {columns}'
+    parser.add_argument(f'--{table}', type=commandline.path, help=words)
   for name in SHARES:
     parser.add_argument(f'--{name}', type=float, help='of `folder`: share of images to hold out')
   flags = parser.parse_intermixed_args(argv)

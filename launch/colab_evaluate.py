@@ -69,14 +69,14 @@ if CHECKPOINT in ('', TRAINED_HERE):
 # reads the question, and gives the commonest answer to each type of it, is in the table too.
 
 # %%
-SCORED = 'runs/scored'
+SCORED = 'runs/scored-' + CHECKPOINT.strip('/').replace('/', '-').replace('@', '-')
 # !python -m pixelbert_jax.main --config=configs/vqa.py{VARIANT} --mode=evaluate "--checkpoint={CHECKPOINT}" --workdir={SCORED}
 assert _exit_code == 0, 'the last line above says what is wrong'
 
 # %% [markdown]
 # ## Its answers
 #
-# The predictions that were just scored, `runs/scored/predictions/test.json`, in the form that the VQA
+# The predictions that were just scored, `predictions/test.json` in that folder, in the form that the VQA
 # server takes.
 
 # %%

@@ -11,6 +11,7 @@ import collections
 import contextlib
 import difflib
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from typing import NoReturn
 from pixelbert_jax import UserError
 
 OVERRIDE = '--config.'
+ADDRESS = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*:/')  # gs://BUCKET/PATH, file:/PATH
 INTERRUPTED = 130  # a shell's exit code for a program that Ctrl-C ended
 
 
@@ -53,6 +55,25 @@ class Parser(argparse.ArgumentParser):
       if not word.startswith(OVERRIDE):
         self.error(f'unknown argument {word}: join a value by "=", as in --config.seed=1')
     return flags, [word.removeprefix(OVERRIDE) for word in rest]
+
+
+def any_path(text: str) -> str:
+  """Expands a leading ~ in a path, which the shell leaves after '='; an address stays as it is."""
+  return text if ADDRESS.match(text) else os.path.expanduser(text)
+
+
+def path(text: str) -> str:
+  """Expands a leading ~ in the path of a file or folder on this machine.
+
+  Raises:
+    argparse.ArgumentTypeError: it is an address, such as gs://BUCKET/PATH.
+  """
+  if ADDRESS.match(text):
+    raise argparse.ArgumentTypeError(
+      f'{text} is an address, and a path on this machine is needed: mount the bucket (gcsfuse for '
+      'gs://), or copy it to a disk'
+    )
+  return any_path(text)
 
 
 @contextlib.contextmanager

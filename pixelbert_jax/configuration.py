@@ -7,6 +7,7 @@ A configuration is a ConfigDict. A field whose values are limited is defined wit
 `c.seed = Field(0, at_least(0))`, and is then read and set like any other.
 """
 
+import argparse
 import ast
 import difflib
 import pathlib
@@ -16,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from pixelbert_jax import UserError, require_checkout
+from pixelbert_jax import UserError, commandline, require_checkout
 
 MOST = 10**9  # of any number that has no other limit
 MOST_EPOCHS = 10_000
@@ -24,6 +25,14 @@ SIDE = 1 << 14  # pixels of an image's side
 SEEDS = (1 << 32) - 1  # the largest seed: JAX would drop further bits
 FEATURES = 1 << 16  # of any layer
 EXPECTED = {int: 'a whole number', float: 'a number', bool: 'true or false', tuple: 'a tuple'}
+
+# The fields that are paths, which may begin with ~; a checkpoint may lie in a bucket.
+PATHS = {
+  'init_from': commandline.any_path,
+  'data.data_dir': commandline.path,
+  'data.answers': commandline.path,
+  'text.vocabulary': commandline.path,
+}
 
 
 class ConfigurationError(UserError):
@@ -56,7 +65,18 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     if not equals:
       raise ConfigurationError(f'--config.{name}: a value is missing: --config.{name}=VALUE')
     override(config, name, text)
+  _expand_paths(config)
   return config.lock()
+
+
+def _expand_paths(config: ConfigDict) -> None:
+  for name, value in flat(config):
+    if name in PATHS:
+      text = value.get() if isinstance(value, FieldReference) else value
+      try:
+        config.update_from_flattened_dict({name: PATHS[name](text)})
+      except argparse.ArgumentTypeError as error:
+        raise ConfigurationError(f'config.{name}: {error}') from None
 
 
 def override(config: ConfigDict, name: str, text: str) -> None:

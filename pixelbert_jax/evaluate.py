@@ -1,30 +1,45 @@
 """Evaluation of a checkpoint on a split, `--mode=evaluate --checkpoint=C`."""
 
 import functools
+import os
 import pathlib
+import re
 
 import jax
 from ml_collections import ConfigDict
 
 from pixelbert_jax import UserError, files, jsons, processes, sharding
 from pixelbert_jax.checkpoints import checkpoint, provenance, starting
+from pixelbert_jax.checkpoints.workdir import default, owned
 from pixelbert_jax.experiment import Experiment, init_variables, prepare_data, resolve
 from pixelbert_jax.input.selection import splits
 from pixelbert_jax.metrics import not_finite
 
 
-def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path) -> None:
+def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path | None = None) -> None:
   """Evaluates a checkpoint on the whole split `config.data.test` and prints its metrics.
 
-  Writes the metrics and, if the task has any, predictions to `predictions/` in `workdir`.
-  Vocabulary and the task's files are those of the checkpoint.
+  Writes the metrics and, if the task has any, predictions to `predictions/` in `workdir`: by
+  default a folder of this step's own, beside that of the run. Vocabulary and the task's files are
+  those of the checkpoint.
 
   Raises:
-    UserError: the checkpoint does not exist, belongs to another task or model, or a metric is not
-      finite.
+    UserError: the checkpoint does not exist, or belongs to another task or model; a metric is not
+      finite; or `workdir` holds an evaluation of another checkpoint or step.
   """
   mesh = sharding.make_mesh(**config.mesh)
   loaded = checkpoint.load(spec, mesh)
+  workdir = workdir or default(config, 'evaluate', str(loaded.step))
+  path = workdir / 'predictions' / f'{config.data.test}.json'
+  with owned(workdir):
+    check_new(path, spec, loaded.step)
+    evaluate_loaded(config, spec, loaded, path)
+
+
+def evaluate_loaded(
+  config: ConfigDict, spec: str, loaded: checkpoint.Loaded, path: pathlib.Path
+) -> None:
+  """Evaluates a loaded checkpoint; `path` is for its predictions, with the metrics beside it."""
   config = resolve(config, loaded.vocabulary)
   config.text.vocabulary = str(loaded.vocabulary)
   dataset = prepare_data(config)
@@ -36,7 +51,6 @@ def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path) -> None:
     first = batches[0]
   make = functools.partial(init_variables, experiment.model, config.seed, first)
   variables = starting.fitted(loaded, config.to_dict(), jax.eval_shape(make))
-  path = workdir / 'predictions' / f'{split}.json'
   title = f'{loaded.folder}, step {loaded.step}, on {config.data.name}/{split}'
   print(f'evaluating {title}; predictions and metrics go to {path.parent}', flush=True)
   trained = provenance.data_changes(loaded.files.get(provenance.DATA, b'{}'), dataset.identity)
@@ -46,12 +60,34 @@ def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path) -> None:
       'comparable with its own, and images it was trained on may be among those of the split',
       flush=True,
     )
-  run = functools.partial(experiment.evaluator(mesh), variables)
+  run = functools.partial(experiment.evaluator(sharding.make_mesh(**config.mesh)), variables)
   metrics = task.report(run, batches, path)
   if names := not_finite(metrics):
     raise UserError(f'{title}: {", ".join(names)} not finite: take another step or checkpoint')
   if processes.is_first():
     about = {'checkpoint': spec, 'step': loaded.step, 'split': split}
     text = jsons.text(about | metrics, indent=1) + '\n'
-    files.write_text(path.with_name(f'{split}_metrics.json'), text)
+    files.write_text(metrics_file(path), text)
   print(task.table(split, metrics), flush=True)
+
+
+def metrics_file(path: pathlib.Path) -> pathlib.Path:
+  """Returns the path of the metrics of the predictions in `path`."""
+  return path.with_name(f'{path.stem}_metrics.json')
+
+
+def check_new(path: pathlib.Path, spec: str, step: int) -> None:
+  """Raises UserError if `path` is for predictions, and has those of another checkpoint or step."""
+  if not metrics_file(path).exists():
+    return
+  before = files.read_json(metrics_file(path))
+  there = str(before.get('checkpoint'))
+  if before.get('step') != step or _folder(there) != _folder(spec):
+    raise UserError(
+      f'{path.parent} holds the evaluation of {there}, step {before.get("step")}, which that of '
+      f'{spec}, step {step}, would replace: take another --workdir, or delete that one'
+    )
+
+
+def _folder(spec: str) -> str:
+  return os.path.realpath(re.sub(r'@\d+$', '', spec))

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-from pixelbert_jax import UserError, jsons
+from pixelbert_jax import UserError, disk, jsons
 
 Path = str | os.PathLike
 
@@ -87,7 +87,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict]]:
 
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Iterator[pathlib.Path]:
+def atomic(path: Path, needed: float = 0) -> Iterator[pathlib.Path]:
   """Yields a path at which the caller creates a file or a folder, which is then renamed to `path`.
 
   At any time `path` is what it was before or the whole new content, even if the process is killed.
@@ -99,34 +99,43 @@ def atomic(path: Path) -> Iterator[pathlib.Path]:
 
   Args:
     path: replaced if it is a file or an empty folder. Its parent folder is created.
+    needed: bytes, as far as is known, for the error.
 
   Raises:
-    OSError: `path` cannot be written, or is a folder that is not empty.
+    disk.WriteError: the disk is full, or does not let `path` be written.
+    OSError: `path` is a folder that is not empty.
   """
   path = pathlib.Path(path).absolute()
-  path.parent.mkdir(parents=True, exist_ok=True)
-  _delete_abandoned(path)
-  partial = path.with_name(f'{_prefix(path)}{os.getpid()}.partial')
-  try:
-    yield partial
-    for file in partial.rglob('*') if partial.is_dir() else [partial]:
-      if file.is_file():
-        with file.open('rb') as written:
-          os.fsync(written.fileno())
-    partial.replace(path)
-  finally:
-    _delete(partial)
+  with disk.writing(path, needed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _delete_abandoned(path)
+    partial = path.with_name(f'{_prefix(path)}{os.getpid()}.partial')
+    try:
+      yield partial
+      for file in partial.rglob('*') if partial.is_dir() else [partial]:
+        if file.is_file():
+          with file.open('rb') as written:
+            os.fsync(written.fileno())
+      partial.replace(path)
+    finally:
+      delete(partial)
 
 
-def write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
+def delete_partial(folder: pathlib.Path) -> None:
+  """Deletes what killed processes left of `atomic` in a folder that no other process writes to."""
+  for partial in folder.glob('.*.partial'):
+    delete(partial)
+
+
+def write(path: Path, fill: Callable[[IO[bytes]], Any], needed: float = 0) -> None:
   """Writes a file by calling `fill` with it, open for bytes; whole or not at all (`atomic`)."""
-  with atomic(path) as partial, partial.open('wb') as file:
+  with atomic(path, needed) as partial, partial.open('wb') as file:
     fill(file)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
   """Writes a file of bytes, whole or not at all (`atomic`)."""
-  write(path, lambda file: file.write(content))
+  write(path, lambda file: file.write(content), len(content))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -144,7 +153,7 @@ def _delete_abandoned(path: pathlib.Path) -> None:
     number = partial.name.removeprefix(_prefix(path)).removesuffix('.partial')
     # In a container each start may have the same process number.
     if number.isdecimal() and (int(number) == os.getpid() or not _is_running(int(number))):
-      _delete(partial)
+      delete(partial)
 
 
 def _is_running(process: int) -> bool:
@@ -157,7 +166,8 @@ def _is_running(process: int) -> bool:
   return True
 
 
-def _delete(path: pathlib.Path) -> None:
+def delete(path: pathlib.Path) -> None:
+  """Deletes a file or folder, as far as that is possible."""
   if path.is_dir():
     shutil.rmtree(path, ignore_errors=True)
   else:

@@ -20,11 +20,15 @@ def command(argv: Sequence[str]) -> int:
     'pixelbert_jax.main', 'Trains what a configuration describes, or resumes it.'
   )
   parser.epilog = 'Set any field of the configuration with --config.a.b=value.'
-  parser.add_argument('--config', required=True, help='configs/NAME.py[:VARIANT]')
-  parser.add_argument('--workdir', help='default: runs/<config>-<variant>-s<seed>[-evaluate]')
+  any_path = commandline.any_path
+  parser.add_argument('--config', type=any_path, required=True, help='configs/NAME.py[:VARIANT]')
+  name = 'runs/<config>-<variant>-s<seed>[-evaluate-<step>]'
+  parser.add_argument('--workdir', type=commandline.path, help=f'default: {name}')
   parser.add_argument('--mode', choices=('train', 'evaluate'), default='train')
   parser.add_argument('--distributed', action='store_true', help='run as one of several processes')
-  parser.add_argument('--checkpoint', help='to evaluate: a workdir, WORKDIR@STEP, or a folder')
+  parser.add_argument(
+    '--checkpoint', type=any_path, help='to evaluate: a workdir, WORKDIR@STEP, or a folder'
+  )
   flags, overrides = parser.parse_overrides(argv)
   config = configuration.load(flags.config, overrides)
   if (flags.mode == 'evaluate') != bool(flags.checkpoint):
@@ -33,20 +37,20 @@ def command(argv: Sequence[str]) -> int:
   configuration.check(config)
   with commandline.interruptible():  # JAX is imported only once the configuration is right.
     from pixelbert_jax import processes, stopping
+    from pixelbert_jax.checkpoints.workdir import default, owned
     from pixelbert_jax.evaluate import evaluate
     from pixelbert_jax.train import train
 
   logging.set_verbosity(logging.WARNING)  # Orbax logs every step of a save.
-  # An evaluation has a folder of its own, beside that of the run.
-  suffix = flags.mode == 'evaluate' and 'evaluate'
-  name = '-'.join(filter(None, [config.name, config.variant, f's{config.seed}', suffix]))
-  workdir = pathlib.Path(flags.workdir or f'runs/{name}').absolute()
+  workdir = flags.workdir and pathlib.Path(flags.workdir).absolute()
 
   def work() -> int:
-    if flags.mode == 'train':
-      return stopping.ended(train(config, workdir))
-    evaluate(config, flags.checkpoint, workdir)
-    return 0
+    if flags.mode == 'evaluate':
+      evaluate(config, flags.checkpoint, workdir)
+      return 0
+    folder = workdir or default(config)
+    with owned(folder):
+      return stopping.ended(train(config, folder))
 
   if not flags.distributed:
     return work()

@@ -1,5 +1,6 @@
 """The reports of a run: `metrics.jsonl`, TensorBoard, progress lines and tables."""
 
+import contextlib
 import hashlib
 import itertools
 import math
@@ -10,9 +11,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import tensorboardX
-
-from pixelbert_jax import files, jsons
+from pixelbert_jax import disk, files, jsons
+from pixelbert_jax.checkpoints.workdir import check_owned
+from pixelbert_jax.tensorboard import Board
 
 Metrics = dict[str, float]
 DAY = 24 * 60 * 60  # seconds
@@ -47,7 +48,7 @@ class MetricsLog:
     self._written = set[tuple[int, str]]()
     if not writes:
       return
-    self._path = workdir / 'metrics.jsonl'
+    self._workdir, self._path = workdir, workdir / 'metrics.jsonl'
     found = self._path.read_bytes() if self._path.exists() else b''
     lines = _whole_lines(found)
     fault = _fault(lines, mark)
@@ -66,10 +67,12 @@ class MetricsLog:
     content = b''.join(line for line, _ in kept)
     if content != found:
       files.write_bytes(self._path, content)
-    self._file = self._path.open('ab')
-    self._board = tensorboardX.SummaryWriter(
-      str(workdir / 'tensorboard'), purge_step=restored_step + 1
-    )
+    with self._writing():
+      self._file = self._path.open('ab')
+      self._board = Board(workdir / 'tensorboard', restored_step + 1)
+
+  def _writing(self) -> contextlib.AbstractContextManager[None]:
+    return disk.writing(self._workdir, cure='take another --workdir; the saved steps are whole')
 
   def write(self, step: int, split: str, metrics: Metrics) -> None:
     """Appends the metrics of a split at a step, unless they are there already.
@@ -81,11 +84,12 @@ class MetricsLog:
       return
     metrics = {name: float(x) for name, x in metrics.items()}
     line = (jsons.text({'step': step, 'split': split, **metrics}) + '\n').encode()
-    self._file.write(line)
-    self._file.flush()
+    check_owned(self._workdir)
+    with self._writing():
+      self._file.write(line)
+      self._file.flush()
+      self._board.write(step, {f'{split}/{name}': value for name, value in metrics.items()})
     self._count(line, step, split)
-    for name, value in metrics.items():
-      self._board.add_scalar(f'{split}/{name}', value, step)
 
   def has(self, step: int, split: str) -> bool:
     """Tells whether the log has a line of this step and split."""
@@ -103,13 +107,16 @@ class MetricsLog:
   def sync(self) -> None:
     """Flushes all lines to disk or, if the workdir is a mounted bucket, to the bucket."""
     if self._writes:
-      os.fsync(self._file.fileno())
+      with self._writing():
+        os.fsync(self._file.fileno())
+        self._board.sync()
 
   def close(self) -> None:
     """Flushes and closes both files."""
     if self._writes:
-      self._file.close()
-      self._board.close()
+      with self._writing():
+        self._file.close()
+        self._board.close()
 
 
 def not_finite(metrics: Metrics) -> list[str]:

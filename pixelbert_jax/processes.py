@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from pixelbert_jax import UserError
@@ -58,6 +59,15 @@ def wait_for_all(where: str) -> None:
   """Waits until every process has reached the point named `where`."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(where)
+
+
+def wait_for_first(where: str, seconds: float) -> None:
+  """Waits until every process has reached the point named `where`, before any computation.
+
+  Collectives give up after half a minute where they have to connect first.
+  """
+  if jax.process_count() > 1:
+    ocp.multihost.get_barrier_sync_fn()(key=where, timeout_ms=int(1000 * seconds))
 
 
 @contextlib.contextmanager

@@ -97,6 +97,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
     if ended or int(state.step) > stop:
       print(f'{workdir} is trained to the end\n{ended}')
       return DONE
+    checkpoints.room.check(state)
     print(summary(experiment, workdir, mesh, state, stop))
     restored = checkpoints.restored
     mark = restored.log if restored else None

@@ -5,6 +5,7 @@ set -euo pipefail
 usage() {
   cat <<'TEXT'
 launch/gke/start.sh RUN --image=I --bucket=B [options] -- --config=configs/pretrain.py:r50 ...
+  RUN is the name of a JobSet: lower-case letters, digits and hyphens, a letter first
   --accelerator=A  default tpu-v5-lite-podslice
   --topology=T     default 4x4
   --hosts=N        number of hosts of the slice; default 4
@@ -37,6 +38,24 @@ while (($#)); do
 done
 [[ $RUN && $IMAGE && $BUCKET && $# -gt 0 ]] || { usage >&2; exit 1; }
 BUCKET=${BUCKET#gs://} BUCKET=${BUCKET%/}
+
+# Exits unless a value matches a pattern; the API server would refuse it, or YAML mistake it.
+check() {
+  local LC_ALL=C
+  [[ $2 =~ ^($3)$ ]] || { echo "error: $1 $2 must be $4" >&2; exit 1; }
+}
+
+check --hosts "$HOSTS" '[1-9][0-9]{0,4}' 'a whole number of at least 1'
+check --chips "$CHIPS" '[1-9][0-9]{0,4}' 'a whole number of at least 1'
+# The names of pods, as first-slice-0-3-x8k2p, are of at most 63 characters.
+longest=$((63 - 16 - ${#HOSTS} + 1))
+check RUN "$RUN" "[a-z]([-a-z0-9]{0,$((longest - 2))}[a-z0-9])?" \
+  "lower-case letters, digits and hyphens, a letter first, $longest characters at most"
+check --image "$IMAGE" '[A-Za-z0-9][A-Za-z0-9._:/@-]*' 'the name of an image, as HOST/NAME:TAG'
+check --bucket "$BUCKET" '[a-z0-9][a-z0-9._-]*' 'the name of a bucket'
+check --accelerator "$ACCELERATOR" '[a-z0-9-]+' 'as tpu-v5-lite-podslice'
+check --topology "$TOPOLOGY" '[1-9][0-9]*(x[1-9][0-9]*){1,2}' 'as 4x4'
+check --account "$ACCOUNT" '[a-z0-9][-.a-z0-9]*' 'the name of a service account'
 
 ARGUMENTS=''
 for word in "$@"; do

@@ -36,6 +36,12 @@ for word in "$@"; do
   esac
 done
 [[ $name ]] || { echo 'error: NAME is missing; see --help' >&2; exit 1; }
+LC_ALL=C  # for the ranges of letters
+[[ $name =~ ^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$ ]] || {
+  echo "error: NAME $name must be lower-case letters, digits and hyphens, a letter first," \
+    'at most 63 characters' >&2
+  exit 1
+}
 [[ $spot && $max_run ]] && { echo 'error: --spot and --max-run exclude each other' >&2; exit 1; }
 
 call() {

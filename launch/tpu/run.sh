@@ -33,6 +33,21 @@ while (($#)); do
   shift
 done
 [[ $name && $run && $bucket == gs://* && $# -gt 0 ]] || { usage >&2; exit 1; }
+LC_ALL=C  # for the ranges of letters
+[[ $name =~ ^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$ ]] || {
+  echo "error: NAME $name must be lower-case letters, digits and hyphens, a letter first," \
+    'at most 63 characters' >&2
+  exit 1
+}
+[[ $bucket =~ ^gs://[a-z0-9][a-z0-9._-]*$ ]] || {
+  echo "error: --bucket=$bucket must be gs:// and the name of a bucket, without a folder" >&2
+  exit 1
+}
+# It is a folder; gcloud takes other characters for patterns.
+[[ $run =~ ^[A-Za-z0-9_][A-Za-z0-9\ _.+=@,/-]*$ && ! $run =~ (^|/)\.{0,2}(/|$) ]] || {
+  echo "error: --run=$run must be letters, digits, blanks and any of _.+=@,/-" >&2
+  exit 1
+}
 here=$(cd "$(dirname "$0")" && pwd)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT

@@ -4,6 +4,9 @@
 steps of a run, and models to load), `starting` and `provenance` (what a new run takes over).
 """
 
+import contextlib
+from collections.abc import Iterator
+
 from pixelbert_jax import UserError
 
 
@@ -13,3 +16,20 @@ class CheckpointError(UserError):
 
 class DamagedError(CheckpointError):
   """A step that does not hold what was saved. Another step of the checkpoint may be whole."""
+
+
+@contextlib.contextmanager
+def reachable(name: str) -> Iterator[None]:
+  """Makes what is raised for an address that cannot be read a CheckpointError."""
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:  # Of a package that is missing, of its network library, KeyError.
+    if ':/' not in name:
+      raise
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    raise CheckpointError(
+      f'{name} cannot be read ({reason}): mount the bucket (gcsfuse for gs://), or copy it to a '
+      'disk'
+    ) from error

@@ -24,7 +24,8 @@ from etils import epath
 from jax.sharding import Mesh
 
 from pixelbert_jax import jsons, processes, sharding
-from pixelbert_jax.checkpoints import CheckpointError, saved
+from pixelbert_jax.checkpoints import CheckpointError, reachable, saved
+from pixelbert_jax.checkpoints.room import Room
 from pixelbert_jax.checkpoints.saved import Manifest
 from pixelbert_jax.checkpoints.scores import Scores, steps
 from pixelbert_jax.checkpoints.workdir import check_empty, to_json
@@ -48,7 +49,7 @@ class Checkpoints:
     self._workdir = epath.Path(workdir.absolute())
     self._config = jsons.parse((workdir / 'config.json').read_bytes(), dict)
     self._files = saved.digests(self._workdir, files)
-    self._scores = Scores(self._workdir)
+    self._scores, self.room = Scores(self._workdir), Room(self._workdir)
     self._manager = _manager(self._workdir, keep, lambda: self._scores.at_stake)
     self.restored: Manifest | None = None
     if self._scores.unknown and processes.is_first():
@@ -82,7 +83,8 @@ class Checkpoints:
       # Computed now: the next training step reuses the memory of this state.
       about['scores'] = self._scores.as_json()
       manifest = Manifest.of(step, self._config, self._files, items, **about)
-      self._manager.save(step, args=saved.arguments(manifest, items), force=True)
+      with self.room.saving(state):
+        self._manager.save(step, args=saved.arguments(manifest, items), force=True)
 
   def restore(self, like: Tree) -> Tree:
     """Reads the state of the newest undamaged step, with the shapes and shardings of `like`.
@@ -133,12 +135,13 @@ class Checkpoints:
 
   def wait(self) -> None:
     """Waits until every step is on disk."""
-    self._manager.wait_until_finished()
+    with self.room.saving():
+      self._manager.wait_until_finished()
 
   def close(self) -> None:
-    """Waits until every step is on disk, and releases the workdir."""
-    self.wait()
-    self._manager.close()
+    """Waits until every step is on disk, and ends the threads that save."""
+    with self.room.saving():
+      self._manager.close()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,9 +238,8 @@ def write_model(
     for name, content in files.items():
       (partial / name).write_bytes(content)
     (partial / 'config.json').write_text(to_json(config))
-    digests = saved.digests(partial, files)
     items = {'model': variables}
-    manifest = Manifest.of(0, json.loads(to_json(config)), digests, items)
+    manifest = Manifest.of(0, json.loads(to_json(config)), saved.digests(partial, files), items)
     with contextlib.closing(_manager(epath.Path(partial), keep=1)) as manager:
       manager.save(0, args=saved.arguments(manifest, items))
       manager.wait_until_finished()
@@ -265,11 +267,12 @@ def _manager(
 
 def _parse(spec: str | os.PathLike) -> tuple[epath.Path, int | None]:
   name, at, step = os.fspath(spec).rpartition('@')
-  if not (at and step.isdecimal()) or epath.Path(spec).exists():
-    name, step = os.fspath(spec), None
-  folder = epath.Path(name)
-  if not folder.is_dir():
-    raise CheckpointError(f'{name}: no such folder; give a checkpoint')
+  with reachable(os.fspath(spec)):
+    if not (at and step.isdecimal()) or epath.Path(spec).exists():
+      name, step = os.fspath(spec), None
+    folder = epath.Path(name)
+    if not folder.is_dir():
+      raise CheckpointError(f'{name}: no such folder; give a checkpoint')
   return folder if '://' in name else folder.absolute(), None if step is None else int(step)
 
 

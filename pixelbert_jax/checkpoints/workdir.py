@@ -4,18 +4,19 @@ These are `vocab.txt`, `trained_on.json` (`provenance.py`), and what the task ke
 A run that starts from another inherits them.
 """
 
+import contextlib
 import itertools
 import json
 import os
 import pathlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from etils import epath
 
-from pixelbert_jax import jsons
+from pixelbert_jax import disk, jsons, lock, processes
 from pixelbert_jax.checkpoints import CheckpointError, DamagedError
-from pixelbert_jax.files import write_bytes, write_text
+from pixelbert_jax.files import delete, delete_partial, write_bytes, write_text
 
 VOCABULARY = 'vocab.txt'
 
@@ -27,6 +28,49 @@ MAY_CHANGE = (
   *('mesh.data', 'mesh.fsdp'),  # to the last bit it is the same run on the same mesh only
   *('text.vocabulary', 'data.answers'),  # paths; the contents are files of the run, and may not
 )
+
+
+LOCK = '.lock'
+
+
+def default(config: Mapping[str, Any], *ends: str) -> pathlib.Path:
+  """Returns the workdir of a run that names none, or of what its name `ends` with."""
+  names = [config['name'], config['variant'], f's{config["seed"]}', *ends]
+  return pathlib.Path('runs', '-'.join(filter(None, names))).absolute()
+
+
+@contextlib.contextmanager
+def owned(workdir: pathlib.Path) -> Iterator[None]:
+  """Holds a workdir: no other run or evaluation writes into it meanwhile.
+
+  Deletes what killed processes left there half-written. Of several processes of a run the first
+  holds it, and the others wait until it does.
+
+  Raises:
+    LockError: another process holds it.
+    UserError: it cannot be written.
+  """
+  cure = 'take another --workdir'
+  with contextlib.ExitStack() as stack:
+    if processes.is_first():
+      hold = lock.held(workdir / LOCK, str(workdir), cure, tidy=lambda: delete_unfinished(workdir))
+      stack.enter_context(hold)
+    processes.wait_for_first('workdir', seconds=3 * lock.STALE)
+    yield
+
+
+def check_owned(workdir: epath.Path | pathlib.Path) -> None:
+  """Raises LockError if another process has taken the workdir."""
+  if processes.is_first():
+    lock.check(workdir / LOCK)
+
+
+def delete_unfinished(workdir: pathlib.Path) -> None:
+  """Deletes steps and files of a workdir that killed processes left half-written."""
+  for folder in (workdir, workdir / 'checkpoints', workdir / 'predictions'):
+    delete_partial(folder)
+  for step in (workdir / 'checkpoints').glob('*.orbax-checkpoint-tmp*'):
+    delete(step)
 
 
 def check_workdir(
@@ -67,12 +111,8 @@ def claim_workdir(
 ) -> None:
   """Checks like `check_workdir`, then writes `config.json` and the files that are missing."""
   check_workdir(workdir, config, files)
-  try:
+  with disk.writing(workdir, cure='take another --workdir'):
     workdir.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise CheckpointError(
-      f'{workdir} cannot be made ({error.strerror}): take another --workdir'
-    ) from error
   for name, content in files.items():
     if not (workdir / name).exists():
       write_bytes(workdir / name, content)

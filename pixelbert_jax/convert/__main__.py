@@ -6,13 +6,14 @@
     python -m pixelbert_jax.convert --bert=DIR --output=C     # DIR is an export
 """
 
+import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from absl import logging
 
-from pixelbert_jax import UserError, commandline, configuration
+from pixelbert_jax import UserError, commandline, configuration, lock
 
 FLAGS = {
   'bert': 'folder or hub id of a Hugging Face BERT, or an exported folder',
@@ -22,6 +23,8 @@ FLAGS = {
   'checkpoint': 'the checkpoint to export',
   'export': 'the folder to write for PyTorch',
 }
+# A checkpoint may lie in a bucket, and a hub id is no path.
+KINDS = {'config': commandline.any_path, 'checkpoint': commandline.any_path}
 USAGE = (
   'give --bert, --cnn, --config and --output to convert; --checkpoint and --export to export; '
   '--bert and --output to import an exported folder'
@@ -34,7 +37,7 @@ def command(argv: Sequence[str]) -> None:
     'pixelbert_jax.convert', 'Imports weights from PyTorch, and exports models to it.'
   )
   for name, text in FLAGS.items():
-    parser.add_argument(f'--{name}', help=text)
+    parser.add_argument(f'--{name}', type=KINDS.get(name, commandline.path), help=text)
   flags, overrides = parser.parse_overrides(argv)
   given = {name: value for name, value in vars(flags).items() if name in FLAGS and value}
   if flags.config:
@@ -63,12 +66,15 @@ def dispatch(given: dict[str, Any], words: Sequence[str] = ()) -> str:
     raise UserError(USAGE)
   with commandline.interruptible():  # JAX is imported only after the flags are checked.
     from pixelbert_jax.convert import export, importer
-  if given.keys() == exporting:
-    export.export(given['checkpoint'], given['export'])
-    return f'{given["export"]} holds the model for PyTorch'
-  if given.keys() == reimporting:
-    return importer.import_export(**given)
-  return importer.import_weights(**given, words=words)
+  flag = 'export' if given.keys() == exporting else 'output'
+  folder = pathlib.Path(given[flag]).absolute()
+  with lock.held(folder.with_name(f'.{folder.name}.lock'), str(folder), f'give another --{flag}'):
+    if given.keys() == exporting:
+      export.export(given['checkpoint'], given['export'])
+      return f'{given["export"]} holds the model for PyTorch'
+    if given.keys() == reimporting:
+      return importer.import_export(**given)
+    return importer.import_weights(**given, words=words)
 
 
 def main(argv: Sequence[str]) -> int:

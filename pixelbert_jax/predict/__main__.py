@@ -30,14 +30,19 @@ TITLES = {
 def flags_of(argv: Sequence[str]) -> Any:
   """Parses and checks the flags: an image, and one thing to do with it."""
   parser = commandline.Parser('pixelbert_jax.predict', 'Asks a trained model about an image.')
-  parser.add_argument('--checkpoint', required=True, help='a workdir, WORKDIR@STEP, or a folder')
-  parser.add_argument('--image', required=True, help='the image file')
+  any_path, path = commandline.any_path, commandline.path
+  parser.add_argument(
+    '--checkpoint', type=any_path, required=True, help='a workdir, WORKDIR@STEP, or a folder'
+  )
+  parser.add_argument('--image', type=path, required=True, help='the image file')
   parser.add_argument('--question', help='the question to answer')
   parser.add_argument(
     '--text', action='append', help='a text to compare with the image; may be repeated'
   )
   parser.add_argument('--fill', help='a text with one [MASK], the word to predict')
-  parser.add_argument('--heatmap', help='the picture to write: where each word of the text attends')
+  parser.add_argument(
+    '--heatmap', type=path, help='the picture to write: where each word of the text attends'
+  )
   parser.add_argument('--json', action='store_true', help='print one JSON object instead of lines')
   parser.add_argument('more', nargs='*', metavar='TEXT', help='more texts after --text')
   flags = parser.parse_args(argv)

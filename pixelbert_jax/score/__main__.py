@@ -9,6 +9,7 @@ import argparse
 import functools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from pixelbert_jax import commandline, jsons
 from pixelbert_jax.score import annotations, bootstrap, predictions, scored
@@ -60,11 +61,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
   parser = commandline.Parser(
     'pixelbert_jax.score', 'Official scores of a prediction file. docs/scores.md has examples.'
   )
+  file: dict[str, Any] = {'metavar': 'F', 'type': commandline.path}
   parser.add_argument('task', choices=('vqa', 'nlvr2', 'nlvr', 'retrieval'))
-  parser.add_argument('--predictions', metavar='F', required=True, help='the file to score')
-  parser.add_argument('--annotations', metavar='F', help='published annotations; may be gzipped')
-  parser.add_argument('--questions', metavar='F', help='vqa only: the questions to answer')
-  parser.add_argument('--compare', metavar='F', help='a second prediction file; adds differences')
+  parser.add_argument('--predictions', **file, required=True, help='the file to score')
+  parser.add_argument('--annotations', **file, help='published annotations; may be gzipped')
+  parser.add_argument('--questions', **file, help='vqa only: the questions to answer')
+  parser.add_argument('--compare', **file, help='a second prediction file; adds differences')
   parser.add_argument('--json', action='store_true', help='print one JSON object')
   parser.add_argument('--per_item', action='store_true', help='add the score of each id')
   options = parser.parse_args(argv)

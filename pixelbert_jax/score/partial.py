@@ -5,6 +5,7 @@ Missing scores are NaN, so an unfinished row is recognised.
 
 import glob
 import hashlib
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -62,7 +63,11 @@ class PartialMatrix(Matrix):
       self._path.unlink()
     if not self._path.exists():
       with files.atomic(self._path) as partial:
-        np.lib.format.open_memmap(partial, 'w+', np.float32, shape)[:] = np.nan
+        rows = np.lib.format.open_memmap(partial, 'w+', np.float32, shape)
+        with partial.open('rb+') as file:
+          # Of a full disk, writing to the mapped file would tell by a signal that kills.
+          os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
+        rows[:] = np.nan
     self.scores = np.load(self._path, mmap_mode='r+')
     self.finished = np.array([not np.isnan(row).any() for row in self.scores], bool)
     if self.finished.any():

@@ -1,6 +1,5 @@
 """data.build on a toy dataset: what it promises of any builder."""
 
-import fcntl
 import io
 import json
 import os
@@ -13,6 +12,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data import build as build_lib
+from pixelbert_jax import lock
 from pixelbert_jax.input.dataset import DatasetError
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.seal import FILE
@@ -227,12 +227,11 @@ def test_what_a_killed_build_left_is_cleared(tmp_path):
 
 
 def test_a_second_build_waits_for_the_first(tmp_path, capsys):
-  lock = tmp_path / '.toy-plain-1.0.0.lock'
+  path = tmp_path / '.toy-plain-1.0.0.lock'
   build_lib.build('toy', tmp_path / 'first')
   built = []
   waiting = threading.Thread(target=lambda: built.append(build_lib.build('toy', tmp_path)))
-  with lock.open('w') as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
+  with lock.held(path, 'toy', ''):
     waiting.start()
     waiting.join(0.5)
     assert waiting.is_alive()
@@ -242,7 +241,8 @@ def test_a_second_build_waits_for_the_first(tmp_path, capsys):
   waiting.join(60)
   assert dict(built[0].info.splits).keys() == COUNTS.keys()
   assert {p: p.stat().st_mtime_ns for p in folder(tmp_path).rglob('*')} == files
-  assert 'another process is building it, waiting' in capsys.readouterr().err
+  assert f'is in use by process {os.getpid()} on' in capsys.readouterr().err
+  assert not path.exists()
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, capsys):

@@ -334,7 +334,44 @@ def test_the_same_command_goes_on_with_a_run_on_gke(cloud, image):
     done = shell(*command[:2], f'--image={shown}', *command[2:])
     assert done.returncode == 0, done.stderr
     assert 'jobset created' in done.stdout
-  assert f'image: {image}' in (cloud / 'applied.yaml').read_text()
+  assert f"image: '{image}'" in (cloud / 'applied.yaml').read_text()
+
+
+GKE = ['launch/gke/start.sh', '--image=i', '--bucket=b', *TRAIN]
+LONG = 'r' * 48  # one more than the names of pods leave
+
+
+@pytest.mark.parametrize(
+  ('command', 'said'),
+  [
+    *([[GKE[0], run, *GKE[1:]], f'RUN {run} must be'] for run in ('20261128', 'My_Run', 'a b')),
+    *([[GKE[0], run, *GKE[1:]], f'RUN {run} must be'] for run in ('r-', 'a.b', 'ä', LONG)),
+    ([*GKE[:1], 'r', '--hosts=two', *GKE[1:]], '--hosts two must be'),
+    ([*GKE[:1], 'r', '--topology=4', *GKE[1:]], '--topology 4 must be'),
+    ([*GKE[:1], 'r', '--account=a: b', *GKE[1:]], '--account a: b must be'),
+    (['launch/tpu/create.sh', 'My_Slice'], 'NAME My_Slice must be'),
+    (['launch/tpu/delete.sh', '1st'], 'NAME 1st must be'),
+    ([RUN[0], 'a b', *RUN[2:], *TRAIN], 'NAME a b must be'),
+    ([*RUN, '--run=../r', *TRAIN], '--run=../r must be'),
+    ([*RUN, '--run=r*', *TRAIN], '--run=r* must be'),
+    ([*RUN, '--bucket=gs://b/runs', *TRAIN], '--bucket=gs://b/runs must be'),
+    (['launch/slurm/train.sbatch', '--config=c', '--config.seed=1'], 'RUN --config=c must be'),
+    (['launch/slurm/train.sbatch', '/r', '--config=c'], 'RUN /r must be'),
+  ],
+)
+def test_a_name_that_would_be_refused_is_so_before_anything_is_called(cloud, command, said):
+  done = shell(*command)
+  assert done.returncode == 1
+  assert done.stderr.startswith(f'error: {said}')
+  assert done.stderr.count('\n') == 1
+  assert not (cloud / 'calls.jsonl').exists()
+
+
+def test_a_name_that_yaml_takes_for_no_text_stays_one(cloud):
+  assert shell(GKE[0], 'no', *GKE[1:]).returncode == 0
+  jobset = yaml.safe_load((cloud / 'applied.yaml').read_text())
+  assert jobset['metadata']['name'] == 'no'
+  assert shell(GKE[0], LONG[:-1], *GKE[1:]).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,8 @@ def test_it_runs_from_the_top(published, kernel, tmp_path):
     installing
   )
   assert 'questions' in printed(training)
-  scored = json.loads((tmp_path / 'pixelbert_jax/runs/scored/predictions/test.json').read_text())
+  (scored,) = tmp_path.glob('pixelbert_jax/runs/scored-*/predictions/test.json')
+  scored = json.loads(scored.read_text())
   assert len(scored) > 50
   assert 'accuracy' in printed(evaluating)
   (figure,) = pictures(answers)

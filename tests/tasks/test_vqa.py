@@ -341,7 +341,7 @@ def test_a_run_that_reports_its_validation_split_is_not_ended_before_that(
 
 
 def test_an_evaluation_leaves_the_run_of_its_name_alone(
-  finished, few_scenes, tmp_path, monkeypatch
+  finished, few_scenes, tmp_path, monkeypatch, capsys
 ):
   monkeypatch.chdir(tmp_path)
   shutil.copytree(finished, 'runs/vqa-test-s0')
@@ -349,7 +349,18 @@ def test_an_evaluation_leaves_the_run_of_its_name_alone(
   command = [f'--config={ROOT}/configs/vqa.py:test', f'--config.data.data_dir={few_scenes}']
   assert main([*command, '--mode=evaluate', f'--checkpoint={finished}@8']) == 0
   assert (tmp_path / 'runs/vqa-test-s0/predictions/test.json').read_bytes() == before
-  assert (tmp_path / 'runs/vqa-test-s0-evaluate/predictions/test.json').exists()
+  assert (tmp_path / 'runs/vqa-test-s0-evaluate-8/predictions/test.json').exists()
+  # Another step has a folder of its own; where it is given one that is taken, it is refused.
+  again = [*command, '--mode=evaluate', f'--checkpoint={finished}@12']
+  assert main([*again, '--workdir=runs/vqa-test-s0-evaluate-8']) == 1
+  said = capsys.readouterr().err
+  assert (
+    f'holds the evaluation of {finished}@8, step 8, which that of {finished}@12, step 12' in said
+  )
+  assert main(again) == 0
+  for step in (8, 12):
+    path = tmp_path / f'runs/vqa-test-s0-evaluate-{step}/predictions/test_metrics.json'
+    assert json.loads(path.read_text())['step'] == step
 
 
 def test_a_changed_answer_list_is_noticed(finished, tmp_path):

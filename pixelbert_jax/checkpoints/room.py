@@ -1,0 +1,68 @@
+"""The room that saving a step takes, and the errors where there is none, in one line."""
+
+import contextlib
+import functools
+import logging
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from etils import epath
+
+from pixelbert_jax import disk
+from pixelbert_jax.checkpoints.workdir import check_owned
+
+Tree = Any
+
+CURE = 'take another --workdir; the steps before are whole'
+
+
+class Room:
+  """The room for steps in a workdir."""
+
+  def __init__(self, workdir: epath.Path | pathlib.Path):
+    self._workdir, self._needed = workdir, 0
+
+  def check(self, state: Tree) -> None:
+    """Raises disk.WriteError if a state is larger than the room on the disk."""
+    self._needed = sum(x.nbytes for x in jax.tree.leaves(state))
+    disk.check_room(self._workdir / 'checkpoints', self._needed, CURE)
+
+  @contextlib.contextmanager
+  def saving(self, state: Tree = None) -> Iterator[None]:
+    """Makes what Orbax raises where a disk cannot be written a disk.WriteError.
+
+    Checks the room first for a state that is about to be saved.
+
+    Orbax writes in threads of its own: what they print is omitted where that error tells the same.
+
+    Raises:
+      LockError: another process has taken the workdir; nothing is written.
+    """
+    check_owned(self._workdir)
+    if state is not None:
+      self.check(state)
+    _omit_repeated()
+    with disk.writing(self._workdir / 'checkpoints', self._needed, CURE):
+      yield
+
+
+@functools.cache
+def _omit_repeated() -> None:
+  """Keeps Orbax, asyncio and TensorStore from printing each failed write of a step again."""
+
+  def is_new(record: logging.LogRecord) -> bool:
+    return disk.fault_of_disk(record.exc_info[1] if record.exc_info else None) is None
+
+  for name in ('absl', 'asyncio'):
+    logging.getLogger(name).addFilter(is_new)
+  shown = sys.unraisablehook
+
+  def show(what: Any) -> None:
+    # TensorStore reports writes to the loop of a save that has failed, and so is closed.
+    if str(what.exc_value) != 'Event loop is closed':
+      shown(what)
+
+  sys.unraisablehook = show
