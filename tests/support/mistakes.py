@@ -92,6 +92,11 @@ MISTAKES = {
     (*R50, '--config.data.name=nlvr'),
     ['config.text.vocabulary', 'bert-base-uncased'],
   ),
+  'vocabulary in a bucket': (
+    override('text.vocabulary=gs://b/vocab.txt'),
+    ['config.text.vocabulary: gs://b/vocab.txt is an address', 'mount the bucket'],
+  ),
+  'data in a bucket': (override('data.data_dir=s3://b/data'), ['config.data.data_dir', 'mount']),
   'no such vocabulary': (override('text.vocabulary=v.txt'), ['text.vocabulary', "'v.txt'"]),
   'not a vocabulary': (override('text.vocabulary=README.md'), ['README.md', '[CLS]']),
   'no such dataset': (

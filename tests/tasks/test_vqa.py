@@ -115,7 +115,8 @@ def test_images_are_not_mirrored_whose_answers_name_a_side(make):
   batches = make('train', flip=1.0)
   for word, flipped in {'left': False, 'lettuce': True}.items():
     asked = [Question('where is it', i, [word] * 10, word) for i in range(200)]
-    rows = [Row(f'{i}', 64, 64, questions=[question]) for i, question in enumerate(asked)]
+    ids = batches.split.sidecar.image_id
+    rows = [Row(i.decode(), 64, 64, questions=[q]) for i, q in zip(ids, asked, strict=True)]
     split = dataclasses.replace(batches.split, sidecar=Sidecar.of(rows))
     found = dataclasses.replace(batches, split=split)[0]['flip']
     assert found.all() if flipped else not found.any()
