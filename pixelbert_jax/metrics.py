@@ -4,12 +4,20 @@ import json
 import math
 import os
 import pathlib
+import sys
 import time
 from collections.abc import Mapping
-
-import tensorboardX
+from typing import Any
 
 from pixelbert_jax import files
+
+# tensorboardX imports PyTorch where it is installed, which takes seconds and is not needed here.
+modules: dict[str, Any] = sys.modules
+modules.setdefault('torch', None)
+import tensorboardX  # noqa: E402
+
+if modules['torch'] is None:
+  del modules['torch']
 
 Metrics = dict[str, float]
 DAY = 24 * 60 * 60  # seconds
