@@ -5,12 +5,20 @@ traceback, and the next values wait for it for ever.
 """
 
 import pathlib
+import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
+# tensorboardX imports PyTorch where it is installed, which takes seconds and is not needed here.
+modules: dict[str, Any] = sys.modules
+modules.setdefault('torch', None)
+from tensorboardX.event_file_writer import EventsWriter  # noqa: E402
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # noqa: E402
+from tensorboardX.summary import scalar  # noqa: E402
+
+if modules['torch'] is None:
+  del modules['torch']
 
 
 class Board:

@@ -1,18 +1,27 @@
-"""Reads a BERT of any size from a folder or hub id of Hugging Face."""
+"""Reads a BERT of any size from a folder or hub id of Hugging Face.
 
+What its configuration and its tokenizer say is what `transformers` reads from them.
+"""
+
+import json
+import os
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import tokenizers
 
-from pixelbert_jax import jsons
 from pixelbert_jax.checkpoints import saved
-from pixelbert_jax.convert.names import WeightsError
-from pixelbert_jax.convert.tensors import Source, one_line, read_file
-from pixelbert_jax.input.text import SPECIAL
+from pixelbert_jax.convert import shards
+from pixelbert_jax.convert.names import TOKEN_TYPES, WeightsError
+from pixelbert_jax.convert.tensors import Source, one_line
+from pixelbert_jax.input import vocabulary as vocabulary_lib
+from pixelbert_jax.input.text import word_pieces
 
 SMALL_FILES = ('config.json', 'vocab.txt', 'tokenizer.json', 'tokenizer_config.json')
+SMALL = 64 << 20  # bytes; the tokenizer.json of LaBSE, with 501,153 entries, has 10 MB
 
 UNWANTED = {
   r'bert\.embeddings\.(position_ids|token_type_ids)': 'a buffer of consecutive or zero ids',
@@ -27,6 +36,7 @@ PLAIN = {
   'position_embedding_type': 'absolute',
   'is_decoder': False,
   'add_cross_attention': False,
+  'quantization_config': None,
 }
 
 # Field of our `transformer` configuration -> field of config.json.
@@ -37,6 +47,10 @@ SIZES = {
   'heads': 'num_attention_heads',
   'mlp_width': 'intermediate_size',
 }
+
+WORDS = 'bert.embeddings.word_embeddings.weight'
+# Tensor -> field of config.json with the number of its rows.
+ROWS = {WORDS: 'vocab_size', TOKEN_TYPES: 'type_vocab_size'}
 
 
 def find(place: str) -> pathlib.Path:
@@ -57,7 +71,10 @@ def find(place: str) -> pathlib.Path:
   from huggingface_hub import snapshot_download
 
   try:
-    for weights in (['model*.safetensors', 'model.safetensors.index.json'], ['pytorch_model.bin']):
+    for weights in (
+      ['model*.safetensors', 'model.safetensors.index.json'],
+      ['pytorch_model*.bin', 'pytorch_model.bin.index.json'],
+    ):
       folder = pathlib.Path(snapshot_download(place, allow_patterns=[*SMALL_FILES, *weights]))
       if any(folder.glob('model*.safetensors')):
         break
@@ -76,32 +93,32 @@ def read(folder: pathlib.Path, place: str) -> Source:
   Raises:
     WeightsError: weights are missing or cannot be read.
   """
-  weights = _weight_files(folder, place)
-  tensors: dict[str, Any] = {}
-  for name in weights:
-    tensors |= read_file(folder / name)
-  small = [name for name in SMALL_FILES if (folder / name).is_file()]
-  source = Source(place, saved.digests(folder, [*weights, *small]))
-  source.sort(tensors, _rename, UNWANTED)
+  source = _sorted(folder, place, _rename, UNWANTED)
   _untie(source)
   return source
 
 
-def _weight_files(folder: pathlib.Path, place: str) -> list[str]:
-  for name in ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin'):
-    path = folder / name
-    if not path.is_file():
-      continue
-    if path.suffix != '.json':
-      return [name]
-    shards = sorted(set(read_json(path).get('weight_map', {}).values()))
-    missing = [shard for shard in shards if not (folder / str(shard)).is_file()]
-    if missing or not shards:
-      raise WeightsError(f'{path} names {", ".join(missing) or "no files"}: download all of them')
-    return shards
-  raise WeightsError(
-    f'--bert={place}: {folder} has no model.safetensors (or its shards) and no pytorch_model.bin'
-  )
+def read_export(folder: pathlib.Path, place: str) -> Source:
+  """Reads the folder of an export in the same way; its names are those of `names.py`."""
+  return _sorted(folder, place, str, {})
+
+
+def _sorted(
+  folder: pathlib.Path, place: str, rename: Callable[[str], str], unwanted: dict[str, str]
+) -> Source:
+  tensors, weights = shards.read(folder, place)
+  source = Source(place, saved.digests(folder, [*weights, *_small_files(folder)]))
+  source.sort(tensors, rename, unwanted)
+  return source
+
+
+def _small_files(folder: pathlib.Path) -> list[str]:
+  """Returns the files about the model; WeightsError if one is too large for what it says."""
+  present = [name for name in SMALL_FILES if (folder / name).is_file()]
+  for name in present:
+    if (folder / name).stat().st_size > SMALL:
+      raise WeightsError(f'{folder / name} is larger than {SMALL:,} bytes: download it again')
+  return present
 
 
 def _rename(name: str) -> str:
@@ -111,12 +128,11 @@ def _rename(name: str) -> str:
 
 def _untie(source: Source) -> None:
   """Omits the MLM decoder, which equals the word embeddings, and the duplicate of its bias."""
-  word, bias = 'bert.embeddings.word_embeddings.weight', 'cls.predictions.bias'
-  decoder = 'cls.predictions.decoder.'
+  bias, decoder = 'cls.predictions.bias', 'cls.predictions.decoder.'
   if f'{decoder}bias' in source.tensors and bias not in source.tensors:
     source.tensors[bias] = source.tensors.pop(f'{decoder}bias')
     source.origins[bias] = source.origins.pop(f'{decoder}bias')
-  for duplicate, original in ((f'{decoder}weight', word), (f'{decoder}bias', bias)):
+  for duplicate, original in ((f'{decoder}weight', WORDS), (f'{decoder}bias', bias)):
     if duplicate not in source.tensors:
       continue
     if original not in source.tensors or not np.array_equal(
@@ -128,55 +144,95 @@ def _untie(source: Source) -> None:
     source.left_out[source.origins.pop(duplicate)] = f'the same as {source.origins[original]}'
 
 
-def configure(config: Any, folder: pathlib.Path, place: str) -> None:
+def configure(config: Any, folder: pathlib.Path, source: Source) -> None:
   """Sets the sizes in `config.transformer` to those of a BERT.
 
   Raises:
-    WeightsError: the folder holds no BERT, or one with an unsupported architecture.
+    WeightsError: the folder holds no BERT, or one with an unsupported architecture, or the
+      configuration of another one.
   """
   path = folder / 'config.json'
   if not path.is_file():
-    raise WeightsError(f'--bert={place}: {folder} has no config.json')
-  bert = read_json(path)
+    raise WeightsError(f'--bert={source.place}: {folder} has no config.json')
+  bert = _as_transformers('AutoConfig', folder, path)
   unsupported = [
-    f'{name} is {bert[name]!r}, expected {value!r}'
+    f'{name} is {getattr(bert, name)!r}, expected {value!r}'
     for name, value in PLAIN.items()
-    if bert.get(name, value) != value
+    if getattr(bert, name, value) != value
   ]
-  if bert.get('pruned_heads'):
+  if getattr(bert, 'pruned_heads', None):
     unsupported.append('it has pruned_heads')
   if unsupported:
     raise WeightsError(f'{path} is not of a plain BERT: {", ".join(unsupported)}')
-  missing = [name for name in SIZES.values() if not isinstance(bert.get(name), int)]
-  if missing:
-    raise WeightsError(f'{path} lacks {", ".join(missing)}')
   for field, name in SIZES.items():
-    config.transformer[field] = bert[name]
+    if getattr(bert, name) < 1:
+      raise WeightsError(f'{path}: {name} is {getattr(bert, name)}, expected 1 or more')
+    config.transformer[field] = getattr(bert, name)
   if config.transformer.width % config.transformer.heads:
     raise WeightsError(f'{path}: num_attention_heads does not divide hidden_size')
+  for name, field in ROWS.items():
+    rows = len(source.tensors[name]) if name in source.tensors else getattr(bert, field)
+    if rows != getattr(bert, field):
+      raise WeightsError(
+        f'{path}: {field} is {getattr(bert, field):,}, but {source.origins[name]} has {rows:,} '
+        'rows: give the config.json of these weights'
+      )
   config.text.vocabulary = ''  # The checkpoint contains it.
+
+
+def _as_transformers(kind: str, folder: pathlib.Path, path: pathlib.Path) -> Any:
+  """Returns what an Auto class of transformers reads from a folder, whose code is never run.
+
+  Raises:
+    WeightsError: it reads nothing; the line names `path`.
+  """
+  # Read at the import, which says otherwise that there is no PyTorch.
+  os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
+  # Imported here because it takes seconds, and PyTorch with it where that is installed.
+  import transformers
+
+  _small_files(folder)
+  auto = getattr(transformers, kind)
+  return _read(path, auto.from_pretrained, folder, trust_remote_code=False, local_files_only=True)
+
+
+def _read(path: pathlib.Path, reader: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+  try:
+    return reader(*args, **kwargs)
+  except Exception as error:  # What is wrong in a file raises almost anything.
+    raise WeightsError(f'{path} cannot be read ({one_line(error)}): download it again') from error
 
 
 def vocabulary(folder: pathlib.Path, source: Source) -> bytes:
   """Returns the `vocab.txt` of a BERT; without one, its content is made from tokenizer.json.
 
   Raises:
-    WeightsError: the vocabulary is missing, has capitals or accents, or differs in length from
-      the word embeddings.
+    UserError: the vocabulary is missing, ambiguous or cased, the tokenizer is not that of an
+      uncased BERT, or there are more or fewer entries than word embeddings.
   """
-  _check_uncased(folder)
-  path = folder / 'vocab.txt'
-  if path.is_file():
-    content = path.read_bytes()
-  else:
-    path = folder / 'tokenizer.json'
-    if not path.is_file():
-      raise WeightsError(f'--bert={source.place}: {folder} has no vocab.txt and no tokenizer.json')
-    content = _vocabulary_of_tokenizer(path)
-  words = entries(content)
-  if not set(SPECIAL) <= set(words):
-    raise WeightsError(f'{path} is not a BERT vocabulary: it lacks one of {", ".join(SPECIAL)}')
-  embeddings = source.tensors.get('bert.embeddings.word_embeddings.weight', words)
+  path, tokenizer = folder / 'vocab.txt', folder / 'tokenizer.json'
+  if not (path.is_file() or tokenizer.is_file()):
+    raise WeightsError(f'--bert={source.place}: {folder} has no vocab.txt and no tokenizer.json')
+  content, words = vocabulary_lib.read_vocabulary(path, str(path)) if path.is_file() else (b'', [])
+  read = _as_transformers('AutoTokenizer', folder, tokenizer if tokenizer.is_file() else path)
+  settings = folder / 'tokenizer_config.json'
+  _check_uncased(
+    settings if settings.is_file() else folder, getattr(read, 'backend_tokenizer', None)
+  )
+  if tokenizer.is_file():
+    # transformers takes the vocabulary of this file, but replaces what it says about casing.
+    own = _read(tokenizer, tokenizers.Tokenizer.from_file, str(tokenizer))
+    _check_uncased(tokenizer, own)
+    number = own.get_vocab(with_added_tokens=False)
+    if sorted(number.values()) != list(range(len(number))):
+      raise WeightsError(f'{tokenizer}: the ids of its entries are not consecutive from 0')
+    ordered = sorted(number, key=number.__getitem__)
+    if not words:
+      path, content = tokenizer, '\n'.join(ordered).encode() + b'\n'
+      words = vocabulary_lib.entries(content, str(path))
+    if words != ordered:
+      raise WeightsError(f'{path} and {tokenizer} have other entries: give those of these weights')
+  embeddings = source.tensors.get(WORDS, words)
   if len(words) != len(embeddings):
     raise WeightsError(
       f'{path} has {len(words):,} entries and the word embeddings {len(embeddings):,} rows: '
@@ -185,45 +241,33 @@ def vocabulary(folder: pathlib.Path, source: Source) -> bytes:
   return content
 
 
-def entries(content: bytes) -> list[str]:
-  """Splits a `vocab.txt` into its entries, one per line."""
-  # `splitlines` would split at entries that are Unicode line separators.
-  return content.decode('utf-8', 'replace').removesuffix('\n').split('\n')
+def _check_uncased(path: pathlib.Path, tokenizer: tokenizers.Tokenizer | None) -> None:
+  """Raises for a tokenizer that does anything else to texts than the one here."""
+  if tokenizer is None:
+    raise WeightsError(f'{path} is of no WordPiece tokenizer: give an uncased BERT')
+  found, ours = _treatment(tokenizer), _treatment(word_pieces(vocabulary_lib.SPECIAL))
+  differing = [
+    f'{name} is {json.dumps(found.get(name))}' for name in ours if found.get(name) != ours[name]
+  ]
+  if differing:
+    raise WeightsError(
+      f'{path}: {", ".join(differing)}, but texts are lowercased and stripped of accents here, as '
+      'uncased BERTs have it: give an uncased BERT'
+    )
 
 
-def _vocabulary_of_tokenizer(path: pathlib.Path) -> bytes:
-  model = read_json(path).get('model', {})
-  number = model.get('vocab', {})
-  if model.get('type') != 'WordPiece' or sorted(number.values()) != list(range(len(number))):
-    raise WeightsError(f'{path} holds no WordPiece vocabulary with consecutive ids from 0')
-  return '\n'.join(sorted(number, key=number.get)).encode() + b'\n'
-
-
-def _check_uncased(folder: pathlib.Path) -> None:
-  """Raises for a BERT that keeps capitals or accents: the tokenizer here removes both."""
-  fields = (
-    ('tokenizer_config.json', 'do_lower_case'),
-    ('tokenizer_config.json', 'strip_accents'),
-    ('tokenizer.json', 'normalizer', 'lowercase'),
-    ('tokenizer.json', 'normalizer', 'strip_accents'),
-  )
-  for file, *keys in fields:
-    value: Any = read_json(folder / file) if (folder / file).is_file() else {}
-    for key in keys:
-      value = value.get(key) if isinstance(value, dict) else None
-    if value is False:
-      raise WeightsError(
-        f'{folder / file}: {keys[-1]} is false, but texts are lowercased and stripped of accents '
-        'here: give an uncased BERT'
-      )
-
-
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """Reads the object in a JSON file; WeightsError if it holds none."""
-  try:
-    value = jsons.parse(path.read_bytes(), bits=1024)
-  except ValueError as error:
-    raise WeightsError(f'{path} is not JSON ({one_line(error)}): download it again') from error
-  if not isinstance(value, dict):
-    raise WeightsError(f'{path} is not a JSON object')
-  return value
+def _treatment(tokenizer: Any) -> dict[str, Any]:
+  """Returns what a tokenizer does to texts, by the names of tokenizer.json."""
+  state = json.loads(tokenizer.to_str())
+  normalizer = state['normalizer'] or {}
+  if normalizer.get('strip_accents') is None:
+    normalizer['strip_accents'] = normalizer.get('lowercase')
+  names = ('clean_text', 'handle_chinese_chars', 'strip_accents', 'lowercase')
+  pieces = ('unk_token', 'continuing_subword_prefix', 'max_input_chars_per_word')
+  return {
+    'model': state['model']['type'],
+    'normalizer': normalizer.get('type'),
+    'pre_tokenizer': (state['pre_tokenizer'] or {}).get('type'),
+    **{name: normalizer.get(name) for name in names},
+    **{name: state['model'].get(name) for name in pieces},
+  }

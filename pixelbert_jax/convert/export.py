@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import safetensors.numpy
-from tokenizers import BertWordPieceTokenizer
 
 from pixelbert_jax import UserError, files
 from pixelbert_jax.checkpoints import checkpoint, provenance
@@ -19,6 +18,8 @@ from pixelbert_jax.checkpoints.workdir import check_empty, to_json
 from pixelbert_jax.convert import bert, names
 from pixelbert_jax.convert.model_card import model_card
 from pixelbert_jax.convert.tensors import digest_of_tensors
+from pixelbert_jax.input.text import word_pieces
+from pixelbert_jax.input.vocabulary import read_vocabulary
 
 # Fields of the configuration that keep their names in an export; those of `image` after 'image_'.
 CNN = ('stages', 'total_stride', 'groups', 'group_width', 'stem', 'batch_norm')
@@ -110,8 +111,8 @@ def model_config(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
 
 def write_tokenizer(vocabulary: pathlib.Path, length: int, folder: pathlib.Path) -> None:
   """Writes the files of `transformers.AutoTokenizer`, which truncates texts to `length` tokens."""
-  tokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=True)
-  tokenizer.save(str(folder / 'tokenizer.json'))
+  _, words = read_vocabulary(vocabulary, str(vocabulary))
+  word_pieces(words).save(str(folder / 'tokenizer.json'))
   shutil.copyfile(vocabulary, folder / 'vocab.txt')
   config = {
     'tokenizer_class': 'PreTrainedTokenizerFast',

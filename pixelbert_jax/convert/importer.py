@@ -12,16 +12,17 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from pixelbert_jax import jsons
-from pixelbert_jax.checkpoints import checkpoint, provenance, saved
+from pixelbert_jax import files, jsons
+from pixelbert_jax.checkpoints import checkpoint, provenance
 from pixelbert_jax.checkpoints.checksum import by_name
 from pixelbert_jax.checkpoints.workdir import VOCABULARY, check_empty
 from pixelbert_jax.convert import bert as bert_lib
 from pixelbert_jax.convert import cnn as cnn_lib
 from pixelbert_jax.convert import names
 from pixelbert_jax.convert.names import Variables, WeightsError
-from pixelbert_jax.convert.tensors import Source, digest_of_tensors, read_file
+from pixelbert_jax.convert.tensors import Source, digest_of_tensors
 from pixelbert_jax.experiment import init_variables, make_model
+from pixelbert_jax.input.vocabulary import entries
 from pixelbert_jax.models.heads import Model
 
 # Modules that a source may lack, if it lacks all of their tensors: those that only Pixel-BERT
@@ -59,8 +60,8 @@ def import_weights(
   given, config = config, copy.deepcopy(config)
   config.cnn.batch_norm = config.cnn.batch_norm or 'frozen'
   folder = bert_lib.find(bert)
-  bert_lib.configure(config, folder, bert)
   text = bert_lib.read(folder, bert)
+  bert_lib.configure(config, folder, text)
   vocabulary = bert_lib.vocabulary(folder, text)
   image = cnn_lib.read(pathlib.Path(cnn))
   cnn_lib.configure(config, image)
@@ -117,16 +118,13 @@ def import_export(bert: str, output: str | os.PathLike) -> str:
   check_empty(output)
   folder = pathlib.Path(bert)
   path = folder / 'config.json'
-  export = bert_lib.read_json(path) if path.is_file() else {}
-  config = export.get('training_config')
+  export = files.read_json(path) if path.is_file() else {}
+  config = export.get('training_config') if isinstance(export, dict) else None
   if not config:
     raise WeightsError(
       f'--bert={bert} is not a folder that --export wrote: with a BERT give --cnn and --config too'
     )
-  files = ('config.json', 'vocab.txt', 'model.safetensors')
-  present = [name for name in files if (folder / name).is_file()]
-  source = Source(bert, saved.digests(folder, present))
-  source.sort(read_file(folder / 'model.safetensors'), str, {})
+  source = bert_lib.read_export(folder, bert)
   vocabulary = bert_lib.vocabulary(folder, source)
   _, like = build(ConfigDict(config), vocabulary)
   variables = names.from_torch(source.tensors, like)
@@ -140,7 +138,7 @@ def import_export(bert: str, output: str | os.PathLike) -> str:
 
 def build(config: ConfigDict, vocabulary: bytes) -> tuple[Model, Variables]:
   """Returns the model of a configuration and the shapes of its variables."""
-  model = make_model(config, len(bert_lib.entries(vocabulary)))
+  model = make_model(config, len(entries(vocabulary, VOCABULARY)))
   return model, jax.eval_shape(functools.partial(initial, model, config.seed))
 
 

@@ -3,18 +3,23 @@
 import dataclasses
 import hashlib
 import pathlib
-import pickle
 import re
+import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_dtypes  # noqa: F401 (gives NumPy the bfloat16 that safetensors may hold)
 import numpy as np
 import safetensors
-import safetensors.numpy
 
 from pixelbert_jax.convert import caffe2
 from pixelbert_jax.convert.names import WeightsError
+
+RESAVE = (
+  'if you trust it, load it in PyTorch where it was made and save it again: '
+  "safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
+)
 
 
 @dataclasses.dataclass
@@ -49,6 +54,8 @@ class Source:
       WeightsError: two tensors have one name, or an entry is not an array of finite floats.
     """
     for name, x in entries.items():
+      if not name.isprintable():
+        raise WeightsError(f'{self.place}: {name!r} is no name of a tensor')
       new = rename(name)
       reason = next((why for pattern, why in unwanted.items() if re.fullmatch(pattern, new)), None)
       if reason:
@@ -56,10 +63,11 @@ class Source:
         continue
       if new in self.tensors:
         raise WeightsError(f'{self.place}: {name} and {self.origins[new]} are the same tensor')
-      if not isinstance(x, np.ndarray) or x.dtype.kind in 'biuOSUM':
+      if not isinstance(x, np.ndarray) or x.dtype.kind in 'biucOSUMm':
         kind = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
         raise WeightsError(f'{self.place}: {name} is of type {kind}, not an array of numbers')
-      self.tensors[new], self.origins[new] = np.asarray(x, np.float32), name
+      with np.errstate(over='ignore'):  # It becomes infinite, which is said below.
+        self.tensors[new], self.origins[new] = np.asarray(x, np.float32), name
       if not np.isfinite(self.tensors[new]).all():
         raise WeightsError(f'{self.place}: {name} holds numbers that are not finite')
 
@@ -70,7 +78,7 @@ def read_file(path: pathlib.Path) -> dict[str, Any]:
   Raises:
     WeightsError: the file is missing, damaged, of an unknown format, or would run code.
   """
-  readers: dict[str, Callable] = {'.safetensors': safetensors.numpy.load_file}
+  readers: dict[str, Callable] = {'.safetensors': _safetensors}
   readers |= dict.fromkeys(('.bin', '.pth', '.pt'), _torch) | {'.pkl': caffe2.read_pickle}
   if path.suffix not in readers:
     raise WeightsError(f'{path}: not one of {", ".join(readers)} (Detectron)')
@@ -93,6 +101,15 @@ def digest_of_tensors(tensors: Mapping[str, np.ndarray]) -> str:
   return total.hexdigest()
 
 
+def _safetensors(path: pathlib.Path) -> dict[str, Any]:
+  with safetensors.safe_open(path, 'numpy') as file:
+    kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    for name, kind in kinds.items():
+      if kind.startswith(('F4', 'F6_', 'F8')):
+        raise WeightsError(f'{path}: {name!r} is of type {kind}: save float32, float16 or bfloat16')
+    return {name: file.get_tensor(name) for name in kinds}
+
+
 def _torch(path: pathlib.Path) -> dict[str, Any]:
   """Reads a pickle of PyTorch with `weights_only=True`, which runs no code."""
   cure = "pip install 'torch>=2.6', or give a .safetensors file of the same weights"
@@ -104,28 +121,53 @@ def _torch(path: pathlib.Path) -> dict[str, Any]:
   if tuple(int(x) for x in re.findall(r'\d+', torch.__version__)[:2]) < (2, 6):
     raise WeightsError(f'{path} is not safe to read with PyTorch {torch.__version__}: {cure}')
   try:
-    value = torch.load(path, map_location='cpu', weights_only=True)
-  except pickle.UnpicklingError as error:
-    raise WeightsError(
-      f'{path} holds more than weights, which may run code ({one_line(error)}): not read'
-    ) from error
+    _check_uncompressed(path)
+    with warnings.catch_warnings(action='ignore'):  # It asks to be told of unusual pickles.
+      value = torch.load(path, map_location='cpu', weights_only=True)
+  except Exception as error:  # Damaged files raise almost anything.
+    raise WeightsError(f'{path} {_refusal(error)}; {RESAVE}') from error
   # Training scripts save the weights beside the optimiser's state.
   for key in ('state_dict', 'model'):
     if isinstance(value, dict) and isinstance(value.get(key), dict):
       value = value[key]
   if not isinstance(value, dict):
     raise WeightsError(f'{path}: expected a dictionary of tensors, got {type(value).__name__}')
-  return {str(name): _array(x) for name, x in value.items()}
+  return {str(name): _array(f'{path}: {name}', x) for name, x in value.items()}
 
 
-def _array(x: Any) -> Any:
+def _check_uncompressed(path: pathlib.Path) -> None:
+  """Raises for an archive that unpacks to more than its size, which PyTorch never writes."""
+  if zipfile.is_zipfile(path):
+    with zipfile.ZipFile(path) as archive:
+      unpacked = sum(record.file_size for record in archive.infolist())
+    if unpacked > path.stat().st_size:
+      raise WeightsError(f'it unpacks to {unpacked:,} bytes')
+
+
+def _refusal(error: Exception) -> str:
+  """Says why PyTorch did not read a file; its own message tells how to turn the check off."""
+  message = str(error)
+  if found := re.search(r'(?i)unsupported (?:global: )?GLOBAL ([\w.]+)', message):
+    return f'holds more than weights, which may run code ({found[1]}): not read'
+  for format in ('TorchScript archives', 'legacy .tar format'):
+    if format in message:
+      return f'is of a format that may run code ({format}): not read'
+  found = re.search(r'WeightsUnpickler error:\s*(.+)', message)
+  return f'cannot be read ({one_line(found[1] if found else error)}): download it again'
+
+
+def _array(place: str, x: Any) -> Any:
   import torch
 
   if not isinstance(x, torch.Tensor):
     return x
+  if x.numel() * x.element_size() > x.untyped_storage().nbytes():
+    raise WeightsError(f'{place} has {x.numel():,} numbers, but the file fewer: download it again')
   return (x.float() if x.is_floating_point() else x).detach().numpy()
 
 
-def one_line(error: Exception, limit: int = 200) -> str:
-  """Returns the first line of an error's message, at most `limit` characters of it."""
-  return (str(error).strip() or type(error).__name__).splitlines()[0][:limit]
+def one_line(error: Exception | str, limit: int = 200) -> str:
+  """Returns an error's message in one line of printable characters, at most `limit` of them."""
+  message = re.sub(r'\x1b\[[\d;]*[A-Za-z]', '', str(error)) or type(error).__name__
+  words = ' '.join(message.split())
+  return ''.join(c for c in words if c.isprintable())[:limit]

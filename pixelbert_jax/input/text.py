@@ -14,12 +14,17 @@ import tokenizers
 from tokenizers import BertWordPieceTokenizer
 
 from pixelbert_jax import UserError
+from pixelbert_jax.input.vocabulary import is_special, read_vocabulary
 
 SPECIAL_EACH = 2  # tokens of every text: [CLS] and [SEP]
-SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
 # Texts whose tokens are those of their words one by one, and these words.
 PLAIN = re.compile(r'[ !-Z\\-~]*')
 WORD = re.compile(r'[a-z0-9]+|[^ a-z0-9]')
+
+
+def word_pieces(words: Sequence[str]) -> BertWordPieceTokenizer:
+  """Returns BERT's uncased tokeniser over the entries of a vocabulary."""
+  return BertWordPieceTokenizer({word: i for i, word in enumerate(words)}, lowercase=True)
 
 
 class Tokenizer:
@@ -37,18 +42,13 @@ class Tokenizer:
     """Reads `vocabulary`; texts will be cut to `length` tokens, with [CLS] and [SEP].
 
     Raises:
-      UserError: the file does not exist, or is not a vocabulary of BERT.
+      UserError: the file does not exist, or is no vocabulary of an uncased BERT.
     """
     path = pathlib.Path(vocabulary)
     if not path.is_file():
       raise UserError(f'text.vocabulary: no file {str(vocabulary)!r}; give the path of a vocab.txt')
-    # Not `splitlines`: an entry may be a line separator of Unicode.
-    text = path.read_text(encoding='utf-8', errors='replace')
-    self.words = text.removesuffix('\n').split('\n')
-    missing = [t for t in SPECIAL if t not in self.words]
-    if missing:
-      raise UserError(f'text.vocabulary: {path} has no {", ".join(missing)}: not a BERT vocabulary')
-    self._tokenizer = BertWordPieceTokenizer(str(path), lowercase=True)
+    _, self.words = read_vocabulary(path, f'text.vocabulary: {path}')
+    self._tokenizer = word_pieces(self.words)
     self.length = length
     self._tokenizer.enable_truncation(length)
     self._tokenizer.enable_padding(length=length, pad_id=self.words.index('[PAD]'))
@@ -59,9 +59,7 @@ class Tokenizer:
     self.reads_ascii = (
       readable <= entries and {f'##{c}' for c in readable if c.isalnum()} <= entries
     )
-    self.special = np.array(
-      [w.startswith('[') and w.endswith(']') and len(w) > 2 for w in self.words]
-    )
+    self.special = np.array([is_special(w) for w in self.words])
 
   def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Tokenises N texts.

@@ -59,6 +59,8 @@ for folder in (saved, f'{saved}_and_tuned'):
   model.save_pretrained(folder)
   tokenizer.save_pretrained(folder)
   model.bert.pooler.dense.weight.data += 1
+model.save_pretrained(f'{saved}_in_shards', max_shard_size='100KB')
+tokenizer.save_pretrained(f'{saved}_in_shards')
 assert not {'jax', 'flax', 'pixelbert_jax'} & set(sys.modules)
 """
 
@@ -179,6 +181,13 @@ def test_what_was_tuned_in_pytorch_comes_back(saved, stranger, tmp_path):
   before, after = bits(saved[0]), bits(tmp_path / 'c')
   (changed,) = {name for name in before if before[name] != after[name]}
   assert changed == 'params/pooler/dense/kernel'
+  shards = stranger[2].with_name('saved_in_shards')
+  assert len(list(shards.glob('model-*.safetensors'))) > 1
+  (shards / 'vocab.txt').unlink(missing_ok=True)  # tokenizer.json has it, too
+  importer.import_export(str(shards), tmp_path / 'of_shards')
+  pooler = bits(tmp_path / 'of_shards').pop('params/pooler/dense/kernel')
+  assert pooler != after['params/pooler/dense/kernel']  # Tuned once more.
+  assert bits(tmp_path / 'of_shards') == after | {'params/pooler/dense/kernel': pooler}
   old, new = (checkpoint.load(x).variables['params']['pooler'] for x in (saved[0], tmp_path / 'c'))
   np.testing.assert_array_equal(new['dense']['kernel'], old['dense']['kernel'] + 1)
 

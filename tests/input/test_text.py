@@ -103,7 +103,6 @@ def test_no_vocabulary_file(path, tmp_path, monkeypatch):
   [
     (b'[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n', '[MASK]'),
     (b'<s>\n<pad>\n[UNK]\n[CLS]\n', '[PAD], [SEP], [MASK]'),
-    (b'\x89PNG\r\n\x1a\n\xff\xfe\x00', '[PAD], [UNK], [CLS], [SEP], [MASK]'),
     (b'', '[PAD], [UNK], [CLS], [SEP], [MASK]'),
   ],
 )
@@ -113,6 +112,59 @@ def test_a_file_that_is_no_vocabulary_of_bert(content, missing, tmp_path):
   with pytest.raises(UserError) as error:
     Tokenizer(path, LENGTH)
   assert str(error.value) == f'text.vocabulary: {path} has no {missing}: not a BERT vocabulary'
+
+
+SPECIAL = b'[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n'
+
+
+@pytest.mark.parametrize(
+  ('content', 'said'),
+  [
+    (SPECIAL + b'a\rb\ncat\n', 'holds a lone CR in line 6'),
+    (SPECIAL.replace(b'\n', b'\r'), 'holds a lone CR in line 1'),
+    (SPECIAL + b'a\r\r\ncat\n', 'holds a lone CR in line 6'),
+    (SPECIAL + b'a\n\r\ncat\n', 'has a blank line, 7'),
+    (SPECIAL + b'a\n\ncat\n', 'has a blank line, 7'),
+    (SPECIAL + b'a\n\n', 'has a blank line, 7'),
+    (SPECIAL + b'a\n[MASK]\n', "has '[MASK]' twice, in lines 5 and 7"),
+    (SPECIAL + b'a\nb\na\n', "has 'a' twice, in lines 6 and 8"),
+    (SPECIAL + b'caf\xe9\n', 'is not UTF-8 in line 6'),
+    (SPECIAL.decode().encode('utf-16'), 'is not UTF-8 in line 1'),
+    (SPECIAL.decode().encode('utf-16-le'), 'holds a NUL in line 1'),
+    (b'\x89PNG\r\n\x1a\n\xff\xfe\x00', 'is not UTF-8 in line 1'),
+    (b'\xef\xbb\xbf' + SPECIAL, 'holds a byte order mark in line 1'),
+    (SPECIAL + b'a\0\n', 'holds a NUL in line 6'),
+    (SPECIAL + b'red bus\n', "has more than a word in line 6, 'red bus'"),
+    (SPECIAL + b'cat\t12\n', "has more than a word in line 6, 'cat\\t12'"),
+    (
+      SPECIAL + b'a\nLondon\n##S\n',
+      "is cased: it has 2 entries with capitals or accents ('London'",
+    ),
+    (
+      SPECIAL + 'für\n'.encode(),
+      "is cased: it has 1 entries with capitals or accents ('für'), but",
+    ),
+    (b'a\n' * (1 << 23) + b'b', 'is larger than 16,777,216 bytes'),
+  ],
+)
+def test_a_vocabulary_that_libraries_read_differently(content, said, tmp_path):
+  path = tmp_path / 'vocab.txt'
+  path.write_bytes(content)
+  with pytest.raises(UserError) as error:
+    Tokenizer(path, LENGTH)
+  assert str(error.value).startswith(f'text.vocabulary: {path} {said}')
+  assert '\n' not in str(error.value)
+
+
+def test_an_uncased_vocabulary_may_hold_what_only_looks_cased(tmp_path):
+  """Letters without lower case or accents, and of 30,522 entries one that Unicode changed."""
+  path = tmp_path / 'vocab.txt'
+  entries = ['[unused1]', '[Unused2]', 'straße', 'ıø', '##か', '红']
+  path.write_bytes(SPECIAL + '\n'.join(entries).encode() + b'\n')
+  assert Tokenizer(path, LENGTH).words[5:] == entries
+  many = [f'w{i}' for i in range(200)] + ['が']
+  path.write_bytes(SPECIAL + '\n'.join(many).encode() + b'\n')
+  assert Tokenizer(path, LENGTH).words[-1] == 'が'
 
 
 # --- Texts that somebody gives -----------------------------------------------------------

@@ -26,7 +26,8 @@ from data.archive import Archive
 from data.folder import tables
 from pixelbert_jax.convert import tensors
 from pixelbert_jax.input.canvases import Canvases
-from pixelbert_jax.input.text import SPECIAL, Tokenizer
+from pixelbert_jax.input.text import Tokenizer
+from pixelbert_jax.input.vocabulary import SPECIAL
 from pixelbert_jax.predict.photos import Reader
 from pixelbert_jax.score import annotations, matrix, predictions
 from tests.reliability.mutation import PIECES, mutate
