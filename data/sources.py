@@ -1,12 +1,14 @@
 """Folders, zip and tar files: the files they hold, found in any spelling, and their bytes."""
 
 import io
+import lzma
 import os
 import pathlib
 import re
 import tarfile
 import unicodedata
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, Protocol
 
@@ -292,4 +294,5 @@ def _tar_members(file: BinaryIO) -> tuple[list[tarfile.TarInfo], list[str]]:
 
 KINDS = {'.zip': Zip, '.whl': Zip, '.tar': Tar}
 # What opening or reading a damaged archive raises; RuntimeError is for one with a password.
-DAMAGE = (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, tarfile.TarError)
+DAMAGE = (OSError, EOFError, RuntimeError, ValueError)
+DAMAGE += (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)

@@ -8,6 +8,7 @@ into scale and shift; inputs are BGR in 0..255 minus a mean.
 import io
 import pathlib
 import pickle
+import pickletools
 import re
 from typing import Any
 
@@ -34,14 +35,23 @@ def read_pickle(path: pathlib.Path) -> dict[str, Any]:
   Raises:
     WeightsError: it holds anything but dictionaries, lists, strings, numbers and NumPy arrays.
   """
+  content = path.read_bytes()
   try:
-    value = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding='latin1').load()
+    _check_numbers(content)
+    value = _ArraysOnly(io.BytesIO(content), encoding='latin1').load()
   except WeightsError as error:
     raise WeightsError(f'{path}: {error}') from error
   blobs = value.get('blobs', value) if isinstance(value, dict) else value
   if not isinstance(blobs, dict) or not all(isinstance(name, str) for name in blobs):
     raise WeightsError(f"{path} is not in Detectron's format: it holds no dictionary of blobs")
   return {name: x.numpy if isinstance(x, _Array) else x for name, x in blobs.items()}
+
+
+def _check_numbers(content: bytes) -> None:
+  """Raises WeightsError for a pickle that numbers its objects so high that memory is used up."""
+  for code, number, _ in pickletools.genops(content):
+    if code.name.endswith('PUT') and number > len(content):
+      raise WeightsError(f'the pickle of {len(content):,} bytes numbers an object {number:,}')
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -97,6 +107,8 @@ def _from_buffer(data: Any, dtype: _Dtype, shape: tuple, order: str, *_) -> _Arr
 
 def _bytes(data: str | bytes) -> bytes:
   # Python 2 and pickle protocols before 3 write bytes as str.
+  if not isinstance(data, str | bytes | bytearray):
+    raise WeightsError(f'the pickle gives {type(data).__name__} for the bytes of an array')
   return data.encode('latin1') if isinstance(data, str) else bytes(data)
 
 

@@ -43,10 +43,18 @@ def conduct(name: str, amount: float, folder: pathlib.Path, seed: int = 0) -> Ou
       from tests.reliability import inputs
 
       return inputs.run(round(amount), seed, folder)
-    case 'checkpoints' | 'datasets' | 'workdirs':
+    case 'checkpoints':
       from tests.reliability import faults
 
-      return getattr(faults, name)(round(amount), seed, folder)
+      return faults.checkpoints(round(amount), seed, folder)
+    case 'workdirs':
+      from tests.reliability import faults
+
+      return faults.workdirs(round(amount), seed, folder)
+    case 'datasets':
+      from tests.reliability import datasets
+
+      return datasets.run(round(amount), seed, folder)
     case _:
       from tests.reliability import fuzz
 

@@ -22,7 +22,8 @@ import safetensors.numpy
 from PIL import Image
 
 from data import images
-from data.archive import Archive
+from data.archive import DAMAGE, Archive, TooLarge
+from data.entry import Tally
 from data.folder import tables
 from pixelbert_jax.convert import tensors
 from pixelbert_jax.input.canvases import Canvases
@@ -92,7 +93,7 @@ def _csv() -> Target:
   }
 
   def read(path: pathlib.Path) -> None:
-    tables.read({path.stem: str(path)}, Archive(path.parent))
+    tables.read({path.stem: str(path)}, Archive(path.parent), Tally())
 
   return Target('csv', {name: text.encode() for name, text in seeds.items()}, read)
 
@@ -140,10 +141,10 @@ def _archives() -> Target:
   def read(path: pathlib.Path) -> None:
     archive = Archive(path.parent)
     for name in members:
-      with contextlib.suppress(images.BadImage, FileNotFoundError):
+      with contextlib.suppress(images.BadImage, TooLarge, *DAMAGE):  # as a build counts them
         images.check(archive.read(name))
     if path.suffix == '.tar':
-      tables.read({}, archive)
+      tables.read({}, archive, Tally())
 
   return Target('archive', {'s.zip': zipped.getvalue(), 's.tar': tarred.getvalue()}, read)
 

@@ -5,33 +5,29 @@ deleted, or with a page of zeros. Then the dataset is read as a run reads it, an
 user does who is told to.
 """
 
-import collections
 import contextlib
 import csv
 import dataclasses
+import functools
 import hashlib
 import io
 import pathlib
 import random
 import shutil
-import tempfile
 from collections.abc import Iterator
-from typing import Any
 
 from PIL import Image
 
 from data.build import build, open_sealed
-from pixelbert_jax import UserError
 from pixelbert_jax.input import sidecar
 from pixelbert_jax.input.dataset import quiet
+from tests.reliability.outcome import SILENT, Outcomes
 
 PAGE = 4096
 KINDS = ('flip', 'cut', 'empty', 'exchange', 'delete', 'zero')
 SPLITS = ('train', 'val', 'test')
 COLOURS = ('red', 'green', 'blue', 'black')
-# What may come of a fault; the last two are wrong.
-NAMED, HARMLESS, MENDED = 'named', 'harmless', 'mended'
-SILENT, TRACEBACK = 'silently wrong', 'traceback'
+AS_BEFORE, MENDED = 'as before', 'mended'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,30 +63,32 @@ class Fault:
     return f'{self.kind} {self.file} at {at}'
 
 
-def run(count: int, seed: int = 0) -> dict[str, dict[str, int]]:
-  """Injects faults into small datasets one at a time.
-
-  Returns:
-    For `read` (as a run does) and `build` (then, by the command), the number of each outcome; for
-    those that are wrong with the faults, by which they can be found.
-  """
-  chance = random.Random(seed)
-  counts = {'read': collections.Counter[str](), 'build': collections.Counter[str]()}
-  quietly = contextlib.redirect_stderr(io.StringIO())
-  with tempfile.TemporaryDirectory() as folder, quietly:
-    good, root = pathlib.Path(folder, 'good'), pathlib.Path(folder, 'damaged')
-    make(good, pathlib.Path(folder))
+def run(count: int, seed: int, folder: pathlib.Path) -> Outcomes:
+  """Injects faults into small datasets one at a time: each is read, then built again and read."""
+  chance, outcomes = random.Random(seed), Outcomes()
+  folder.mkdir(parents=True, exist_ok=True)
+  good, root = folder / 'good', folder / 'damaged'
+  with contextlib.redirect_stderr(io.StringIO()):
+    make(good, folder)
     expected = read(good)
     faults = list(every(good))
     chance.shuffle(faults)
+
+    def attempt(builds: bool) -> str:
+      if builds:
+        build('folder/one', root)
+      if read(root) != expected:
+        return SILENT
+      return MENDED if builds else AS_BEFORE
+
     for number in range(count):
       shutil.rmtree(root, ignore_errors=True)
       shutil.copytree(good, root)
       where = faults[number % len(faults)].inject(root, chance)
-      for step, outcome in zip(counts, outcomes(root, expected), strict=True):
-        wrong = outcome.startswith((SILENT, TRACEBACK))
-        counts[step][f'{outcome}: {where}' if wrong else outcome] += 1
-  return {step: dict(counted) for step, counted in counts.items()}
+      for builds in (False, True):
+        name = f'{where}, {"built again" if builds else "read"}'
+        outcomes.observe(name, functools.partial(attempt, builds))
+  return outcomes
 
 
 def make(root: pathlib.Path, work: pathlib.Path) -> None:
@@ -122,17 +120,6 @@ def every(root: pathlib.Path) -> Iterator[Fault]:
           yield Fault(kind, path.relative_to(root))
 
 
-def outcomes(root: pathlib.Path, expected: str) -> tuple[str, str]:
-  """Reads the first dataset, then builds it again and reads it: what comes of each."""
-  first = _outcome(lambda: read(root), expected, HARMLESS)
-
-  def rebuilt() -> str:
-    build('folder/one', root)
-    return read(root)
-
-  return first, _outcome(rebuilt, expected, HARMLESS if first == HARMLESS else MENDED)
-
-
 def read(root: pathlib.Path) -> str:
   """Computes a digest of all that a run could read of the first dataset."""
   digest = hashlib.sha256()
@@ -145,15 +132,6 @@ def read(root: pathlib.Path) -> str:
       for number in range(len(split.sidecar.image_id)):
         digest.update(split.encoded(number))
   return digest.hexdigest()
-
-
-def _outcome(work: Any, expected: str, good: str) -> str:
-  try:
-    return good if work() == expected else SILENT
-  except UserError as error:
-    return NAMED if len(str(error).splitlines()) == 1 else f'{TRACEBACK} (lines)'
-  except Exception as error:
-    return f'{TRACEBACK} ({type(error).__name__})'
 
 
 def _siblings(path: pathlib.Path, root: pathlib.Path) -> list[pathlib.Path]:
