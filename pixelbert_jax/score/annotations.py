@@ -34,7 +34,7 @@ def read_vqa(path: files.Path) -> list[Question]:
         str(entry['question_type']),
         str(entry['answer_type']),
         tuple(str(answer['answer']) for answer in entry['answers']),
-        scoring,
+        scoring=scoring,
       )
     except (KeyError, TypeError, ValueError) as error:
       raise UserError(f'{path}: annotation {number} is not in VQA format: {error!r}') from error
