@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
-from pixelbert_jax.configuration import (
+from pixelbert_jax.configuration import FEATURES
+from pixelbert_jax.rules import (
   ABOVE_0,
   ASCENDING,
   BELOW_1,
   CANVASES,
   DEVICES,
   EPOCHS,
-  FEATURES,
   LINE,
   MOST_EPOCHS,
   NAME,

@@ -17,7 +17,7 @@ C is an output of `python -m pixelbert_jax.convert`, or `scratch`. Variants and 
 from ml_collections import ConfigDict
 
 from configs import base
-from pixelbert_jax.configuration import SHARE, SHARES, Field, start_of
+from pixelbert_jax.rules import SHARE, SHARES, Field, start_of
 
 
 def fields(c: ConfigDict) -> None:

@@ -30,7 +30,7 @@ retrieval_long.jsonl in benchmarks/results/runs/).
 from ml_collections import ConfigDict
 
 from configs import base
-from pixelbert_jax.configuration import MOST, Field, at_least
+from pixelbert_jax.rules import MOST, Field, at_least
 
 OWN_AND_OTHERS = "at least 2, an image's own caption and others", lambda x: 2 <= x <= MOST
 

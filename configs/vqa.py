@@ -21,7 +21,7 @@ import pathlib
 from ml_collections import ConfigDict
 
 from configs import base
-from pixelbert_jax.configuration import LINE, Field
+from pixelbert_jax.rules import LINE, Field
 
 
 def paper(c: ConfigDict) -> None:

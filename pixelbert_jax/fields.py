@@ -1,10 +1,9 @@
 """Reads the fields of JSON objects without converting their types."""
 
-import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pixelbert_jax import UserError
+from pixelbert_jax import UserError, jsons
 
 T = TypeVar('T')
 # Characters of a value that a message shows.
@@ -93,5 +92,5 @@ _CURE = 'mend it, or get the file again'
 
 
 def _shown(value: Any) -> str:
-  text = json.dumps(value)
+  text = jsons.text(value)
   return text if len(text) <= SHOWN else f'{text[:SHOWN]}...'

@@ -18,7 +18,6 @@ suspended one, may find that another has taken it; `check` tells before anything
 import contextlib
 import errno
 import functools
-import json
 import os
 import pathlib
 import socket
@@ -29,7 +28,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pixelbert_jax import UserError, disk
+from pixelbert_jax import UserError, disk, jsons
 
 RENEWED = 20.0  # seconds between two renewals
 STALE = 120.0  # seconds without one after which an owner on another machine counts as gone
@@ -199,7 +198,7 @@ def _look(path: pathlib.Path) -> tuple[Owner, int] | None:
   except FileNotFoundError:
     return None
   with contextlib.suppress(ValueError):
-    if isinstance(owner := json.loads(content), dict):
+    if isinstance(owner := jsons.parse(content), dict):
       return owner, renewed
   return {}, renewed
 
@@ -257,7 +256,7 @@ def _describe(file: int) -> None:
     'file': _identity(file) if _flock(file) else None,
     'token': TOKEN,
   }
-  os.pwrite(file, f'{json.dumps(owner)}\n'.encode(), 0)
+  os.pwrite(file, f'{jsons.text(owner)}\n'.encode(), 0)
 
 
 def _words(owner: Owner) -> str:

@@ -105,7 +105,7 @@ def test_where_a_module_is_not_imported(module, folders):
 def test_json_is_written_strictly():
   # By one function, since json.dumps writes NaN, which is no JSON.
   writers = [path for path in package() if 'json.dump' in (ROOT / path).read_text()]
-  assert writers == [pathlib.Path('pixelbert_jax/files.py')]
+  assert writers == [pathlib.Path('pixelbert_jax/jsons.py')]
 
 
 def test_predict_loads_no_datasets():

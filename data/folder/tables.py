@@ -162,11 +162,15 @@ def _text(path: pathlib.Path) -> str:
   try:
     if path.stat().st_size > MAX_TEXT:
       raise SourceError(f'{path} has more than the {MAX_TEXT:,} bytes that are read: split it')
-    return path.read_text('utf-8-sig')
+    text = path.read_text('utf-8-sig')
   except OSError as error:
     raise SourceError(f'{path.absolute()} cannot be read ({error.strerror})') from error
   except UnicodeDecodeError as error:
     raise SourceError(f'{path} cannot be read as UTF-8 ({error})') from error
+  if '\0' in text:
+    line = text.count('\n', 0, text.index('\0')) + 1
+    raise SourceError(f'{path} line {line} holds a NUL: save it again as CSV in UTF-8')
+  return text
 
 
 def _rows(

@@ -5,7 +5,6 @@ A step is saved before it is evaluated, so scores have a file of their own, with
 if the file is lost or damaged, they are taken from there.
 """
 
-import json
 import sys
 from typing import Any
 
@@ -74,7 +73,7 @@ class Scores:
     if not self._path.exists():
       return {}
     try:
-      sealed: Any = json.loads(self._path.read_text())
+      sealed: Any = jsons.parse(self._path.read_bytes())
       if digest(sealed['scores']) != sealed['sha256']:
         raise ValueError('its digest does not match')
       return {int(step): score for step, score in sealed['scores'].items()}

@@ -3,7 +3,6 @@
 What its configuration and its tokenizer say is what `transformers` reads from them.
 """
 
-import json
 import os
 import pathlib
 import re
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
+from pixelbert_jax import jsons
 from pixelbert_jax.checkpoints import saved
 from pixelbert_jax.convert import shards
 from pixelbert_jax.convert.names import TOKEN_TYPES, WeightsError
@@ -247,7 +247,7 @@ def _check_uncased(path: pathlib.Path, tokenizer: tokenizers.Tokenizer | None) -
     raise WeightsError(f'{path} is of no WordPiece tokenizer: give an uncased BERT')
   found, ours = _treatment(tokenizer), _treatment(word_pieces(vocabulary_lib.SPECIAL))
   differing = [
-    f'{name} is {json.dumps(found.get(name))}' for name in ours if found.get(name) != ours[name]
+    f'{name} is {jsons.text(found.get(name))}' for name in ours if found.get(name) != ours[name]
   ]
   if differing:
     raise WeightsError(
@@ -258,7 +258,7 @@ def _check_uncased(path: pathlib.Path, tokenizer: tokenizers.Tokenizer | None) -
 
 def _treatment(tokenizer: Any) -> dict[str, Any]:
   """Returns what a tokenizer does to texts, by the names of tokenizer.json."""
-  state = json.loads(tokenizer.to_str())
+  state = jsons.parse(tokenizer.to_str())
   normalizer = state['normalizer'] or {}
   if normalizer.get('strip_accents') is None:
     normalizer['strip_accents'] = normalizer.get('lowercase')

@@ -50,7 +50,7 @@ def read_pickle(path: pathlib.Path) -> dict[str, Any]:
 def _check_numbers(content: bytes) -> None:
   """Raises WeightsError for a pickle that numbers its objects so high that memory is used up."""
   for code, number, _ in pickletools.genops(content):
-    if code.name.endswith('PUT') and number > len(content):
+    if code.name.endswith('PUT') and int(number or 0) > len(content):
       raise WeightsError(f'the pickle of {len(content):,} bytes numbers an object {number:,}')
 
 

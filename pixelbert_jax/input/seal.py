@@ -8,12 +8,11 @@ file is noticed without reading gigabytes.
 
 import dataclasses
 import hashlib
-import json
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
 
-from pixelbert_jax import files
+from pixelbert_jax import files, jsons
 
 FILE = 'digests.json'
 # Bytes at the beginning and at the end of a file of records that its digest covers.
@@ -43,13 +42,13 @@ class Seal:
     """Writes the seal with a digest of its own."""
     content = dataclasses.asdict(self)
     sealed = {'seal': content, 'sha256': _of_json(content)}
-    files.write_text(folder / FILE, json.dumps(sealed, indent=1) + '\n')
+    files.write_text(folder / FILE, jsons.text(sealed, indent=1) + '\n')
 
   @classmethod
   def read(cls, folder: pathlib.Path) -> 'Seal | None':
     """Reads the seal of a dataset; None if it has none that is whole."""
     try:
-      sealed = json.loads((folder / FILE).read_bytes())
+      sealed = jsons.parse((folder / FILE).read_bytes())
       return cls(**sealed['seal']) if _of_json(sealed['seal']) == sealed['sha256'] else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
       return None
@@ -99,4 +98,4 @@ def _is_records(name: str) -> bool:
 
 
 def _of_json(content: object) -> str:
-  return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+  return hashlib.sha256(jsons.text(content, sort_keys=True).encode()).hexdigest()

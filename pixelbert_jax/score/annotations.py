@@ -3,12 +3,11 @@
 A dataset of one's own has no published ones: `write_vqa` makes them.
 """
 
-import json
 import pathlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
-from pixelbert_jax import UserError, files
+from pixelbert_jax import UserError, files, jsons
 from pixelbert_jax.fields import Fields
 from pixelbert_jax.score.nlvr import IMAGES
 from pixelbert_jax.score.vqa import OFFICIAL, Question, scoring_of
@@ -68,7 +67,7 @@ def write_vqa(path: files.Path, questions: Sequence[Question]) -> None:
     for q in questions
   ]
   value = {'scoring': questions[0].scoring.name, 'annotations': annotations}
-  files.write_text(path, json.dumps(value))
+  files.write_text(path, jsons.text(value))
 
 
 def _read(path: files.Path, key: str, expected: str) -> Fields:

@@ -6,7 +6,6 @@ Where the scoring is that of one's own data, it has every answer to the question
 """
 
 import collections
-import json
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -197,7 +196,7 @@ def spellings(tables: Iterable[Questions], answers: Sequence[str], scoring: Scor
 
 
 def _quoted(answer: str) -> str:
-  return json.dumps(answer if len(answer) <= 30 else f'{answer[:27]}...', ensure_ascii=False)
+  return jsons.text(answer if len(answer) <= 30 else f'{answer[:27]}...', ensure_ascii=False)
 
 
 def guess_by_type(

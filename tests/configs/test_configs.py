@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from configs import nlvr, nlvr2, retrieval, vqa
 from configs.pretrain import VARIANTS, get_config
-from pixelbert_jax import configuration
+from pixelbert_jax import configuration, rules
 from pixelbert_jax.checkpoints.starting import BACKBONE
 from pixelbert_jax.convert import caffe2
 from pixelbert_jax.experiment import init_variables, make_model
@@ -148,14 +148,14 @@ def test_retrieval_needs_a_caption_beside_the_images_own():
 
 def test_a_field_keeps_its_rule_when_it_is_set_or_copied_and_takes_another_with_another_field():
   config = ConfigDict({'part': {}})
-  config.part.share = configuration.Field(0.5, configuration.SHARE)
+  config.part.share = rules.Field(0.5, rules.SHARE)
   config.part.share = 1
   assert config.to_dict() == {'part': {'share': 1.0}}
   ((name, field),) = configuration.flat(copy.deepcopy(config))
-  assert (name, field.rule, field.get()) == ('part.share', configuration.SHARE, 1.0)
-  config.part.share = configuration.Field(2.0, configuration.ABOVE_0)
+  assert (name, field.rule, field.get()) == ('part.share', rules.SHARE, 1.0)
+  config.part.share = rules.Field(2.0, rules.ABOVE_0)
   ((name, field),) = configuration.flat(config)
-  assert (name, field.rule, config.part.share) == ('part.share', configuration.ABOVE_0, 2.0)
+  assert (name, field.rule, config.part.share) == ('part.share', rules.ABOVE_0, 2.0)
   with pytest.raises(TypeError, match='share'):
     config.part.share = 'half'
 

@@ -6,7 +6,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from pixelbert_jax import configuration
-from pixelbert_jax.configuration import ConfigurationError, Field
+from pixelbert_jax.configuration import ConfigurationError
+from pixelbert_jax.rules import Field
 from tests.support.paths import ROOT
 
 FILES = [f'{name}.py' for name in ('pretrain', 'vqa', 'nlvr2', 'nlvr', 'retrieval')]

@@ -66,7 +66,7 @@ def vocabulary(vocabulary, tmp_path_factory):
   """The path of a vocabulary in which the texts of all images differ."""
   path = tmp_path_factory.mktemp('vocabulary') / 'vocab.txt'
   digits = [f'{start}{digit}' for start in ('', '##') for digit in range(10)]
-  path.write_text('\n'.join([vocabulary.read_text(), *COUNTS, *digits]))
+  path.write_text('\n'.join([*vocabulary.read_text().split(), *COUNTS, *digits]))
   return path
 
 

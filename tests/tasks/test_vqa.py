@@ -314,6 +314,7 @@ def test_the_command_evaluates_any_step_on_any_split(finished, few_scenes, tmp_p
   assert main([*command, f'--checkpoint={finished}@{STEPS}', '--config.data.train=absent']) == 0
   (alone,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith('all questions'))
   assert alone.split() == [*row.split()[:3], '-', row.split()[-1]]
+  command[-1] += '/other'
   assert main([*command, f'--checkpoint={finished}', '--config.transformer.layers=3']) == 1
   assert 'transformer.layers is 2 there and 3 here' in capsys.readouterr().err
   assert main(['--config=configs/pretrain.py:test', *command[1:], f'--checkpoint={finished}']) == 1
