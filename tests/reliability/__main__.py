@@ -1,6 +1,7 @@
 """Conducts the experiments of RELIABILITY.md, one after the other.
 
     python -m tests.reliability [EXPERIMENT ...] [--share=1.0]
+    python -m tests.reliability --table
 
 Each appends its outcomes to benchmarks/results/reliability.jsonl. The exit code is 1 if a trial
 ended in a wrong value, a traceback, or a message of several lines; these are printed, and the files
@@ -17,7 +18,7 @@ import tempfile
 import time
 
 from benchmarks import record
-from tests.reliability.outcome import Outcomes
+from tests.reliability.outcome import WRONG, Outcomes
 
 RESULTS = pathlib.Path(record.__file__).with_name('results') / 'reliability.jsonl'
 SECONDS = 300  # of fuzzing each format
@@ -61,13 +62,30 @@ def conduct(name: str, amount: float, folder: pathlib.Path, seed: int = 0) -> Ou
       return fuzz.run(name, amount, seed, folder)
 
 
+def table() -> str:
+  """Formats the newest result of each experiment as the table of RELIABILITY.md."""
+  newest = {x['experiment']: x for x in map(json.loads, RESULTS.read_text().splitlines())}
+  rows = ['| experiment | trials | outcomes | wrong | seconds |', '|---|---|---|---|---|']
+  for name in AMOUNTS:
+    if name in newest:
+      outcomes, seconds = newest[name]['outcomes'], newest[name]['seconds']
+      wrong = sum(outcomes.get(outcome, 0) for outcome in WRONG)
+      words = ', '.join(f'{n:,} {what}' for what, n in outcomes.items() if what not in WRONG)
+      rows.append(f'| `{name}` | {sum(outcomes.values()):,} | {words} | {wrong} | {seconds:,.0f} |')
+  return '\n'.join(rows)
+
+
 def main() -> int:
   """Runs each experiment in a process of its own, so that a crash ends that one alone."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('experiments', nargs='*', metavar='EXPERIMENT', help=', '.join(AMOUNTS))
   parser.add_argument('--share', type=float, default=1.0, help='of the trials')
   parser.add_argument('--here', action='store_true', help='in this process')
+  parser.add_argument('--table', action='store_true', help='print the newest results alone')
   flags = parser.parse_args()
+  if flags.table:
+    print(table())
+    return 0
   names = flags.experiments or list(AMOUNTS)
   if flags.here:
     return max([_record(name, flags.share) for name in names])

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.reliability.__main__ import conduct
+from tests.reliability.__main__ import conduct, table
+from tests.support.paths import ROOT
 
 # Trials, or for a fuzzed format seconds.
 FEW = {
@@ -16,6 +17,10 @@ def test_no_trial_ends_in_a_wrong_value_or_a_traceback(name, tmp_path, quick_com
   outcomes = conduct(name, FEW[name], tmp_path / name, seed=1)
   assert outcomes.wrong == []
   assert sum(outcomes.counts.values()) >= FEW[name]
+
+
+def test_the_page_has_the_newest_results():
+  assert table() in (ROOT / 'RELIABILITY.md').read_text()
 
 
 @pytest.mark.slow
