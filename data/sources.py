@@ -207,7 +207,9 @@ class Zip(_Indexed):
 
   def __init__(self, path: pathlib.Path):
     self._zip = zipfile.ZipFile(path)
-    super().__init__(path, ((i.filename, i) for i in self._zip.infolist() if not i.is_dir()))
+    # `ZipInfo.is_dir` fails for an empty name.
+    files = (i for i in self._zip.infolist() if not i.filename.endswith('/'))
+    super().__init__(path, ((info.filename, info) for info in files))
 
   def sizes(self, name: str) -> tuple[int, int]:
     return self._members[name].file_size, self._members[name].compress_size

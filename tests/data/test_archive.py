@@ -299,3 +299,14 @@ def test_what_is_no_list_of_objects(text, tmp_path):
   archive = Archive(as_folder({'a.json': text.encode()}, tmp_path))
   with pytest.raises(SourceError, match=r'a\.json cannot be read'):
     list(archive.json_items('a.json'))
+
+
+def test_a_zip_with_a_file_without_name(tmp_path):
+  path = as_zip({'a': b'1'}, tmp_path / 's.zip') / 's.zip'
+  content = bytearray(path.read_bytes())
+  directory = content.index(b'PK\x01\x02')
+  # The one letter of the name becomes an extra field.
+  content[directory + 28], content[directory + 30] = 0, 1
+  path.write_bytes(content)
+  with pytest.raises(SourceError, match=r"s\.zip holds '', a path that leaves its folder"):
+    Archive(tmp_path)

@@ -58,13 +58,14 @@ def run(name: str, seconds: float, seed: int, folder: pathlib.Path) -> Outcomes:
 
   A file that ends in a wrong outcome stays in the folder.
   """
-  folder.mkdir(parents=True, exist_ok=True)
+  work = folder / 'work'  # Readers of archives look at all files beside one.
+  work.mkdir(parents=True, exist_ok=True)
   target, chance, outcomes = TARGETS[name](), random.Random(seed), Outcomes()
   end, number = time.monotonic() + seconds, 0
   while time.monotonic() < end:
     number += 1
     seed_name, content = chance.choice(list(target.seeds.items()))
-    path = folder / seed_name
+    path = work / seed_name
     path.write_bytes(mutate(content, PIECES[target.pieces], chance))
     began, known = time.monotonic(), len(outcomes.wrong)
     outcomes.observe(f'{name} {number} {seed_name}', functools.partial(_read, target, path))
