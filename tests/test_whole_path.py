@@ -58,6 +58,8 @@ def test_twenty_photographs_of_ones_own(tmp_path):
     (tmp_path / f'{name}.csv').write_text('\n'.join(lines) + '\n')
   build('folder', tmp_path / 'built', tmp_path / 'photos', tables=tables)
   options = ['--config.data.name=folder', '--config.batch_size=4', '--config.texts_per_image=2']
+  # Spelt letter by letter in the vocabulary of scenes, the texts are long.
+  options += ['--config.text.length=48']
   last = train(tmp_path, *options)
   assert np.isfinite(last['loss'])
   start = f'--config.init_from={tmp_path / "pretrain"}'
