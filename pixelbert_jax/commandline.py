@@ -10,6 +10,7 @@ import argparse
 import collections
 import contextlib
 import difflib
+import logging
 import os
 import re
 import signal
@@ -91,6 +92,8 @@ def answer(command: Callable[[Sequence[str]], int | None], argv: Sequence[str]) 
 
   With `--debug` such an error is raised instead.
   """
+  # Pillow logs errors that it raises besides, and so they would be two lines.
+  logging.getLogger('PIL').setLevel(logging.CRITICAL)
   try:
     return command(argv) or 0
   except (UserError, OSError) as error:

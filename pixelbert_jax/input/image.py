@@ -6,7 +6,6 @@ any image is read.
 """
 
 import io
-import logging
 import math
 from collections.abc import Mapping, Sequence
 
@@ -34,10 +33,6 @@ REACH = 4 * WHOLE
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF')
 ORIENTATION = 0x0112  # EXIF tag, 1 to 8; values 5 to 8 exchange height and width
 SUBFILE = 0x00FE  # TIFF tag; 1 is a smaller version of another image in the file
-
-
-# Pillow logs some of the errors that it raises besides, as lines of their own.
-logging.getLogger('PIL').setLevel(logging.CRITICAL)
 
 
 class ImageError(UserError):
