@@ -17,29 +17,14 @@ from typing import Any, BinaryIO
 from data.sources import (
   DAMAGE,
   KINDS,
-  MAX_HEADER,
   Folder,
   Source,
   SourceError,
-  Tar,
   folder_key,
   is_inside,
   key,
 )
 from pixelbert_jax import jsons
-
-__all__ = [
-  'DAMAGE',
-  'MAX_HEADER',
-  'Archive',
-  'Folder',
-  'Source',
-  'SourceError',
-  'Tar',
-  'first',
-  'is_inside',
-  'key',
-]
 
 # Limits in bytes, checked by the header before reading and by what is read; MAX_HEADER is of tars.
 MAX_IMAGE = 512 << 20  # More pixels than are decoded, uncompressed.

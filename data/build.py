@@ -17,13 +17,13 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from data.archive import SourceError
 from data.builders import BUILDERS, Path, TfdsBuilder, find_builder, open_dataset
 from data.corpus import CorpusBuilder
 from data.entry import MOST_BAD, Request
 from data.origin import Origin
 from data.report import report
 from data.sidecars import complete, is_whole
+from data.sources import SourceError
 from pixelbert_jax import commandline, disk, files, lock
 from pixelbert_jax.input.dataset import (
   Dataset,

@@ -22,8 +22,9 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from data import images, origin
-from data.archive import SourceError, TooLarge, first
+from data.archive import TooLarge, first
 from data.entry import ALL, TEXTS, Entry, Need, Request, Tally
+from data.sources import SourceError
 from pixelbert_jax.input.rows import Caption, Question, Row, Statement
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.score.vqa import OFFICIAL

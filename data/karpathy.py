@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from data.archive import Archive, SourceError
+from data.archive import Archive
 from data.entry import Entry, Need, Tally
 from data.listing import TWICE, Once, add, leave_out_repeated
+from data.sources import SourceError
 from pixelbert_jax.fields import Fields
 from pixelbert_jax.input.rows import Caption
 

@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Hashable, Iterator
 from typing import Any
 
-from data.archive import Archive, SourceError
+from data.archive import Archive
 from data.entry import TEXTS, Entry, Tally
+from data.sources import SourceError
 from pixelbert_jax.fields import Fields
 
 TWICE = 'listed twice'

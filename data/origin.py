@@ -12,13 +12,13 @@ import os
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
 from data.archive import Archive
-from data.sources import Folder, Source, SourceError, Zip
+from data.sources import CHUNK, Folder, Source, SourceError, Zip
 from pixelbert_jax import files
 
 FILE = 'sources.json'
@@ -26,7 +26,6 @@ FILE = 'sources.json'
 Listed = list[Any]
 ABSENT: Listed = [-1, 0, '']
 UNREADABLE: Listed = [-2, 0, '']
-CHUNK = 1 << 20
 
 
 class Origin(Archive):
@@ -113,7 +112,7 @@ class Origin(Archive):
       source, member = located
       if isinstance(source, Zip):
         return [*_directory(source.name, _stamp_of(source.name))[member], '']
-      return [*_content(source.open(member)), _stamp(source, member)]
+      return [*_content(source.chunks(member)), _stamp(source, member)]
     except OSError:
       return UNREADABLE
 
@@ -194,18 +193,12 @@ def _stamp_of(path: str) -> str:
 
 def _content_of(path: str) -> tuple[int, int]:
   with open(path, 'rb') as file:
-    return _content(file)
+    return _content(iter(lambda: file.read(CHUNK), b''))
 
 
-def _content(opened: BinaryIO) -> tuple[int, int]:
-  """Computes size and CRC-32 of a file, and closes it."""
+def _content(chunks: Iterable[bytes]) -> tuple[int, int]:
+  """Computes size and CRC-32 of a file."""
   size = crc = 0
-  with opened as file:
-    for chunk in _chunks(file):
-      size, crc = size + len(chunk), zlib.crc32(chunk, crc)
+  for chunk in chunks:
+    size, crc = size + len(chunk), zlib.crc32(chunk, crc)
   return size, crc
-
-
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
-  while chunk := file.read(CHUNK):
-    yield chunk

@@ -3,6 +3,7 @@
 import collections
 import functools
 import gc
+import hashlib
 import json
 import math
 import re
@@ -13,8 +14,8 @@ import numpy as np
 from pixelbert_jax import UserError
 
 DEPTH = 100  # of lists and objects inside each other
-_NOUNS = {dict: 'an object', list: 'a list', str: 'a text', bool: 'true or false'}
-_NOUNS |= {int: 'a number', float: 'a number', type(None): 'null'}
+NOUNS = {dict: 'an object', list: 'a list', str: 'a text', bool: 'true or false'}
+NOUNS |= {int: 'a number', float: 'a number', type(None): 'null'}
 _TOO_DEEP = f'nests lists and objects more than {DEPTH} deep: is it the right file?'
 _NOT_NESTING = bytes(set(range(256)) - set(b'[]{}"'))
 _HALF = re.compile(
@@ -61,7 +62,7 @@ def parse(content: bytes | str, kind: type = object, bits: int = 64) -> Any:
     if running:
       gc.enable()
   if not isinstance(value, kind):
-    raise JsonError(f'is {_NOUNS[type(value)]}, not {_NOUNS[kind]}: is it the right file?')
+    raise JsonError(f'is {NOUNS[type(value)]}, not {NOUNS[kind]}: is it the right file?')
   return value
 
 
@@ -83,6 +84,11 @@ def parse_part(text: str, at: int) -> tuple[Any, int]:
 def text(value: Any, **options: Any) -> str:
   """Formats JSON as `json.dumps` does; ValueError for NaN and infinity, which are no JSON."""
   return json.dumps(value, allow_nan=False, **options)
+
+
+def digest(value: Any) -> str:
+  """Computes the SHA-256 of a value as JSON, whatever the order of its keys."""
+  return hashlib.sha256(text(value, sort_keys=True).encode()).hexdigest()
 
 
 def _check_nesting(data: bytes) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from data import corpus
-from data.archive import Archive, SourceError, first
+from data.archive import Archive, first
 from data.entry import Entry, Need, Tally
 from data.origin import Origin
+from data.sources import SourceError
 from pixelbert_jax.input.rows import Question
 from pixelbert_jax.score.vqa import SHARES
 

@@ -6,10 +6,10 @@ import hashlib
 import tensorflow_datasets as tfds
 
 from data import corpus
-from data.archive import SourceError, key
 from data.entry import TEXTS, Entry, Tally
 from data.folder import tables
 from data.folder.tables import SPLITS, Picture
+from data.sources import SourceError, key
 from pixelbert_jax.score.vqa import SHARES
 
 

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from data.archive import MAX_CELL, MAX_TEXT, Archive, SourceError, Tar, is_inside, key
+from data.archive import MAX_CELL, MAX_TEXT, Archive
 from data.entry import Tally
 from data.folder.webdataset import IMAGES, Shards
-from data.sources import MACOS, is_macos
+from data.sources import MACOS, SourceError, Tar, is_inside, is_macos, key
 from pixelbert_jax.input.rows import Caption, Question, Statement
 
 SPLITS = ('train', 'val', 'test')

@@ -5,15 +5,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from data.archive import DAMAGE, MAX_CAPTIONS, SourceError, Tar, TooLarge, key, read
+from data.archive import MAX_CAPTIONS, TooLarge, read
 from data.entry import Tally
 from data.images import SUFFIXES
+from data.sources import DAMAGE, SourceError, Tar, key
 from pixelbert_jax import jsons
 
 IMAGES = tuple(f'.{suffix}' for suffix in SUFFIXES)
 KEYS = ('caption', 'captions', 'split')
-_NOUNS = {dict: 'an object', list: 'a list', str: 'a text', bool: 'true or false'}
-_NOUNS |= {int: 'a number', float: 'a number', type(None): 'null'}
 
 
 class Shards:
@@ -134,10 +133,5 @@ def _checked(value: Any, kind: Any, where: str, cure: str = '') -> Any:
   if not isinstance(value, kind):
     due = {str: 'a text', dict: 'an object', list: 'a list of texts'}.get(kind, 'a text')
     shown = repr(value) if len(repr(value)) <= 60 else f'{value!r:.60}...'
-    raise SourceError(f'{where} is {_NOUNS[type(value)]} ({shown}), expected {due}{cure}')
-  if isinstance(value, str) and not value.isascii():
-    try:
-      value.encode()
-    except UnicodeEncodeError as error:
-      raise SourceError(f'{where} holds half a character ({error}): mend it') from error
+    raise SourceError(f'{where} is {jsons.NOUNS[type(value)]} ({shown}), expected {due}{cure}')
   return value

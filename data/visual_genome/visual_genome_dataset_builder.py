@@ -6,9 +6,10 @@ from collections.abc import Iterator
 import tensorflow_datasets as tfds
 
 from data import corpus, karpathy
-from data.archive import Archive, SourceError, first
+from data.archive import Archive, first
 from data.entry import Entry, Need, Tally
 from data.listing import TWICE, Once, add, leave_out_repeated, objects
+from data.sources import SourceError
 from pixelbert_jax.fields import Fields
 from pixelbert_jax.input.rows import Caption
 

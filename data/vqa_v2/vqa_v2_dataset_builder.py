@@ -9,9 +9,10 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from data import corpus, karpathy
-from data.archive import Archive, SourceError, first
+from data.archive import Archive, first
 from data.entry import Entry, Need, Tally
 from data.listing import TWICE, Once, add, leave_out_repeated, objects
+from data.sources import SourceError
 from data.vqa_v2 import answers
 from pixelbert_jax.fields import Fields
 from pixelbert_jax.input.rows import Question

@@ -67,7 +67,7 @@ class Manifest:
   def sealed(self) -> dict[str, Any]:
     """Returns the content as JSON objects, with a SHA-256 of it."""
     content = dataclasses.asdict(self)
-    return {'manifest': content, 'sha256': digest(content)}
+    return {'manifest': content, 'sha256': jsons.digest(content)}
 
   @classmethod
   def read(cls, step: Folder) -> 'Manifest':
@@ -89,7 +89,7 @@ class Manifest:
     sealed = jsons.parse(text)
     if not isinstance(sealed, dict) or sealed.keys() != {'manifest', 'sha256'}:
       raise ValueError('not a manifest')
-    if digest(sealed['manifest']) != sealed['sha256']:
+    if jsons.digest(sealed['manifest']) != sealed['sha256']:
       raise ValueError('its digest does not match')
     return cls(**sealed['manifest'])
 
@@ -239,8 +239,3 @@ def _form(x: Any) -> list:
 
 def _words(form: list | None) -> str:
   return f'{form[1]} {form[0]}' if form else 'absent'
-
-
-def digest(content: dict[str, Any]) -> str:
-  """Computes the SHA-256 of a JSON object."""
-  return hashlib.sha256(jsons.text(content, sort_keys=True).encode()).hexdigest()

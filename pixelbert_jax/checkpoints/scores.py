@@ -10,7 +10,7 @@ from typing import Any
 
 from pixelbert_jax import files, jsons, processes
 from pixelbert_jax.checkpoints import DamagedError
-from pixelbert_jax.checkpoints.saved import Folder, Manifest, digest, path_of
+from pixelbert_jax.checkpoints.saved import Folder, Manifest, path_of
 
 FILE = 'scores.json'
 
@@ -63,7 +63,7 @@ class Scores:
     self.of[step] = score
     if processes.is_first():
       scores = self.as_json()
-      files.write_text(self._path, jsons.text({'scores': scores, 'sha256': digest(scores)}))
+      files.write_text(self._path, jsons.text({'scores': scores, 'sha256': jsons.digest(scores)}))
 
   def as_json(self) -> dict[str, float | None]:
     """Returns the scores as JSON can hold them."""
@@ -74,7 +74,7 @@ class Scores:
       return {}
     try:
       sealed: Any = jsons.parse(self._path.read_bytes())
-      if digest(sealed['scores']) != sealed['sha256']:
+      if jsons.digest(sealed['scores']) != sealed['sha256']:
         raise ValueError('its digest does not match')
       return {int(step): score for step, score in sealed['scores'].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -41,7 +41,7 @@ class Seal:
   def write(self, folder: pathlib.Path) -> None:
     """Writes the seal with a digest of its own."""
     content = dataclasses.asdict(self)
-    sealed = {'seal': content, 'sha256': _of_json(content)}
+    sealed = {'seal': content, 'sha256': jsons.digest(content)}
     files.write_text(folder / FILE, jsons.text(sealed, indent=1) + '\n')
 
   @classmethod
@@ -49,7 +49,7 @@ class Seal:
     """Reads the seal of a dataset; None if it has none that is whole."""
     try:
       sealed = jsons.parse((folder / FILE).read_bytes())
-      return cls(**sealed['seal']) if _of_json(sealed['seal']) == sealed['sha256'] else None
+      return cls(**sealed['seal']) if jsons.digest(sealed['seal']) == sealed['sha256'] else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
       return None
 
@@ -59,7 +59,7 @@ class Seal:
     They depend on the content alone, not on where, when or by which library it was written.
     """
     sidecar = {name: self.files[name] for name in self.sidecar(split)}
-    return {'texts': _of_json(sidecar), 'images': self.images[split]}
+    return {'texts': jsons.digest(sidecar), 'images': self.images[split]}
 
   def sidecar(self, split: str) -> list[str]:
     """Lists the files of the sidecar of a split."""
@@ -95,7 +95,3 @@ def _digest(path: pathlib.Path) -> str:
 
 def _is_records(name: str) -> bool:
   return '.array_record' in name
-
-
-def _of_json(content: object) -> str:
-  return hashlib.sha256(jsons.text(content, sort_keys=True).encode()).hexdigest()

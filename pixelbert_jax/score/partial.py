@@ -4,7 +4,6 @@ Missing scores are NaN, so an unfinished row is recognised.
 """
 
 import glob
-import hashlib
 import os
 import pathlib
 from collections.abc import Mapping
@@ -50,7 +49,7 @@ class PartialMatrix(Matrix):
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256(jsons.text(identity, sort_keys=True).encode()).hexdigest()[:16]
+    digest = jsons.digest(identity)[:16]
     self._path = path.with_name(f'.{path.name}.{digest}.rows')
     for other in path.parent.glob(f'.{glob.escape(path.name)}.*.rows'):
       if other != self._path:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import archive as archive_lib
-from data.archive import Archive, SourceError, TooLarge
+from data.archive import Archive, TooLarge
+from data.sources import SourceError
 from tests.support.corpora import add, as_folder, as_tar, as_zip
 
 FILES = {'a.json': b'{"x": 1}', 'images/train/1.jpg': b'one', 'images/2.jpg': b'two'}

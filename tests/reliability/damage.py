@@ -42,11 +42,16 @@ def _exchange(path: pathlib.Path, other: pathlib.Path, chance: random.Random) ->
   other.write_bytes(first)
 
 
+def _empty(path: pathlib.Path, _: pathlib.Path, chance: random.Random) -> None:
+  path.write_bytes(b'')
+
+
 FAULTS: dict[str, Fault] = {
   'flipped': _flip,
   'cut': _cut,
   'lengthened': _lengthen,
   'zeroed': _zero,
+  'emptied': _empty,
   'deleted': _delete,
   'exchanged': _exchange,
 }
@@ -57,13 +62,18 @@ def files_of(folder: pathlib.Path) -> list[pathlib.Path]:
   return sorted(p for p in folder.rglob('*') if p.is_file() and p.stat().st_size)
 
 
+def _are_alike(path: pathlib.Path, other: pathlib.Path) -> bool:
+  same_size = path.stat().st_size == other.stat().st_size
+  return path.name == other.name or (path.suffix == other.suffix and same_size)
+
+
 @contextlib.contextmanager
-def damaged(folder: pathlib.Path, chance: random.Random) -> Iterator[str]:
-  """Does one random fault to a folder; yields what it is, and restores all files."""
+def damaged(folder: pathlib.Path, chance: random.Random, part: str = '') -> Iterator[str]:
+  """Does one random fault to a file in a part of a folder; yields which, and restores all files."""
   files = files_of(folder)
-  path, (name, fault) = chance.choice(files), chance.choice(list(FAULTS.items()))
+  path, (name, fault) = chance.choice(files_of(folder / part)), chance.choice(list(FAULTS.items()))
   # Exchanged with its like if there is one: that is the harder one to notice.
-  alike = [p for p in files if p.name == path.name and p != path] or files
+  alike = [p for p in files if p != path and _are_alike(p, path)] or files
   other = chance.choice(alike)
   copy = folder.with_name(f'{folder.name}-before')
   shutil.copytree(folder, copy)

@@ -7,13 +7,11 @@ user does who is told to.
 
 import contextlib
 import csv
-import dataclasses
 import functools
 import hashlib
 import io
 import pathlib
 import random
-import shutil
 from collections.abc import Iterator
 
 from PIL import Image
@@ -21,58 +19,22 @@ from PIL import Image
 from data.build import build, open_sealed
 from pixelbert_jax.input import sidecar
 from pixelbert_jax.input.dataset import quiet
+from tests.reliability.damage import damaged
 from tests.reliability.outcome import SILENT, Outcomes
 
-PAGE = 4096
-KINDS = ('flip', 'cut', 'empty', 'exchange', 'delete', 'zero')
 SPLITS = ('train', 'val', 'test')
 COLOURS = ('red', 'green', 'blue', 'black')
 AS_BEFORE, MENDED = 'as before', 'mended'
-
-
-@dataclasses.dataclass(frozen=True)
-class Fault:
-  """A fault of a kind in a file, given by its path in the folder of datasets."""
-
-  kind: str
-  file: pathlib.PurePath
-
-  def inject(self, root: pathlib.Path, chance: random.Random) -> str:
-    """Damages the file, and describes where."""
-    path = root / self.file
-    content = bytearray(path.read_bytes())
-    at = chance.randrange(len(content)) if content else 0
-    if self.kind == 'delete':
-      path.unlink()
-    elif self.kind == 'empty':
-      path.write_bytes(b'')
-    elif self.kind == 'cut':
-      path.write_bytes(content[:at])
-    elif self.kind == 'exchange':
-      other = chance.choice(_siblings(path, root))
-      path.write_bytes(other.read_bytes())
-      other.write_bytes(content)
-      return f'{self.kind} {self.file} with {other.relative_to(root)}'
-    elif content:
-      if self.kind == 'flip':
-        content[at] ^= 1 << chance.randrange(8)
-      else:
-        first = at // PAGE * PAGE
-        content[first : first + PAGE] = bytes(len(content[first : first + PAGE]))
-      path.write_bytes(content)
-    return f'{self.kind} {self.file} at {at}'
 
 
 def run(count: int, seed: int, folder: pathlib.Path) -> Outcomes:
   """Injects faults into small datasets one at a time: each is read, then built again and read."""
   chance, outcomes = random.Random(seed), Outcomes()
   folder.mkdir(parents=True, exist_ok=True)
-  good, root = folder / 'good', folder / 'damaged'
+  root = folder / 'built'
   with contextlib.redirect_stderr(io.StringIO()):
-    make(good, folder)
-    expected = read(good)
-    faults = list(every(good))
-    chance.shuffle(faults)
+    make(root, folder)
+    expected = read(root)
 
     def attempt(builds: bool) -> str:
       if builds:
@@ -81,13 +43,11 @@ def run(count: int, seed: int, folder: pathlib.Path) -> Outcomes:
         return SILENT
       return MENDED if builds else AS_BEFORE
 
-    for number in range(count):
-      shutil.rmtree(root, ignore_errors=True)
-      shutil.copytree(good, root)
-      where = faults[number % len(faults)].inject(root, chance)
-      for builds in (False, True):
-        name = f'{where}, {"built again" if builds else "read"}'
-        outcomes.observe(name, functools.partial(attempt, builds))
+    for _ in range(count):
+      with damaged(root, chance, 'folder/one') as what:
+        for builds in (False, True):
+          name = f'{what}, {"built again" if builds else "read"}'
+          outcomes.observe(name, functools.partial(attempt, builds))
   return outcomes
 
 
@@ -110,16 +70,6 @@ def make(root: pathlib.Path, work: pathlib.Path) -> None:
       build(f'folder/{name}', root, photos, tables=tables)
 
 
-def every(root: pathlib.Path) -> Iterator[Fault]:
-  """Yields all faults of the first dataset."""
-  for path in sorted(root.rglob('*')):
-    other = '/two/' in path.as_posix() or path.name.startswith('.folder')
-    if path.is_file() and not other:
-      for kind in KINDS:
-        if kind != 'exchange' or _siblings(path, root):
-          yield Fault(kind, path.relative_to(root))
-
-
 def read(root: pathlib.Path) -> str:
   """Computes a digest of all that a run could read of the first dataset."""
   digest = hashlib.sha256()
@@ -132,17 +82,6 @@ def read(root: pathlib.Path) -> str:
       for number in range(len(split.sidecar.image_id)):
         digest.update(split.encoded(number))
   return digest.hexdigest()
-
-
-def _siblings(path: pathlib.Path, root: pathlib.Path) -> list[pathlib.Path]:
-  """Lists files of another content with the name or the size of a file."""
-  content = path.read_bytes()
-  return [
-    other
-    for other in sorted(root.rglob('*'))
-    if other.is_file() and (other.name == path.name or other.stat().st_size == len(content))
-    if other.suffix == path.suffix and other.read_bytes() != content
-  ]
 
 
 def _table(path: pathlib.Path, header: str, rows: Iterator[list]) -> pathlib.Path:

@@ -22,9 +22,10 @@ import safetensors.numpy
 from PIL import Image
 
 from data import images
-from data.archive import DAMAGE, Archive, TooLarge
+from data.archive import Archive, TooLarge
 from data.entry import Tally
 from data.folder import tables
+from data.sources import DAMAGE
 from pixelbert_jax.convert import tensors
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.text import Tokenizer
