@@ -5,6 +5,7 @@ import functools
 import logging
 import pathlib
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from pixelbert_jax.checkpoints.workdir import check_owned
 
 Tree = Any
 
+GRACE_SECONDS = 10
 CURE = 'take another --workdir; the steps before are whole'
 
 
@@ -45,8 +47,19 @@ class Room:
     if state is not None:
       self.check(state)
     _omit_repeated()
-    with disk.writing(self._workdir / 'checkpoints', self._needed, CURE):
-      yield
+    try:
+      with disk.writing(self._workdir / 'checkpoints', self._needed, CURE):
+        yield
+    except disk.WriteError:
+      _let_end()
+      raise
+
+
+def _let_end() -> None:
+  """Waits for Orbax's threads of a failed save: as Python ends, they would fail once more."""
+  for thread in threading.enumerate():
+    if type(thread).__module__.startswith('orbax.'):
+      threading.Thread.join(thread, GRACE_SECONDS)  # Their own would raise the error again.
 
 
 @functools.cache
