@@ -7,11 +7,6 @@ class UserError(Exception):
   """Something the user can mend. The message is one line: what, where, how to mend it."""
 
 
-def first_line(error: Exception) -> str:
-  """Returns the first line of what an error of a library says, or its type if it says nothing."""
-  return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def require_checkout() -> None:
   """Raises UserError if this package is installed without configs/ and data/, as from a wheel."""
   if not (pathlib.Path(__file__).parents[1] / 'data/build.py').is_file():

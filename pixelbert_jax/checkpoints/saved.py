@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from pixelbert_jax import first_line, jsons, processes
+from pixelbert_jax import jsons, processes
 from pixelbert_jax.checkpoints import CheckpointError, DamagedError
 from pixelbert_jax.checkpoints.checksum import by_name, checksums, not_finite
 from pixelbert_jax.checkpoints.workdir import differences, read_config
@@ -177,7 +177,7 @@ def read(folder: Folder, manifest: Manifest, like: dict[str, Tree]) -> dict[str,
       items = {name: reader.restore(path / name, tree) for name, tree in like.items()}
   except Exception as error:
     # Orbax raises errors of many types for damaged files.
-    first = first_line(error)
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise DamagedError(f'cannot be read: {first[:200]}') from error
   damaged = manifest.damaged(items)
   if damaged:
