@@ -23,6 +23,7 @@ from pixelbert_jax.input.image import model_canvas
 from pixelbert_jax.input.pipeline import Batches
 from pixelbert_jax.input.selection import select
 from pixelbert_jax.input.text import Tokenizer
+from pixelbert_jax.models.backend import backend
 from pixelbert_jax.models.bert import Encoder, TextEmbedding
 from pixelbert_jax.models.heads import Model
 from pixelbert_jax.models.pixelbert import PixelBert
@@ -108,10 +109,19 @@ def check_task(config: ConfigDict) -> None:
     raise UserError(f'config.name: no task {config.name!r}, only {", ".join(TASKS)}')
 
 
-def make_model(config: ConfigDict, vocab_size: int, task: Task | None = None) -> Model:
-  """Makes the model of a resolved configuration; by default for a task made without data."""
+def make_model(
+  config: ConfigDict, vocab_size: int, task: Task | None = None, platform: str = ''
+) -> Model:
+  """Makes the model of a resolved configuration.
+
+  Args:
+    config: the configuration.
+    vocab_size: number of tokens.
+    task: by default made without data.
+    platform: that the model is compiled for, as `jax.Device.platform`; by default this machine's.
+  """
   c, t, dtype = config.cnn, config.transformer, jnp.dtype(config.dtype)
-  unroll = jax.default_backend() == 'cpu'
+  best = backend(platform or jax.default_backend())
   cnn = ResNet(
     stages=tuple(c.stages),
     total_stride=c.total_stride,
@@ -121,8 +131,8 @@ def make_model(config: ConfigDict, vocab_size: int, task: Task | None = None) ->
     stem=c.stem,
     frozen=c.batch_norm == 'frozen',
     remat=c.remat,
-    unroll=unroll,
     dtype=dtype,
+    backend=best,
   )
   shared = {'dropout': t.dropout, 'init_std': t.init_std, 'dtype': dtype}
   text = TextEmbedding(
@@ -133,7 +143,7 @@ def make_model(config: ConfigDict, vocab_size: int, task: Task | None = None) ->
     heads=t.heads,
     mlp_width=t.mlp_width,
     remat=t.remat,
-    unroll=unroll,
+    backend=best,
     **shared,
   )
   backbone = PixelBert(

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from pixelbert_jax.models.backend import Backend
+
 Array = jax.Array
 
 
@@ -124,8 +126,8 @@ class Encoder(nn.Module):
   """A stack of layers under one scan; the leading axis of parameters is the layer.
 
   Attributes:
-    unroll: unroll the scan, for CPUs.
     remat: recompute each layer's activations in the backward pass.
+    backend: what the program is compiled for does best.
   """
 
   layers: int
@@ -135,7 +137,7 @@ class Encoder(nn.Module):
   init_std: float
   dtype: jnp.dtype
   remat: bool = False
-  unroll: bool = False
+  backend: Backend = Backend()
 
   @nn.compact
   def __call__(self, x: Array, mask: Array, deterministic: bool) -> Array:
@@ -146,7 +148,7 @@ class Encoder(nn.Module):
       variable_axes={'params': 0, 'attention': 0},
       split_rngs={'params': True, 'dropout': True},
       length=self.layers,
-      unroll=self.layers if self.unroll else 1,
+      unroll=self.layers if self.backend.unroll else 1,
     )
     shared = layer(
       self.heads, self.mlp_width, self.dropout, self.init_std, self.dtype, name='layer'

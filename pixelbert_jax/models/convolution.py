@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from pixelbert_jax.models.backend import Backend
+
 Array = jax.Array
 
 
@@ -21,6 +23,7 @@ class Conv(nn.Module):
   stride: int = 1
   groups: int = 1
   dtype: jnp.dtype = jnp.float32
+  backend: Backend = Backend()
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
@@ -28,10 +31,10 @@ class Conv(nn.Module):
     init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
     kernel = self.param('kernel', init, shape, jnp.float32).astype(self.dtype)
     x = x.astype(self.dtype)
-    if self.size == 1:
-      # A matrix product takes a quarter off the time of a step on CPU.
+    if self.size == 1 and self.backend.products:
       return x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
-    function = convolve if self.groups == 1 else convolve_groups
+    by_taps = self.groups > 1 and self.backend.taps
+    function = convolve_by_taps if by_taps else convolve
     return function(x, kernel, self.stride, self.groups)
 
 
@@ -53,11 +56,8 @@ def convolve(x: Array, kernel: Array, stride: int, groups: int) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def convolve_groups(x: Array, kernel: Array, stride: int, groups: int) -> Array:
-  """Convolves like `convolve`, with a faster gradient of the kernel on CPU.
-
-  XLA's takes 80 times as long there (benchmarks/results/grouped_convolution.jsonl).
-  """
+def convolve_by_taps(x: Array, kernel: Array, stride: int, groups: int) -> Array:
+  """Convolves like `convolve`; computes the gradient of the kernel position by position."""
   return convolve(x, kernel, stride, groups)
 
 
@@ -68,15 +68,10 @@ def _forward(x: Array, kernel: Array, stride: int, groups: int) -> tuple[Array, 
 def _backward(stride: int, groups: int, saved: tuple, dy: Array) -> tuple[Array, Array]:
   x, kernel = saved
   (dx,) = jax.vjp(lambda x: convolve(x, kernel, stride, groups), x)[1](dy)
-
-  def by_xla(x: Array, dy: Array) -> Array:
-    return jax.vjp(lambda k: convolve(x, k, stride, groups), kernel)[1](dy)[0]
-
-  by_taps = functools.partial(_kernel_gradient, kernel.shape, stride, groups)
-  return dx, jax.lax.platform_dependent(x, dy, cpu=by_taps, default=by_xla)
+  return dx, _kernel_gradient(kernel.shape, stride, groups, x, dy)
 
 
-convolve_groups.defvjp(_forward, _backward)
+convolve_by_taps.defvjp(_forward, _backward)
 
 
 def _kernel_gradient(

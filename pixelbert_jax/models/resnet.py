@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from pixelbert_jax.models.backend import Backend
 from pixelbert_jax.models.convolution import Conv
 
 Array = jax.Array
@@ -98,13 +99,15 @@ class Bottleneck(nn.Module):
   stride: int = 1
   groups: int = 1
   dtype: jnp.dtype = jnp.float32
+  backend: Backend = Backend()
 
   @nn.compact
   def __call__(self, x: Array, mask: Array, train: bool) -> tuple[Array, Array]:
     """Maps x [B, h, w, C] and mask [B, h, w, 1] to the strided size and `features` channels."""
 
     def conv_bn(x, mask, number, features, size=1, stride=1, groups=1):
-      x = Conv(features, size, stride, groups, self.dtype, name=f'conv{number}')(x)
+      name = f'conv{number}'
+      x = Conv(features, size, stride, groups, self.dtype, self.backend, name=name)(x)
       return BatchNorm(self.frozen, name=f'bn{number}')(x, mask, train)
 
     out_mask = mask[:, :: self.stride, :: self.stride]
@@ -131,8 +134,8 @@ class Stage(nn.Module):
   stride: int
   groups: int
   remat: bool
-  unroll: bool
   dtype: jnp.dtype
+  backend: Backend
 
   @nn.compact
   def __call__(self, x: Array, mask: Array, train: bool) -> tuple[Array, Array]:
@@ -146,6 +149,7 @@ class Stage(nn.Module):
         stride=stride,
         groups=self.groups,
         dtype=self.dtype,
+        backend=self.backend,
         name=name,
       )
 
@@ -156,7 +160,7 @@ class Stage(nn.Module):
         variable_axes={'params': 0, 'batch_stats': 0},
         split_rngs={'params': True},
         length=self.blocks - 1,
-        unroll=self.blocks - 1 if self.unroll else 1,
+        unroll=self.blocks - 1 if self.backend.unroll else 1,
       )
       (x, mask), _ = scan(make('rest', 1), (x, mask), None)
     return x, mask
@@ -211,9 +215,8 @@ class ResNet(nn.Module):
     stem: '7x7' or 'space_to_depth'.
     frozen: use the running statistics of BatchNorm in training too.
     remat: recompute each block's activations in the backward pass.
-    unroll: unroll the scanned blocks, for CPUs: inside a loop, XLA runs convolutions there on one
-      core, 20 to 200 times as slowly.
     dtype: of the computation; parameters and statistics are float32.
+    backend: what the program is compiled for does best.
   """
 
   stages: Sequence[int]
@@ -224,8 +227,8 @@ class ResNet(nn.Module):
   stem: str = '7x7'
   frozen: bool = False
   remat: bool = False
-  unroll: bool = False
   dtype: jnp.dtype = jnp.float32
+  backend: Backend = Backend()
 
   def stage_strides(self) -> list[int]:
     """Returns the stride of each stage, 1 or 2, for `total_stride`; early stages stride first."""
@@ -272,8 +275,8 @@ class ResNet(nn.Module):
         stride=stride,
         groups=self.groups,
         remat=self.remat,
-        unroll=self.unroll,
         dtype=self.dtype,
+        backend=self.backend,
         name=f'layer{i + 1}',
       )(x, mask, train)
     x, mask = max_pool(x, mask, 2, before=0)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from pixelbert_jax.models.backend import backend
 from pixelbert_jax.models.bert import Attention, Encoder, TextEmbedding, gelu
 
 LAYERS, HEADS, WIDTH, MLP_WIDTH = 2, 4, 16, 40
@@ -141,7 +142,9 @@ def slow(**options):
 
 
 @pytest.mark.parametrize(
-  'options', [{'unroll': True, 'remat': True}, slow(unroll=True), slow(remat=True)], ids=str
+  'options',
+  [{'backend': backend('cpu'), 'remat': True}, slow(backend=backend('cpu')), slow(remat=True)],
+  ids=str,
 )
 def test_loop_and_remat_change_neither_outputs_nor_gradients(options):
   found, expected = (jax.tree.leaves(value_and_gradients(**o)) for o in (options, {}))

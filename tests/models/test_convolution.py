@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pixelbert_jax.models.convolution import convolve, convolve_groups
+from pixelbert_jax.models.convolution import convolve, convolve_by_taps
 
 GROUPS = 4
 
@@ -28,7 +28,7 @@ def test_gradients_are_those_of_each_group(stride, size, height, width):
     x = jnp.array(rng.normal(size=(2, height, width, 8)))
     kernel = jnp.array(rng.normal(size=(size, size, 2, 12)))
     dy = jnp.array(rng.normal(size=(2, -(-height // stride), -(-width // stride), 12)))
-    ours, back = jax.vjp(lambda x, k: convolve_groups(x, k, stride, GROUPS), x, kernel)
+    ours, back = jax.vjp(lambda x, k: convolve_by_taps(x, k, stride, GROUPS), x, kernel)
     expected, expected_back = jax.vjp(lambda x, k: by_group(x, k, stride), x, kernel)
     np.testing.assert_allclose(ours, expected, atol=1e-12)
     for found, wanted in zip(back(dy), expected_back(dy), strict=True):
@@ -39,6 +39,6 @@ def test_gradients_are_those_of_each_group(stride, size, height, width):
 def test_gradients_in_bfloat16_add_up_in_float32():
   # 4,096 places of gradient 1: in bfloat16 a sum stops growing at 256.
   x, kernel = jnp.ones((1, 64, 64, 4), jnp.bfloat16), jnp.ones((3, 3, 1, 4), jnp.bfloat16)
-  gradient = jax.grad(lambda k: convolve_groups(x, k, 1, GROUPS).astype(jnp.float32).sum())(kernel)
+  gradient = jax.grad(lambda k: convolve_by_taps(x, k, 1, GROUPS).astype(jnp.float32).sum())(kernel)
   assert gradient.dtype == jnp.bfloat16
   np.testing.assert_array_equal(gradient[1, 1], 4096)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pixelbert_jax import UserError
+from pixelbert_jax.models.backend import backend
 from pixelbert_jax.models.bert import Attention, Encoder
 from pixelbert_jax.models.resnet import ResNet
 from pixelbert_jax.predict import heatmap
@@ -33,7 +34,7 @@ def encoded(mutable=(), **options):
 # --- Attention -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('options', [{'unroll': True}, {'remat': True}], ids=str)
+@pytest.mark.parametrize('options', [{'backend': backend('cpu')}, {'remat': True}], ids=str)
 def test_the_weights_that_are_kept_are_those_of_each_layer(options):
   x, mask, variables, (out, kept) = encoded(['attention'], **options)
   (weights,) = jax.tree.leaves(kept)
@@ -51,7 +52,7 @@ def test_the_weights_that_are_kept_are_those_of_each_layer(options):
 
 
 def test_nothing_is_kept_or_computed_unless_asked_for(monkeypatch):
-  encoder = Encoder(**ENCODER | {'dropout': 0.1}, dtype=jnp.float32, unroll=True)
+  encoder = Encoder(**ENCODER | {'dropout': 0.1}, dtype=jnp.float32, backend=backend('cpu'))
   x, mask, variables, _ = encoded()
   assert variables.keys() == {'params'}
 

@@ -1,0 +1,26 @@
+"""What each backend does best, chosen by the platform that a program is compiled for."""
+
+from typing import NamedTuple
+
+
+class Backend(NamedTuple):
+  """Ways to compute the same values, up to rounding.
+
+  Attributes:
+    unroll: layers one after the other instead of in a scan. Inside a loop, XLA runs convolutions
+      on one core of a CPU, 20 to 200 times as slowly; elsewhere a scan compiles one layer for all.
+    products: 1x1 convolutions as matrix products: a quarter off a step on CPU, 18% more on TPU.
+    taps: the gradient of a grouped kernel as one product for each of its positions. XLA's takes 80
+      times as long on CPU (benchmarks/results/grouped_convolution.jsonl).
+  """
+
+  unroll: bool = False
+  products: bool = True
+  taps: bool = False
+
+
+def backend(platform: str) -> Backend:
+  """Returns what is best for programs of a platform, as `jax.Device.platform` names it."""
+  if platform == 'cpu':
+    return Backend(unroll=True, taps=True)
+  return Backend(products=platform != 'tpu')
