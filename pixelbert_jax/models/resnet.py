@@ -106,8 +106,8 @@ class Bottleneck(nn.Module):
     """Maps x [B, h, w, C] and mask [B, h, w, 1] to the strided size and `features` channels."""
 
     def conv_bn(x, mask, number, features, size=1, stride=1, groups=1):
-      name = f'conv{number}'
-      x = Conv(features, size, stride, groups, self.dtype, self.backend, name=name)(x)
+      options = {'dtype': self.dtype, 'backend': self.backend, 'name': f'conv{number}'}
+      x = Conv(features, size, stride, groups, **options)(x)
       return BatchNorm(self.frozen, name=f'bn{number}')(x, mask, train)
 
     out_mask = mask[:, :: self.stride, :: self.stride]
