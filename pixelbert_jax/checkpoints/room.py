@@ -46,7 +46,7 @@ class Room:
     check_owned(self._workdir)
     if state is not None:
       self.check(state)
-    _omit_repeated()
+    omit_repeated()
     try:
       with disk.writing(self._workdir / 'checkpoints', self._needed, CURE):
         yield
@@ -63,10 +63,13 @@ def _let_end() -> None:
 
 
 @functools.cache
-def _omit_repeated() -> None:
-  """Keeps Orbax, asyncio and TensorStore from printing each failed write of a step again."""
+def omit_repeated() -> None:
+  """Keeps Orbax, asyncio and TensorStore from printing each failed read or write again."""
 
   def is_new(record: logging.LogRecord) -> bool:
+    # Orbax reads arrays together: the first failure is raised, and asyncio tells of the others.
+    if record.name == 'asyncio' and 'exception was never retrieved' in str(record.msg):
+      return False
     return disk.fault_of_disk(record.exc_info[1] if record.exc_info else None) is None
 
   for name in ('absl', 'asyncio'):

@@ -22,6 +22,7 @@ from etils import epath
 from pixelbert_jax import jsons, processes
 from pixelbert_jax.checkpoints import CheckpointError, DamagedError
 from pixelbert_jax.checkpoints.checksum import by_name, checksums, not_finite
+from pixelbert_jax.checkpoints.room import omit_repeated
 from pixelbert_jax.checkpoints.workdir import differences, read_config
 
 Folder: TypeAlias = epath.Path | pathlib.Path
@@ -172,6 +173,7 @@ def read(folder: Folder, manifest: Manifest, like: dict[str, Tree]) -> dict[str,
   misfits = manifest.misfits(like)
   if misfits:
     raise CheckpointError(f'{path} does not fit: {"; ".join(misfits[:3])}')
+  omit_repeated()
   try:
     with ocp.StandardCheckpointer() as reader:
       items = {name: reader.restore(path / name, tree) for name, tree in like.items()}
