@@ -229,7 +229,7 @@ def memory(number: int) -> dict[str, float]:
   images = photographs()
   batches = batches_of(images, number, CANVASES['800/1333'])
   resident = []
-  for _ in tqdm(read(batches, range(len(batches)), threads=2), 'memory', len(batches), leave=False):
+  for _ in tqdm(read(batches, range(len(batches))), 'memory', len(batches), leave=False):
     resident.append(process.memory_info().rss / mib)
   early = len(resident) // 10
   return {

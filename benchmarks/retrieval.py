@@ -31,6 +31,7 @@ from pixelbert_jax.experiment import init_variables, make_model, resolve
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.image import model_input
+from pixelbert_jax.input.pipeline import FEW
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Tokenizer
@@ -100,7 +101,7 @@ def cases(
       rows.append(np.concatenate([score(variables, *pixels, *chunk)[0] for chunk in chunks]))
     return np.stack(rows)
 
-  ranker = Ranker(model, sharding.make_mesh(), 2, max(1, pairs // full.images))
+  ranker = Ranker(model, sharding.make_mesh(), FEW, max(1, pairs // full.images))
 
   def fast(batches: RankingBatches) -> np.ndarray:
     matrix, _ = ranker(variables, batches)

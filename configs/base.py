@@ -84,6 +84,9 @@ def paper() -> ConfigDict:
   c.on_bad_batch = Field('stop', one_of('stop', 'skip'))
   c.most_skipped = Field(10, at_least(0))  # in a whole run; one more stops it
   c.threads = Field(8, at_least(1, 1024))  # that decode images
+  c.reading_threads = Field(16, at_least(1, 1024))  # that wait for their bytes from storage
+  # The folder of compiled programs; '' is `compilation_cache` beside the workdir, 'none' is none.
+  c.compilation_cache = Field('', LINE)
   c.mesh = ConfigDict()  # numbers of devices; -1 is all that are left
   c.mesh.data = Field(-1, DEVICES)
   c.mesh.fsdp = Field(1, DEVICES)
@@ -164,7 +167,7 @@ def small(c: ConfigDict) -> None:
   """Sets a small Pixel-BERT that learns on scenes, with 16 pixels an image."""
   c.dtype = 'float32'
   c.log_every, c.eval_every, c.save_every, c.eval_batches = 50, 500, 500, 0
-  c.threads = 2
+  c.threads = c.reading_threads = 2
   c.image.shorter = c.image.longer = 64
   c.image.canvases = ((64, 64),)
   c.cnn.update(stages=(1, 1), width=32, stem='7x7', total_stride=16)

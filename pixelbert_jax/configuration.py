@@ -26,6 +26,7 @@ EXPECTED = {int: 'a whole number', float: 'a number', bool: 'true or false', tup
 # The fields that are paths, which may begin with ~; a checkpoint may lie in a bucket.
 PATHS = {
   'init_from': commandline.any_path,
+  'compilation_cache': commandline.path,
   'data.data_dir': commandline.path,
   'data.answers': commandline.path,
   'text.vocabulary': commandline.path,

@@ -20,7 +20,7 @@ from pixelbert_jax.input import mixture
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Dataset, Split, is_embedded
 from pixelbert_jax.input.image import model_canvas
-from pixelbert_jax.input.pipeline import Batches
+from pixelbert_jax.input.pipeline import Batches, Threads
 from pixelbert_jax.input.selection import select
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.models.backend import backend
@@ -90,7 +90,12 @@ class Experiment:
 
   def evaluator(self, mesh: Mesh, limit: int = 0) -> Any:
     """Makes the evaluator of the model over a split, over at most `limit` images (0: all)."""
-    return self.task.evaluator(self.model, mesh, self.config.threads, limit)
+    return self.task.evaluator(self.model, mesh, self.threads, limit)
+
+  @property
+  def threads(self) -> Threads:
+    """The numbers of threads that make batches."""
+    return Threads(self.config.threads, self.config.reading_threads)
 
 
 def make_task(

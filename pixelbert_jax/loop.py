@@ -5,6 +5,7 @@ import functools
 import itertools
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +20,13 @@ from pixelbert_jax.experiment import Experiment, images_per_batch
 from pixelbert_jax.input import pipeline
 from pixelbert_jax.metrics import Metrics, MetricsLog, Progress, not_finite
 from pixelbert_jax.step import Batch, State, Step
-from pixelbert_jax.tasks.base import Run, Task
+from pixelbert_jax.tasks.base import Task
 from pixelbert_jax.tasks.sums import finish
 
 DONE, PREEMPTED = 0, 75  # exit codes
+# The first step that is saved: what saving needs is compiled, and the disk is known to take it,
+# before a preemption leaves no time for either. The pace is measured before.
+FIRST_SAVED = 2
 
 
 @dataclasses.dataclass
@@ -50,6 +54,8 @@ class Loop:
   log: MetricsLog
   bad: BadBatches
   stop: int
+  # The step up to which unreadable images are counted, and how many since the last line of the log.
+  _unreadable: tuple[int, int] = dataclasses.field(default=(0, 0), init=False)
 
   @property
   def config(self) -> ConfigDict:
@@ -62,7 +68,7 @@ class Loop:
     return self.experiment.task
 
   @functools.cached_property
-  def evaluator(self) -> Run:
+  def evaluator(self) -> Any:
     """The evaluator, which takes at most `eval_batches` batches during training."""
     limit = self.config.eval_batches * images_per_batch(self.config)
     return self.experiment.evaluator(self.mesh, limit)
@@ -91,6 +97,10 @@ class Loop:
     config, start = self.config, int(state.step)
     if start and self.validates(start) and not self.validated(start):
       self.validate(start, state)
+    if restored := self.checkpoints.restored:
+      self._unreadable = start, restored.unreadable
+    if start < self.stop:
+      self.compile(state)
     progress = Progress(start, self.stop)
     batches = self.training_batches(start)
     for number in range(start + 1, self.stop + 1):
@@ -108,13 +118,30 @@ class Loop:
       if last or number % config.log_every == 0:
         state = self.log_training(state, number, progress)
       stops, validates = stopping.asked(), self.validates(number)
-      if last or stops or validates or number % config.save_every == 0:
+      due = number == FIRST_SAVED or number % config.save_every == 0
+      if last or stops or validates or due:
         self.save(number, state)
       if stops:
         raise stopping.Stopped
       if validates:
         self.validate(number, state)
     return state
+
+  def compile(self, state: State) -> None:
+    """Compiles all programs of the steps after `state` and of evaluations.
+
+    Raises:
+      Stopped: a signal asked for it.
+    """
+    batches, start = self.experiment.batches, int(state.step)
+    train, size = batches['train'], len(batches['train'])
+    first = start // size * size  # of the epoch
+    numbers = range(start if self.stop <= first + size else first, min(self.stop, first + size))
+    shapes = [sharding.global_shapes(self.mesh, x) for x in train.shapes(numbers)]
+    self.step.compile(state, shapes)
+    if any(map(self.validates, range(start + 1, self.stop + 1))):
+      self.evaluator.compile(state.variables, batches['validation'])
+    self.evaluator.compile(state.variables, batches['test'], whole=True)
 
   def validates(self, number: int) -> bool:
     """Tells whether a step is evaluated on validation."""
@@ -150,7 +177,14 @@ class Loop:
     """Starts saving a step that is finite, after flushing the log up to it to disk."""
     self.bad.look()
     self.log.sync()
-    self.checkpoints.save(number, state, skipped=self.bad.skipped, log=self.log.mark())
+    about = {'skipped': self.bad.skipped, 'unreadable': self.unreadable(number)}
+    self.checkpoints.save(number, state, log=self.log.mark(), **about)
+
+  def unreadable(self, number: int) -> int:
+    """Counts unreadable images, of all processes, up to a step since the last line of the log."""
+    parts, (first, before) = self.config.micro_batches, self._unreadable
+    unreadable = self.experiment.batches['train'].unreadable
+    return before + processes.total(unreadable.number(range(first * parts, number * parts)))
 
   def check(self, metrics: Metrics, split: str, step: int) -> None:
     """Checks an evaluation; a step that has none that is finite is not kept as a good one.
@@ -182,9 +216,10 @@ class Loop:
 
   def training_batches(self, start: int) -> Iterator[Batch]:
     """Yields the (micro-)batches after step `start`, on the devices."""
-    parts = self.config.micro_batches
+    train, parts = self.experiment.batches['train'], self.config.micro_batches
+    train.unreadable.open(self.workdir / f'unreadable-{jax.process_index()}.jsonl')
     numbers = range(start * parts, self.stop * parts)
-    for batch in pipeline.read(self.experiment.batches['train'], numbers, self.config.threads):
+    for batch in pipeline.read(train, numbers, self.experiment.threads):
       yield sharding.global_batch(self.mesh, batch)
 
   def log_training(self, state: State, number: int, progress: Progress) -> State:
@@ -193,13 +228,18 @@ class Loop:
     metrics = finish(jax.device_get(state.sums))
     main_metrics = {name: metrics[name] for name in self.task.SHOWN if name in metrics}
     speed = progress.examples_per_second(number, self.config.batch_size)
+    waiting = self.step.in_flight.waiting()
     for name, rate in self.rates.items():
       # The rate of the step just taken; batches that were left out do not count.
       metrics[f'learning_rate_{name}'] = float(rate(number - 1 - len(self.bad.skipped)))
     if self.config.on_bad_batch == 'skip':
       metrics['skipped'] = len(self.bad.skipped)
-    self.log.write(number, 'train', metrics | {'examples_per_second': speed})
-    progress.show(number, main_metrics | {'examples/s': speed})
+    if unreadable := self.unreadable(number):
+      metrics['unreadable'] = main_metrics['unreadable'] = unreadable
+    self._unreadable = number, 0
+    clock = {'examples_per_second': speed, 'waiting_seconds_per_second': waiting}
+    self.log.write(number, 'train', metrics | clock)
+    progress.show(number, main_metrics | {'examples/s': speed}, waiting)
     return state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
 
 

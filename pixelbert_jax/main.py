@@ -36,7 +36,7 @@ def command(argv: Sequence[str]) -> int:
   config.init_from = flags.checkpoint or config.init_from
   configuration.check(config)
   with commandline.interruptible():  # JAX is imported only once the configuration is right.
-    from pixelbert_jax import processes, stopping
+    from pixelbert_jax import compilation, processes, stopping
     from pixelbert_jax.checkpoints.workdir import default, owned
     from pixelbert_jax.evaluate import evaluate
     from pixelbert_jax.train import train
@@ -45,6 +45,8 @@ def command(argv: Sequence[str]) -> int:
   workdir = flags.workdir and pathlib.Path(flags.workdir).absolute()
 
   def work() -> int:
+    # Beside the workdir; that of an evaluation ends with a step that is not known yet.
+    compilation.keep(config.compilation_cache, (workdir or default(config)).parent)
     if flags.mode == 'evaluate':
       evaluate(config, flags.checkpoint, workdir)
       return 0

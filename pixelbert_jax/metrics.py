@@ -197,7 +197,7 @@ class Progress:
   def show_pace(self, step: int) -> None:
     """Prints the pace; call it after each of the first two steps.
 
-    Only the second call prints, since the first step includes compilation.
+    Only the second call prints, since the first step starts slowly.
     """
     ended, self._ended = self._ended, time.perf_counter()
     if ended is None:
@@ -209,10 +209,15 @@ class Progress:
       flush=True,
     )
 
-  def show(self, step: int, metrics: Metrics) -> None:
-    """Prints the line of a step, with the time left from the second line on."""
+  def show(self, step: int, metrics: Metrics, waiting: float | None = None) -> None:
+    """Prints the line of a step, with the time left from the second line on.
+
+    `waiting` is the share of the time in which the devices waited for data.
+    """
     first, first_step = self._first or self._last
     parts = [f'{self._noun} {step}/{self._stop}', *(f'{k} {_short(v)}' for k, v in metrics.items())]
+    if waiting is not None:
+      parts.append(f'waits {waiting:.0%}')
     if step > first_step:
       pace = (time.perf_counter() - first) / (step - first_step)
       parts.append(f'left {duration(pace * (self._stop - step))}')

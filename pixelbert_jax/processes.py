@@ -106,6 +106,13 @@ def tells_of_a_lost_process(error: BaseException | None) -> bool:
   )
 
 
+def total(value: int) -> int:
+  """Returns in every process the sum of the values of all."""
+  if jax.process_count() == 1:
+    return value
+  return int(multihost_utils.process_allgather(np.asarray(value)).sum())
+
+
 def agree(value: bool) -> bool:
   """Returns in every process the value of the first one."""
   if jax.process_count() == 1:

@@ -67,6 +67,17 @@ def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Arra
   return jax.make_array_from_process_local_data(NamedSharding(mesh, P(AXES)), batch)
 
 
+def global_shapes(
+  mesh: Mesh, batch: dict[str, jax.ShapeDtypeStruct]
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns shapes, types and shardings of what `global_batch` makes, given those of its rows."""
+  split, count = NamedSharding(mesh, P(AXES)), jax.process_count()
+  return {
+    name: jax.ShapeDtypeStruct((count * x.shape[0], *x.shape[1:]), x.dtype, sharding=split)
+    for name, x in batch.items()
+  }
+
+
 def plan_rows(mesh: Mesh, x: jax.Array) -> np.ndarray:
   """Gathers an array that is split like a batch in every process, with rows in the plan's order.
 

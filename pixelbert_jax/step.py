@@ -1,8 +1,7 @@
 """A training step on global arrays: gradients over a batch or its micro-batches, and the update."""
 
 import functools
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from pixelbert_jax import stopping
+from pixelbert_jax.compilation import compiled
+from pixelbert_jax.in_flight import InFlight
 from pixelbert_jax.input.image import model_canvas
 from pixelbert_jax.models.forward import forward
 from pixelbert_jax.models.heads import Model
@@ -114,7 +115,7 @@ def is_finite(tree: Tree) -> jax.Array:
 
 
 class Step:
-  """A training step, compiled once per batch shape; compiling prints its time and memory.
+  """A training step, compiled once per batch shape; at most two (micro-)batches are in flight.
 
   A signal that asks to stop is heard while it compiles, which then raises Stopped; the state is as
   it was.
@@ -123,6 +124,7 @@ class Step:
     micro_batches: number of micro-batches per batch. Their gradients add up to those of the whole
       batch, except that dropout and sampled pixels are drawn differently, and BatchNorm, unless
       frozen, normalises each micro-batch by its own statistics.
+    in_flight: what the devices work on.
   """
 
   def __init__(
@@ -137,51 +139,81 @@ class Step:
     skip: bool = False,
   ):
     """Defines the programs; `shardings` are those of the state, `skip` is as in `update`."""
-    self.micro_batches = micro_batches
-    self._programs: dict[tuple, Callable] = {}
+    self.micro_batches, self.in_flight = micro_batches, InFlight()
+    self._programs: dict[tuple, Any] = {}
     add = functools.partial(add_gradients, task=task, model=model, seed=seed)
     apply = functools.partial(update, optimizer=optimizer, skip=skip)
 
     def whole(state: State, batch: Batch) -> tuple[State, jax.Array]:
       return apply(add(nothing_yet(state), state, batch), state)
 
+    def part(so_far: Gradients, state: State, batch: Batch) -> tuple[Gradients, jax.Array]:
+      gradients = add(so_far, state, batch)
+      return gradients, gradients.number  # which, unlike the gradients, is not donated
+
     sums = {name: x for name, x in shardings.sums.items() if name != 'gradient_norm'}
     held = Gradients(shardings.step, shardings.params, sums, shardings.batch_stats)
     after = shardings, shardings.step  # The flag, like the step, is the same on all devices.
+    self._held = held
     self._whole = jax.jit(whole, donate_argnums=0, out_shardings=after)
     self._nothing = jax.jit(nothing_yet, out_shardings=held)
-    self._add = jax.jit(add, donate_argnums=0, out_shardings=held)
+    self._part = jax.jit(part, donate_argnums=0, out_shardings=(held, held.number))
     self._apply = jax.jit(apply, donate_argnums=1, out_shardings=after)
 
   def __call__(self, state: State, batches: Iterable[Batch]) -> tuple[State, jax.Array]:
     """Returns what `update` does; takes the micro-batches of one batch one at a time."""
+    batches = iter(batches)
     if self.micro_batches == 1:
-      (batch,) = batches
-      return self.program(state, batch)(state, batch)
-    gradients = self._compiled(('nothing',), self._nothing, state)(state)
-    for batch in batches:
-      gradients = self.program(gradients, state, batch)(gradients, state, batch)
-    return self._compiled(('apply',), self._apply, gradients, state)(gradients, state)
+      batch = self.in_flight.take(batches)
+      state, finite = self.program(state, batch)(state, batch)
+      self.in_flight.add(finite)
+      return state, finite
+    gradients = self._start(state)(state)
+    for _ in range(self.micro_batches):
+      batch = self.in_flight.take(batches)
+      gradients, number = self.program(gradients, state, batch)(gradients, state, batch)
+      self.in_flight.add(number)
+    state, finite = self._end(gradients, state)(gradients, state)
+    self.in_flight.follow(finite)
+    return state, finite
 
-  def _compiled(self, key: tuple, jitted: Any, *arguments: Any) -> Any:
-    if key not in self._programs:
-      # Traced in this thread, which alone knows its JAX settings.
-      self._programs[key] = stopping.heard(jitted.lower(*arguments).compile)
-    return self._programs[key]
+  def compile(self, state: State, batches: Sequence[dict[str, Any]]) -> None:
+    """Compiles all programs ahead, for batches of these shapes, types and shardings.
 
-  def program(self, *arguments: Any) -> Callable:
-    """Returns the program for this batch shape; compiles it on first use and prints its memory."""
+    Raises:
+      Stopped: a signal asked for it.
+    """
+    before: tuple[Any, ...] = (state,)
+    if self.micro_batches > 1:
+      self._start(state)
+      gradients = jax.tree.map(
+        lambda x, placed: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed),
+        jax.eval_shape(nothing_yet, state),
+        self._held,
+      )
+      before = gradients, state
+    for number, batch in enumerate(batches, 1):
+      self.program(*before, batch, place=f'({number} of {len(batches)})')
+      stopping.leave_if_asked()  # Several processes, which do not hear while they compile.
+    if self.micro_batches > 1:
+      self._end(*before)
+
+  def program(self, *arguments: Any, place: str = '') -> Any:
+    """Returns the program for this batch shape; compiles it on first use, and says so."""
     batch = arguments[-1]
     shapes = (len(batch['image']), *model_canvas(batch)), batch['image'].shape
     if shapes not in self._programs:
-      began = time.perf_counter()
-      jitted = self._whole if self.micro_batches == 1 else self._add
-      compiled = self._compiled(shapes, jitted, *arguments)
-      memory: Any = compiled.memory_analysis()
-      total = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-      print(
-        f'compiled    images {"x".join(map(str, shapes[0]))} in '
-        f'{time.perf_counter() - began:.0f} s; {total / 2**20:,.0f} MiB per device',
-        flush=True,
-      )
+      jitted = self._whole if self.micro_batches == 1 else self._part
+      title = f'images {"x".join(map(str, shapes[0]))}'
+      self._programs[shapes] = compiled(jitted, *arguments, title=title, place=place)
     return self._programs[shapes]
+
+  def _start(self, state: State) -> Any:
+    if ('start',) not in self._programs:
+      self._programs['start',] = stopping.heard(self._nothing.lower(state).compile)
+    return self._programs['start',]
+
+  def _end(self, gradients: Gradients, state: State) -> Any:
+    if ('end',) not in self._programs:
+      self._programs['end',] = compiled(self._apply, gradients, state, title='the update')
+    return self._programs['end',]

@@ -18,6 +18,7 @@ from configs.pretrain import get_config
 from pixelbert_jax import UserError, sharding
 from pixelbert_jax.checkpoints import checkpoint
 from pixelbert_jax.experiment import Experiment, prepare_data, resolve
+from pixelbert_jax.input.dataset import RecordError, Split
 from pixelbert_jax.loop import DONE, PREEMPTED
 from pixelbert_jax.tasks.pretraining import Pretraining
 from pixelbert_jax.train import init_state, train
@@ -156,16 +157,60 @@ def test_sparse_logs_survive_a_stop_between_lines(config, tmp_path, monkeypatch)
 
   def stop_in_save(manager, step, *args, **options):
     saved.append(step)
-    if len(saved) == 1:
+    if step == 5:
       signal.raise_signal(signal.SIGTERM)
     return save(manager, step, *args, **options)
 
   monkeypatch.setattr(ocp.CheckpointManager, 'save', stop_in_save)
   assert train(config, tmp_path / 'stopped') == PREEMPTED
   monkeypatch.undo()
-  assert saved == [5, 6]
+  assert saved == [2, 5, 6]
   assert train(config, tmp_path / 'stopped') == DONE
   assert_same_run(tmp_path / 'stopped', tmp_path / 'through')
+
+
+def test_the_second_step_of_a_run_is_saved_and_goes_in_its_turn(config, tmp_path, monkeypatch):
+  config.steps, config.save_every, config.eval_every = 4, 100, 100
+  stop_at(monkeypatch, 3)
+  assert train(config, tmp_path) == PREEMPTED
+  assert sorted(path.name for path in (tmp_path / 'checkpoints').iterdir()) == ['2', '3']
+  shutil.rmtree(tmp_path / 'checkpoints/3')
+  assert train(config, tmp_path) == DONE  # from step 2
+  assert sorted(path.name for path in (tmp_path / 'checkpoints').iterdir()) == ['2', '4']
+
+
+def test_unreadable_images_are_in_the_log_of_a_run_that_was_stopped_too(
+  config, tmp_path, monkeypatch, capsys
+):
+  config.steps, config.log_every, config.eval_every = 6, 4, 100
+  encoded, save = Split.encoded, ocp.CheckpointManager.save
+
+  def spoilt(split, image):
+    if int(image) % 9 == 0:
+      raise RecordError(f'{split.sidecar.image_id[image].decode()}: torn')
+    return encoded(split, image)
+
+  def stop_in_save(manager, step, *args, **options):
+    if step == 2:
+      signal.raise_signal(signal.SIGTERM)
+    return save(manager, step, *args, **options)
+
+  monkeypatch.setattr(Split, 'encoded', spoilt)
+  monkeypatch.setattr(Pretraining, 'report', lambda *_: {'itm_accuracy': 0.0})
+  assert train(config, tmp_path / 'through') == DONE
+  assert 'unreadable ' in capsys.readouterr().out.partition('step 4/6')[2]
+  monkeypatch.setattr(ocp.CheckpointManager, 'save', stop_in_save)
+  assert train(config, tmp_path / 'stopped') == PREEMPTED
+  monkeypatch.setattr(ocp.CheckpointManager, 'save', save)
+  assert train(config, tmp_path / 'stopped') == DONE
+  assert_same_run(tmp_path / 'stopped', tmp_path / 'through')
+  plan = Experiment.of(config, prepare_data(config)).batches['train'].plan(0)
+  lines = [line for line in metrics(tmp_path / 'through') if line['split'] == 'train']
+  shown = [(plan.image[first:last] % 9 == 0).sum() for first, last in ((0, 4), (4, 6))]
+  assert [line.get('unreadable', 0) for line in lines] == shown
+  assert sum(shown) > 0
+  named = (tmp_path / 'through/unreadable-0.jsonl').read_text().splitlines()
+  assert len(named) == len({line['image'] for line in map(json.loads, named)}) > 0
 
 
 @pytest.mark.slow

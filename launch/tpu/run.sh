@@ -11,7 +11,8 @@ launch/tpu/run.sh NAME --bucket=gs://B --run=R [options] -- --config=configs/pre
   --no-setup       use the checkout, environment and data that the workers have
   --dry-run        print the calls only
 Arguments after -- go to pixelbert_jax.main. The workdir is gs://B/runs/R; the same R resumes the
-run. Datasets are read from gs://B/data (prepare_data.sh).
+run. Datasets are read from gs://B/data (prepare_data.sh); compiled programs are kept in
+gs://B/compilation_cache.
 TEXT
 }
 
@@ -82,6 +83,8 @@ if old=\$(cat ~/train.pid 2>/dev/null) && kill \$old 2>/dev/null; then
 fi
 echo \$\$ > ~/train.pid
 export TFDS_DATA_DIR=~/data
+# In the bucket: the first worker writes it, all read it, and it outlives the slice.
+export JAX_COMPILATION_CACHE_DIR=\${JAX_COMPILATION_CACHE_DIR:-\$HOME/bucket/compilation_cache}
 exec .venv/bin/python -m pixelbert_jax.main --distributed \\
   --workdir=\$HOME/bucket/runs/$(printf '%q ' "$run" "$@")"
 

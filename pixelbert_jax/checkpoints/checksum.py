@@ -3,6 +3,7 @@
 No host may hold an array whole, so a checksum is computed where the array lies.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,15 +20,15 @@ def checksums(tree: Tree) -> dict[str, str]:
   It depends on the bits of the elements and their order only. A change of one element always
   changes it; any other change goes undetected with a probability of 2**-64.
   """
-  sums = jax.device_get({name: _dispatch(x) for name, x in by_name(tree).items()})
+  sums = _each(by_name(tree), _sums_on_host, _sums_on_devices)
   return {name: f'{first:08x}{second:08x}' for name, (first, second) in sums.items()}
 
 
 def not_finite(tree: Tree) -> list[str]:
   """Lists the arrays by name ('params/itm/bias') that hold NaN or infinity."""
   numbers = {k: x for k, x in by_name(tree).items() if jnp.issubdtype(x.dtype, jnp.inexact)}
-  finite = {k: _finite_on_host(x) if _on_host(x) else _finite(x) for k, x in numbers.items()}
-  return [name for name, all_are in jax.device_get(finite).items() if not all_are]
+  finite = _each(numbers, _finite_on_host, _finite_on_devices)
+  return [name for name, all_are in finite.items() if not all_are]
 
 
 def by_name(tree: Tree) -> dict[str, Any]:
@@ -54,8 +55,7 @@ def _sums(bits: Array, position: Array) -> tuple[Array, Array]:
   return first.sum(dtype=np.uint32), second.sum(dtype=np.uint32)
 
 
-@jax.jit
-def _sums_on_devices(x: Array) -> tuple[Array, Array]:
+def _sums_of(x: Array) -> tuple[Array, Array]:
   if x.dtype == bool:
     x = x.astype(jnp.uint8)
   width = min(x.dtype.itemsize, 4)
@@ -66,26 +66,41 @@ def _sums_on_devices(x: Array) -> tuple[Array, Array]:
   return _sums(bits, position)
 
 
+@jax.jit
+def _sums_on_devices(arrays: list[Array]) -> list[tuple[Array, Array]]:
+  return [_sums_of(x) for x in arrays]
+
+
 def _sums_on_host(x: np.ndarray) -> tuple[Array, Array]:
   bits = np.ascontiguousarray(x).reshape(-1).view(f'u{min(x.dtype.itemsize, 4)}')
   return _sums(bits.astype(np.uint32), np.arange(len(bits), dtype=np.uint32))
 
 
-def _finite_on_host(x: Array) -> np.bool:
-  return np.isfinite(np.asarray(x)).all()
-
-
 @jax.jit
-def _finite(x: Array) -> Array:
-  return jnp.isfinite(x).all()
+def _finite_on_devices(arrays: list[Array]) -> list[Array]:
+  return [jnp.isfinite(x).all() for x in arrays]
 
 
-def _on_host(x: Array) -> bool:
+def _finite_on_host(x: np.ndarray) -> np.bool:
+  return np.isfinite(x).all()
+
+
+def _on_host(x: jax.Array) -> bool:
   # NumPy for arrays in this host's memory: JAX would compile a program for each shape.
-  return not isinstance(x, jax.Array) or (
-    x.is_fully_addressable and {d.platform for d in x.devices()} == {'cpu'}
-  )
+  return x.is_fully_addressable and {d.platform for d in x.devices()} == {'cpu'}
 
 
-def _dispatch(x: Array) -> tuple[Array, Array]:
-  return _sums_on_host(np.asarray(x)) if _on_host(x) else _sums_on_devices(x)
+def _each(
+  arrays: dict[str, Array], on_host: Callable[[np.ndarray], Any], on_devices: Callable[[list], list]
+) -> dict[str, Any]:
+  """Computes something of each array where it lies; a single program for all on some devices."""
+  results, groups = dict[str, Any](), dict[frozenset, list[str]]()
+  for name, x in arrays.items():
+    if not isinstance(x, jax.Array) or _on_host(x):
+      results[name] = on_host(np.asarray(x))
+    else:
+      groups.setdefault(frozenset(x.devices()), []).append(name)
+  for names in groups.values():
+    results |= zip(names, on_devices([arrays[name] for name in names]), strict=True)
+  fetched = jax.device_get(results)
+  return {name: fetched[name] for name in arrays}

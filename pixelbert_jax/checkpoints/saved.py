@@ -42,6 +42,7 @@ class Manifest:
     scores: those of the steps before this one, by number (`scores.py`).
     log: number of lines and SHA-256 of `metrics.jsonl` up to this step (`metrics.py`).
     skipped: steps up to this one whose batches were left out, since they were not finite.
+    unreadable: number of unreadable images in the steps since the last line of the log.
   """
 
   step: int
@@ -52,6 +53,7 @@ class Manifest:
   scores: dict[str, float | None] = dataclasses.field(default_factory=dict)
   log: dict[str, Any] | None = None
   skipped: list[int] = dataclasses.field(default_factory=list)
+  unreadable: int = 0
 
   @classmethod
   def of(

@@ -24,7 +24,8 @@ VOCABULARY = 'vocab.txt'
 MAY_CHANGE = (
   *('data.data_dir', 'epochs', 'steps', 'log_every', 'eval_every', 'eval_batches'),
   *('eval_images', 'eval_captions'),
-  *('save_every', 'keep', 'threads', 'on_bad_batch', 'most_skipped'),
+  *('save_every', 'keep', 'on_bad_batch', 'most_skipped'),
+  *('threads', 'reading_threads', 'compilation_cache'),
   *('mesh.data', 'mesh.fsdp'),  # to the last bit it is the same run on the same mesh only
   *('text.vocabulary', 'data.answers'),  # paths; the contents are files of the run, and may not
 )

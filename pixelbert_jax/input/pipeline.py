@@ -6,10 +6,11 @@ import functools
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any, ClassVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar, NamedTuple
 
 import grain
+import jax
 import numpy as np
 
 from pixelbert_jax import UserError
@@ -27,6 +28,23 @@ Batch = dict[str, np.ndarray]
 SIDES = re.compile(r'\b(left|right)', re.IGNORECASE)
 # Images that a thread decodes at a time.
 CHUNK = 8
+
+
+class Threads(NamedTuple):
+  """Numbers of threads: those that decode images are for the cores, those that read wait."""
+
+  decoding: int
+  reading: int
+
+
+FEW = Threads(2, 2)
+
+
+class Pools(NamedTuple):
+  """The threads themselves."""
+
+  decoding: ThreadPoolExecutor
+  reading: ThreadPoolExecutor
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -134,6 +152,16 @@ class Batches(Batching, abc.ABC):
     """Image sizes [I, 2], or [I, 2, 2] where the texts are about pairs of images."""
     return self.split.sidecar.size
 
+  def shapes(self, numbers: Sequence[int]) -> list[dict[str, jax.ShapeDtypeStruct]]:
+    """Returns shapes and types of (micro-)batches, for each canvas of the batches `numbers`.
+
+    These are of one epoch. Every epoch has the same canvases.
+    """
+    plan, places = self.plan(numbers[0] // len(self)), [number % len(self) for number in numbers]
+    batch, images = self._blank(0)
+    made = (batch | self._images(images, canvas) for canvas in np.unique(plan.canvas[places]))
+    return [{k: jax.ShapeDtypeStruct(x.shape, x.dtype) for k, x in b.items()} for b in made]
+
   def __len__(self) -> int:
     """Number of batches in an epoch, not of micro-batches; the same in every epoch."""
     return self._length
@@ -142,12 +170,25 @@ class Batches(Batching, abc.ABC):
     """Makes (micro-)batch `index`, counted over all epochs; its task's module describes it."""
     return self.make(index)
 
-  def make(self, index: int, pool: Executor | None = None) -> Batch:
-    """Makes (micro-)batch `index`; the threads of `pool` decode its images.
+  def make(self, index: int, pool: Pools | None = None) -> Batch:
+    """Makes (micro-)batch `index`; the threads of `pool` read and decode its images.
 
     The texts of an unreadable image get weight 0. The totals of micro-batches still count them,
     because no process knows which images another one cannot read.
     """
+    batch, numbers = self._blank(index)
+    bad = self._load(numbers, batch, pool)
+    name = self.split.sidecar.image_id[numbers]
+    self.unreadable.count(index, len(numbers), {name[i].decode(): bad[i] for i in bad})
+    readable = np.array([i not in bad for i in range(len(numbers))])
+    for name in self.WEIGHTS:
+      rows = len(batch[name])
+      counts = readable.reshape(rows, -1).all(1)
+      batch[name] *= counts.reshape(-1, *[1] * (batch[name].ndim - 1))
+    return batch
+
+  def _blank(self, index: int) -> tuple[Batch, np.ndarray]:
+    """Makes (micro-)batch `index` without pixels; returns it, and the numbers of its images."""
     step, micro = divmod(index, self.micro_batches)
     epoch, number = divmod(step, len(self))
     plan = self.plan(epoch)
@@ -155,33 +196,41 @@ class Batches(Batching, abc.ABC):
     first = (self.process[0] * self.micro_batches + micro) * rows
     mine = slice(first, first + rows)
     batch = self._texts(plan, number, mine, step)
-    shown = plan.image[number, mine]
-    images, readable = self._images(shown.reshape(-1), plan.canvas[number], pool)
-    readable = readable.reshape(rows, -1).all(1)
-    batch |= images
-    for name in self.WEIGHTS:
-      batch[name] *= readable.reshape(-1, *[1] * (batch[name].ndim - 1))
+    numbers = plan.image[number, mine].reshape(-1)
+    batch |= self._images(numbers, plan.canvas[number])
     if self.flip and self.training:
       flips = self._flips(plan.text[number, mine], mine, step)
-      batch['flip'] = np.repeat(flips, shown.size // rows)
+      batch['flip'] = np.repeat(flips, len(numbers) // rows)
     if self.micro_batches > 1:
       batch |= {name: np.full(rows, value) for name, value in self._totals(step).items()}
-    return batch
+    return batch, numbers
 
-  def _images(self, numbers: np.ndarray, canvas: int, pool: Executor | None) -> tuple[Batch, Any]:
-    """Decodes images onto their canvases; returns them and [B] bool, which were readable."""
-    sidecar, names = self.split.sidecar, [self.split.sidecar.image_id[n].decode() for n in numbers]
-    size = sidecar.size[numbers]
+  def _images(self, numbers: np.ndarray, canvas: int) -> Batch:
+    """Makes the arrays of images on a canvas, without pixels."""
+    size = self.split.sidecar.size[numbers]
     target = self.canvases.target(size)
-    placed = image.placed_size(size, target).astype(np.int32)
-    pixels = np.zeros((len(numbers), *self._sources[canvas], 3), np.uint8)
+    return {
+      'image': np.zeros((len(numbers), *self._sources[canvas], 3), np.uint8),
+      'source_size': image.placed_size(size, target).astype(np.int32),
+      'size': target,
+      # It holds no data: its shape tells the model the shape of the canvas.
+      'canvas': np.zeros((len(numbers), *self.canvases.shapes[canvas], 0), np.uint8),
+    }
+
+  def _load(self, numbers: np.ndarray, batch: Batch, pool: Pools | None) -> dict[int, UserError]:
+    """Decodes the images of a batch onto their canvases; returns what is wrong with which rows."""
+    sidecar, pixels = self.split.sidecar, batch['image']
+    # All are asked for at once: storage that answers late still answers many at a time.
+    coming = [pool.reading.submit(self.split.encoded, n) for n in numbers] if pool else []
 
     def load(rows: range) -> dict[int, UserError]:
       bad: dict[int, UserError] = {}
       for i in rows:
+        size, target = sidecar.size[numbers[i]], batch['size'][i]
+        name = sidecar.image_id[numbers[i]].decode()
         try:
-          data = self.split.encoded(numbers[i])
-          image.place(image.load(data, size[i], target[i], names[i]), pixels[i])
+          data = coming[i].result() if coming else self.split.encoded(numbers[i])
+          image.place(image.load(data, size, target, name), pixels[i])
         except (image.ImageError, RecordError) as error:
           if not self.training:
             raise
@@ -190,16 +239,8 @@ class Batches(Batching, abc.ABC):
       return bad
 
     chunks = [range(len(numbers))[i : i + CHUNK] for i in range(0, len(numbers), CHUNK)]
-    bad = {i: e for part in (pool.map if pool else map)(load, chunks) for i, e in part.items()}
-    self.unreadable.count(len(numbers), {names[i]: error for i, error in bad.items()})
-    batch: Batch = {
-      'image': pixels,
-      'source_size': placed,
-      'size': target,
-      # It holds no data: its shape tells the model the shape of the canvas.
-      'canvas': np.zeros((len(numbers), *self.canvases.shapes[canvas], 0), np.uint8),
-    }
-    return batch, np.array([i not in bad for i in range(len(numbers))])
+    parts = (pool.decoding.map if pool else map)(load, chunks)
+    return {i: error for part in parts for i, error in part.items()}
 
   def _flips(self, texts: np.ndarray, mine: slice, step: int) -> np.ndarray:
     """Draws which images to mirror, [B] bool, given all their texts [B, K], true or not."""
@@ -210,10 +251,10 @@ class Batches(Batching, abc.ABC):
     return flip
 
 
-def read(batches: Batches, numbers: Sequence[int], threads: int = 2) -> Iterator[Batch]:
-  """Yields the batches of these numbers in order, made ahead; `threads` decode their images."""
-  make = functools.partial(batches.make, pool=ThreadPoolExecutor(threads))
-  dataset = grain.MapDataset.source(numbers).map(make)
+def read(batches: Batches, numbers: Sequence[int], threads: Threads = FEW) -> Iterator[Batch]:
+  """Yields the batches of these numbers in order; makes them ahead in threads."""
+  pool = Pools(*map(ThreadPoolExecutor, threads))
+  dataset = grain.MapDataset.source(numbers).map(functools.partial(batches.make, pool=pool))
   # Two batches at a time, for any number of threads: a batch may take gigabytes.
   options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
   return iter(dataset.to_iter_dataset(options))

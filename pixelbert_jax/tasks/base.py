@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from pixelbert_jax.input.dataset import Split
-from pixelbert_jax.input.pipeline import Batches
+from pixelbert_jax.input.pipeline import Batches, Threads
 from pixelbert_jax.metrics import Metrics, compare
 from pixelbert_jax.models.heads import Model
 from pixelbert_jax.models.pixelbert import PixelBert
@@ -80,10 +80,11 @@ class Task(abc.ABC):
     """Selects the arrays [B, ...] that an evaluation gathers over batches and processes."""
     return {}
 
-  def evaluator(self, model: Model, mesh: Mesh, threads: int, limit: int = 0) -> Any:
+  def evaluator(self, model: Model, mesh: Mesh, threads: Threads, limit: int = 0) -> Any:
     """Makes the evaluator of the model over a split, over at most `limit` images (0: all).
 
     It is called with variables and batches; `evaluate` and `report` get it with variables bound.
+    Its method `compile(variables, batches, whole)` compiles what such a call needs ahead of it.
     """
 
     def measure(outputs: Arrays, batch: Arrays) -> tuple[Sums, Arrays]:

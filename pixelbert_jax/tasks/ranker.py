@@ -21,8 +21,10 @@ from jax.sharding import PartitionSpec as P
 
 from pixelbert_jax import UserError, processes, sharding, stopping
 from pixelbert_jax.checkpoints.checksum import checksums
+from pixelbert_jax.compilation import compiled
 from pixelbert_jax.input import pipeline
-from pixelbert_jax.input.image import model_input
+from pixelbert_jax.input.image import model_canvas, model_input
+from pixelbert_jax.input.pipeline import Threads
 from pixelbert_jax.metrics import Progress
 from pixelbert_jax.models.heads import MatchingModel
 from pixelbert_jax.score.partial import Matrix, PartialMatrix
@@ -37,7 +39,9 @@ REPORT_SECONDS = 10
 class Ranker:
   """A scorer of images with captions, compiled once per canvas and caption length."""
 
-  def __init__(self, model: MatchingModel, mesh: Mesh, threads: int, captions: int, limit: int = 0):
+  def __init__(
+    self, model: MatchingModel, mesh: Mesh, threads: Threads, captions: int, limit: int = 0
+  ):
     """Defines the programs, which score a block of images with `captions` captions at a time.
 
     `limit` bounds the images of a call without a file; they are evenly spread (0: all).
@@ -53,6 +57,40 @@ class Ranker:
     self._embed = embed
     self._score = jax.jit(functools.partial(model.apply, method=model.score))
     self._join = jax.jit(functools.partial(jnp.concatenate, axis=1))
+    self._compiled = set[tuple]()
+
+  def compile(self, variables: dict, batches: RankingBatches, whole: bool = False) -> None:
+    """Compiles the programs of a call ahead of it; `whole` is one with a file."""
+    batches = batches if whole else self._limited(batches)
+    chunks, _ = self._chunks(batches)
+    shapes = batches.shapes(range(len(batches)))
+    for number, batch in enumerate(shapes, 1):
+      place = f'({number} of {len(shapes)})'
+      self._prepare(variables, sharding.global_shapes(self._mesh, batch), chunks, place)
+
+  def _prepare(self, variables: dict, batch: dict, chunks: list, place: str = '') -> None:
+    """Compiles, and says so, what a batch and the captions need and no earlier one needed."""
+    shape = len(batch['image']), *model_canvas(batch)
+    key, pixels = (shape, batch['image'].shape), None
+    title = f'evaluation, images {"x".join(map(str, shape))}'
+    for ids, mask in chunks:
+      if (*key, ids.shape) in self._compiled:
+        continue
+      if pixels is None:
+        embed = compiled(self._embed, variables, batch, title=title, place=place)
+        pixels = jax.tree.map(
+          lambda x, placed: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed),
+          jax.eval_shape(self._embed, variables, batch),
+          embed.output_shardings,
+        )
+      words = f'{title} with {len(ids)} texts of {ids.shape[1]} tokens'
+      compiled(self._score, variables, *pixels, ids, mask, title=words)
+      self._compiled.add((*key, ids.shape))
+      stopping.leave_if_asked()
+
+  def _limited(self, batches: RankingBatches) -> RankingBatches:
+    limit = min(filter(None, (batches.most_images, self._limit)), default=0)
+    return dataclasses.replace(batches, most_images=limit)
 
   def __call__(
     self, variables: dict, batches: RankingBatches, path: pathlib.Path | None = None
@@ -67,8 +105,7 @@ class Ranker:
       The matrix of scores [I, T], and the gallery of its rows and columns.
     """
     if path is None:
-      limit = min(filter(None, (batches.most_images, self._limit)), default=0)
-      batches = dataclasses.replace(batches, most_images=limit)
+      batches = self._limited(batches)
     gallery = batches.gallery
     shape = len(gallery.image), len(gallery.caption)
     if path is None:
@@ -95,9 +132,11 @@ class Ranker:
     progress = Progress(int(matrix.finished.sum()), len(gallery.image), 'images')
     blocks = pipeline.read(batches, left, self._threads) if left else ()
     last = time.monotonic()
-    for number, batch in zip(left, blocks, strict=True):
+    for number, made in zip(left, blocks, strict=True):
       stopping.leave_if_asked()
-      pixels = self._embed(variables, sharding.global_batch(self._mesh, batch))
+      batch = sharding.global_batch(self._mesh, made)
+      self._prepare(variables, batch, chunks)
+      pixels = self._embed(variables, batch)
       parts = [self._score(variables, *pixels, *chunk) for chunk in chunks]
       block = sharding.plan_rows(self._mesh, self._join(parts))
       scores = block[real[number]][:, place]

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 
 from pixelbert_jax import files, jsons, processes
 from pixelbert_jax.input.dataset import Split
+from pixelbert_jax.input.pipeline import Threads
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.truth import Truth
 from pixelbert_jax.metrics import Metrics, table
@@ -98,7 +99,7 @@ class Retrieval(Task):
     first = outputs['match_logits'][:, 0] > _others(outputs, batch).max(axis=1)
     return {'retrieval_accuracy': total(first, batch['weight'][:, 0])}
 
-  def evaluator(self, model: Any, mesh: Mesh, threads: int, limit: int = 0) -> Ranker:
+  def evaluator(self, model: Any, mesh: Mesh, threads: Threads, limit: int = 0) -> Ranker:
     return Ranker(model, mesh, threads, self.captions, limit)
 
   def evaluate(self, run: Run, batches: RankingBatches) -> Metrics:

@@ -3,7 +3,10 @@
 import contextlib
 import dataclasses
 import io
+import json
 import pathlib
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from pixelbert_jax import UserError
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import RecordError, Split
 from pixelbert_jax.input.image import GREY, ImageError
-from pixelbert_jax.input.pipeline import Batch, read
+from pixelbert_jax.input.pipeline import Batch, Threads, read
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Tokenizer
@@ -130,6 +133,21 @@ def test_shapes_and_types(make, training):
   assert not {'mlm_kind', 'mlm_guessed'} & make()[0].keys()
 
 
+@pytest.mark.parametrize('fields', [{}, {'micro_batches': 2, 'flip': 0.5, 'process': (1, 2)}])
+def test_the_shapes_of_batches_are_known_before_they_are_made(make, fields):
+  batches = make(**fields)
+  parts, found = batches.micro_batches, batches.shapes(range(len(batches)))
+  assert len(found) == len(CANVASES.shapes)
+  made = [batches[number] for number in range(parts * len(batches))]
+  forms, expected = (
+    {tuple((name, x.shape, x.dtype) for name, x in sorted(batch.items())) for batch in some}
+    for some in (found, made)
+  )
+  assert forms == expected
+  # Only the canvases of the numbers that are asked for.
+  assert len(batches.shapes([len(batches) + 2])) == 1
+
+
 @pytest.mark.parametrize('training', [True, False])
 def test_a_batch_is_what_the_plan_says(make, tokenizer, training):
   batches = make(training=training)
@@ -224,7 +242,7 @@ def test_the_seed_decides_which_words_are_hidden(make):
   assert (first['mlm_position'] != other['mlm_position']).any()
 
 
-@pytest.mark.parametrize('threads', [1, 3])
+@pytest.mark.parametrize('threads', [Threads(1, 1), Threads(3, 2)], ids=str)
 def test_reading_goes_on_from_any_step(make, threads):
   batches = make()
   stop = len(batches) + 4
@@ -351,7 +369,7 @@ def test_an_image_that_cannot_be_read_is_an_error_of_evaluation(make):
     list(read(make(split=spoilt(12, [7]), training=False), range(6)))
 
 
-@pytest.mark.parametrize('threads', [1, 3])
+@pytest.mark.parametrize('threads', [Threads(1, 1), Threads(3, 2)], ids=str)
 def test_in_training_its_pairs_do_not_count_and_it_is_named(make, threads, capsys):
   hidden = {'whole_share': 0.0, 'mask_share': 0.9}
   good, bad = make(split=split_of(12, 2), **hidden), make(split=spoilt(12, [7]), **hidden)
@@ -434,10 +452,59 @@ def test_too_many_unreadable_images_stop_the_run(make):
 def test_a_small_share_of_unreadable_images_is_no_reason_to_stop(read_each, stops):
   count = Unreadable(share=0.01, at_least=3)
   error = {'a': ImageError('a: bad')}
-  for _ in range(3):
-    count.count(read_each, error)
+  for i in range(3):
+    count.count(i, read_each, error)
   with pytest.raises(UserError) if stops else contextlib.nullcontext():
-    count.count(read_each, error)
+    count.count(3, read_each, error)
+
+
+def test_unreadable_images_are_named_in_a_file_and_counted_by_batch(make, tmp_path):
+  split, file = spoilt(46, [7, 8, 30], captions=5), tmp_path / 'unreadable-0.jsonl'
+  file.write_text('{"image": "of an earlier run", "error": "it is gone"}\n')
+  batches = make(split=split)
+  whole = range(len(batches))
+  batches[3]  # before there is a file
+  batches.unreadable.open(file)
+  for _ in range(2):  # As where a bad batch is made again.
+    list(read(batches, whole))
+  lines = [json.loads(line) for line in file.read_text().splitlines()]
+  assert lines[0]['image'] == 'of an earlier run'
+  assert {line['image'] for line in lines[1:]} == {'image 7', 'image 8', 'image 30'}
+  assert len(lines) == 4
+  assert all(line['error'].startswith(f'{line["image"]}: 17 bytes') for line in lines[1:])
+  shown = [np.isin(batches.plan(0).image[i], [7, 8, 30]).sum() for i in whole]
+  assert [batches.unreadable.number(range(i, i + 1)) for i in whole] == shown
+  assert batches.unreadable.number(whole) == sum(shown) > 1
+
+
+# --- Threads -----------------------------------------------------------------------------
+
+
+class Slow(list):
+  """Records that come late, as from a bucket; remembers how many were waited for at once."""
+
+  def __init__(self, records):
+    super().__init__(records)
+    self.waiting, self.most, self.lock = 0, 0, threading.Lock()
+
+  def __getitem__(self, number):
+    with self.lock:
+      self.waiting += 1
+      self.most = max(self.most, self.waiting)
+    time.sleep(0.02)
+    with self.lock:
+      self.waiting -= 1
+    return super().__getitem__(number)
+
+
+@pytest.mark.parametrize('reading', [1, 12])
+def test_as_many_threads_wait_for_storage_as_are_asked_for(make, reading):
+  split = split_of(46, 5)
+  slow = dataclasses.replace(split, source=Slow(split.source))
+  made = read(make(split=slow, images=8), range(5), Threads(decoding=1, reading=reading))
+  for batch, expected in zip(made, map(make(images=8).__getitem__, range(5)), strict=True):
+    assert_same(batch, expected)
+  assert slow.source.most == reading
 
 
 # --- Mirrored images ---------------------------------------------------------------------

@@ -27,7 +27,7 @@ def on_devices():
     for place in places:
       placed = jax.device_put(x, place)
       # As where no host holds it whole.
-      first, second = jax.device_get(_sums_on_devices(placed))
+      ((first, second),) = jax.device_get(_sums_on_devices([placed]))
       found |= {f'{dtype} {checksum(placed)}', f'{dtype} {first:08x}{second:08x}'}
     found.add(f'{dtype} {checksum(x)}')
   return sorted(found)

@@ -20,6 +20,7 @@ from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.image import file_size
 from pixelbert_jax.input.order import Batching
+from pixelbert_jax.input.pipeline import FEW
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Tokenizer
@@ -270,7 +271,7 @@ def mixed():
 
 @pytest.fixture(scope='module')
 def ranker(mixed):
-  return Ranker(mixed[1], sharding.make_mesh(), 1, captions=5)
+  return Ranker(mixed[1], sharding.make_mesh(), FEW, captions=5)
 
 
 def ranked(ranker, mixed, path):
@@ -287,7 +288,8 @@ def test_scores_are_those_of_the_whole_model_run_pair_by_pair(ranker, mixed, tmp
   whole = jax.jit(lambda batch: forward(model, variables, batch, train=False)['match_logits'])
   ids, mask = batches.tokens(np.arange(len(text_ids)))
   for number, canvas in enumerate(batches.canvases.choose(batches.split.sidecar.size)):
-    image, _ = batches._images(np.array([number]), canvas, None)
+    image = batches._images(np.array([number]), canvas)
+    assert batches._load(np.array([number]), image, None) == {}
     for text in range(len(text_ids)):
       pair = image | {'token_ids': ids[None, [text]], 'token_mask': mask[None, [text]]}
       assert abs(whole(pair)[0, 0] - scores[number, text]) < 1e-5
@@ -357,7 +359,7 @@ def test_what_a_score_depends_on_is_told_apart(ranker, mixed):
     (ranker, dataclasses.replace(batches, tokenizer=shorter)),
     (ranker, dataclasses.replace(batches, most_images=2)),
     (ranker, dataclasses.replace(batches, images=1)),
-    (Ranker(model, sharding.make_mesh(), 1, captions=2), batches),
+    (Ranker(model, sharding.make_mesh(), FEW, captions=2), batches),
   ]
   for ranker_, batches_ in others:
     assert ranker_.identity(variables, batches_) != same
@@ -395,7 +397,7 @@ def test_captions_go_past_in_chunks_of_few_lengths(size):
 
 def test_in_training_fewer_images_are_ranked(ranker, mixed):
   batches, model, variables = mixed
-  limited = Ranker(model, sharding.make_mesh(), 1, captions=5, limit=3)
+  limited = Ranker(model, sharding.make_mesh(), FEW, captions=5, limit=3)
 
   def recalls(ranker, batches):
     return TASK.evaluate(functools.partial(ranker, variables), batches)
