@@ -92,9 +92,8 @@ def plan(config: Any, chosen: target.Target, flags: argparse.Namespace) -> dict[
     if found.groups:
       of = of.of_size(found.groups)
       described['programs'].append(report.measured(of, 'train', found.programs, flags))
-  canvases = sorted(config.image.canvases, key=lambda c: -c[0] * c[1])
-  for canvas in canvases if flags.all_canvases else [of.canvas]:
-    here = of.on(tuple(canvas))
+  for canvas in program.canvases(of.config) if flags.all_canvases else [of.canvas]:
+    here = of.on(canvas)
     for mode in [flags.mode] if flags.mode else ['train', 'evaluate']:
       done = [(p['mode'], tuple(p['canvas'])) for p in described['programs']]
       if (mode, here.canvas) not in done:

@@ -4,7 +4,6 @@ Only what `cost.py` counts is read. The text is that of `jax.stages.Compiled.as_
 instruction is a line, operands are names, and types carry the layout with its tiles.
 """
 
-import functools
 import math
 import re
 from collections.abc import Iterator
@@ -23,6 +22,15 @@ _BRANCHES = re.compile(r'branch_computations=\{([^}]*)\}')
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _INDEX = re.compile(r'index=(\d+)')
+COLLECTIVES = (
+  'all-reduce',
+  'all-gather',
+  'reduce-scatter',
+  'all-to-all',
+  'ragged-all-to-all',
+  'collective-permute',
+  'collective-broadcast',
+)
 # What only names, groups or converts a value on its way from a constant to a loop's condition.
 _PASSES = ('bitcast', 'copy', 'convert', 'reshape', 'copy-done')
 
@@ -264,25 +272,3 @@ def _constant(computation: Computation, name: str, index: int = 0) -> int | _Car
 def _found(pattern: re.Pattern[str], text: str) -> str:
   found = pattern.search(text)
   return found[1] if found else '0'
-
-
-@functools.cache
-def valid_places(
-  size: tuple[int, int], window: int, *, stride: int, low: int, dilation: tuple[int, int]
-) -> int:
-  """Counts the (output, window) places of one dimension that fall on an element of the input.
-
-  Args:
-    size: of the input and of the output.
-    window: its size.
-    stride: of the window.
-    low: padding before the input.
-    dilation: of the input and of the window.
-  """
-  (length, outputs), (base, step) = size, dilation
-  return sum(
-    1
-    for o in range(outputs)
-    for w in range(window)
-    if 0 <= (at := o * stride - low + w * step) <= (length - 1) * base and at % base == 0
-  )

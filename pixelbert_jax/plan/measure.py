@@ -65,11 +65,10 @@ def programs(of: Setting, mode: str, dump: pathlib.Path | None = None) -> Iterat
   Raises:
     TooLarge: the compiler finds that a program does not fit the chip.
   """
-  height, width = of.canvas
   images = of.groups * of.images_per_group
   for name, lowered in lower(of, mode).items():
     print(
-      f'compiling {name}, {images} images a chip of {height}x{width}, for {of.target.name} ...',
+      f'compiling {name}, {images} images a chip of {of.title}, for {of.target.name} ...',
       file=sys.stderr,
       flush=True,
     )
@@ -78,7 +77,7 @@ def programs(of: Setting, mode: str, dump: pathlib.Path | None = None) -> Iterat
     if dump:
       dump.mkdir(parents=True, exist_ok=True)
       variant = ':'.join(filter(None, [of.config.name, of.config.variant]))
-      file = f'{variant}-{of.target.name}-{name}-{images}x{height}x{width}.hlo'
+      file = f'{variant}-{of.target.name}-{name}-{images}x{of.title}.hlo'
       (dump / file.replace(':', '-')).write_text(text)
     m: Any = compiled.memory_analysis()
     memory = Memory(
@@ -101,8 +100,8 @@ def _compile(of: Setting, name: str, lowered: Any) -> Any:
     used = round(float(found[1]) * _UNITS[found[2]]) if found else 0
     shown = f'{used / 1e9:.1f} GB of ' if used else ''
     raise TooLarge(
-      f'{name}: {of.groups * of.images_per_group} images a chip of '
-      f'{of.canvas[0]}x{of.canvas[1]} do not fit {of.target.name}: {shown}'
+      f'{name}: {of.groups * of.images_per_group} images a chip of {of.title} do not fit '
+      f'{of.target.name}: {shown}'
       f'{of.target.chip.memory / 1e9:.1f} GB: give a smaller --images_per_chip, or --fit',
       used,
     ) from error

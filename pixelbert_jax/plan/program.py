@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -30,14 +31,19 @@ class Setting:
     target: what is compiled for.
     mesh: of its devices.
     task: made without data.
-    canvas: height and width of the images.
+    canvas: height and width of the images; of pairs also those of the left and of the right one.
   """
 
   config: ConfigDict
   target: Target
   mesh: jax.sharding.Mesh
   task: Task
-  canvas: tuple[int, int]
+  canvas: tuple[int, ...]
+
+  @property
+  def title(self) -> str:
+    """Its canvas in words: '832x1088'."""
+    return canvas_title(self.canvas)
 
   @property
   def chips(self) -> int:
@@ -60,7 +66,8 @@ class Setting:
     """Height and width of the canvas of the files: at most those of the dataset's largest."""
     found = corpus.find(self.config.name, self.config.data.name, self.config.data.train)
     side = max(c.side for c in found) if found else corpus.DEFAULT_SIDE
-    height, width = (min(WHOLE * x, side) for x in self.canvas)
+    sides = max(self.canvas[::2]), max(self.canvas[1::2])
+    height, width = (min(WHOLE * x, side) for x in sides)
     return height, width
 
   def of_size(self, groups: int) -> 'Setting':
@@ -69,9 +76,27 @@ class Setting:
     config.batch_size = groups * self.chips * config.texts_per_image * config.micro_batches
     return dataclasses.replace(self, config=config)
 
-  def on(self, canvas: tuple[int, int]) -> 'Setting':
+  def on(self, canvas: tuple[int, ...]) -> 'Setting':
     """Returns it with another canvas."""
     return dataclasses.replace(self, canvas=canvas)
+
+
+def canvases(config: ConfigDict) -> list[tuple[int, ...]]:
+  """Lists the canvases of a configuration, those of the most pixels an image first."""
+
+  def pixels(canvas: tuple[int, ...]) -> float:
+    return sum(map(math.prod, _halves(canvas))) / len(canvas)
+
+  return sorted(map(tuple, config.image.canvases), key=pixels, reverse=True)
+
+
+def canvas_title(canvas: Sequence[int]) -> str:
+  """Writes a canvas as '832x1088', or '832x1088+1344x832' for the images of a pair."""
+  return '+'.join('x'.join(map(str, half)) for half in _halves(canvas))
+
+
+def _halves(canvas: Sequence[int]) -> list[Sequence[int]]:
+  return [canvas[i : i + 2] for i in range(0, len(canvas), 2)]
 
 
 def setting(config: ConfigDict, target: Target, images_per_chip: int = 0) -> Setting:
@@ -89,8 +114,8 @@ def setting(config: ConfigDict, target: Target, images_per_chip: int = 0) -> Set
   # Of other data the vocabulary is only counted.
   embedded = is_embedded(config.data.name)
   config = resolve(config, None if embedded else pathlib.Path('bert-base-uncased/vocab.txt'))
-  largest = max(config.image.canvases, key=math.prod)
-  made = Setting(config, target, mesh, _task(config), tuple(largest))
+  largest = canvases(config)[0]
+  made = Setting(config, target, mesh, _task(config), largest)
   if images_per_chip:
     if images_per_chip % made.images_per_group:
       raise UserError(

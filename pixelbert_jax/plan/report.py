@@ -6,7 +6,7 @@ from typing import Any
 
 from pixelbert_jax.plan import speed
 from pixelbert_jax.plan.measure import Fit, Program
-from pixelbert_jax.plan.program import Setting
+from pixelbert_jax.plan.program import Setting, canvas_title
 from pixelbert_jax.plan.target import versions
 
 HOUR = 3600
@@ -131,47 +131,59 @@ def text(described: Mapping[str, Any]) -> str:
   """Formats all that was planned."""
   d = described
   mesh = ', '.join(f'{name} {size}' for name, size in d['mesh'].items())
+  peak, bandwidth = d['chip_flops_per_second'], d['chip_bytes_per_second']
   lines = [
     f'plan        {d["config"]} on {d["topology"]}: {d["chips"]} x {d["chip"]}, mesh {mesh}; each '
-    f'{d["chip_memory"] / 1e9:.1f} GB, {d["chip_flops_per_second"] / 1e12:.0f} TFLOP/s in '
-    f'bfloat16, {d["chip_bytes_per_second"] / 1e9:,.0f} GB/s'
+    f'{_amount(d["chip_memory"])}B, {_amount(peak)}FLOP/s in bfloat16, {_amount(bandwidth)}B/s'
   ]
   for program in d['programs']:
     lines += ['', *_program(program, d)]
   if 'fit' in d:
-    lines += ['', _fit(d['fit'], d)]
-  if 'cycles' not in d['programs'][0]['seconds']:
+    lines += ['', _fit(d['fit'])]
+  if d['programs'] and 'cycles' not in d['programs'][0]['seconds']:
     lines += ['', NO_SPEED]
   return '\n'.join(lines)
 
 
+def _amount(x: float) -> str:
+  """Formats a number of three digits with its prefix, '1.54 G'."""
+  for prefix, size in {'T': 1e12, 'G': 1e9, 'M': 1e6, 'k': 1e3}.items():
+    if x >= size:
+      return f'{x / size:.3g} {prefix}'
+  return f'{x:.3g} '
+
+
+def _time(seconds: float) -> str:
+  for unit, size in {'h': HOUR, 's': 1, 'ms': 1e-3}.items():
+    if seconds >= size:
+      return f'{seconds / size:,.{1 if seconds < 100 * size else 0}f} {unit}'
+  return f'{seconds * 1e6:.3g} us'
+
+
 def _program(p: Mapping[str, Any], d: Mapping[str, Any]) -> list[str]:
   title = {'train': 'training', 'evaluate': 'evaluation'}[p['mode']]
-  size, files = ('x'.join(map(str, p[name])) for name in ('canvas', 'files_up_to'))
-  parts = f', {p["micro_batches"]} micro-batches a step' if p['micro_batches'] > 1 else ''
+  parts = f', {p["micro_batches"]:,} micro-batches a step' if p['micro_batches'] > 1 else ''
   lines = [
-    f'{title:<12}{p["images_per_chip"]} images a chip of {size} (files up to {files}), '
-    f'{p["texts_per_chip"]} texts{parts}'
+    f'{title:<12}{p["images_per_chip"]} images a chip of {canvas_title(p["canvas"])} (files up to '
+    f'{canvas_title(p["files_up_to"])}), {p["texts_per_chip"]} texts{parts}'
   ]
   for name, m in p['programs'].items():
+    kinds = ('arguments', 'temporaries', 'outputs_not_aliased')
+    each = ', '.join(f'{kind.replace("_", " ")} {_amount(m[kind])}B' for kind in kinds)
     lines.append(
-      f'memory      {name}: {m["memory"] / 1e9:.2f} GB a chip, '
-      f'{m["memory"] / d["chip_memory"]:.0%} of it: arguments {m["arguments"] / 1e9:.2f}, '
-      f'temporaries {m["temporaries"] / 1e9:.2f}, '
-      f'outputs not aliased {m["outputs_not_aliased"] / 1e9:.2f}'
+      f'memory      {name}: {_amount(m["memory"])}B a chip, {m["memory"] / d["chip_memory"]:.0%} '
+      f'of it: {each}'
     )
-  lines.append(
-    f'FLOPs       {p["flops"] / 1e12:.3g} T a chip, of which {p["flops_recomputed"] / 1e12:.3g} '
-    'recomputed'
-  )
-  lines.append(
-    f'bytes       {p["bytes"] / 1e9:.3g} GB a chip, of which {p["copies"]["bytes"] / 1e9:.3g} by '
-    'copies alone'
-  )
   moved = [
-    f'{kind} {c["bytes"] / 1e9:.3g} GB in {c["number"]:,}' for kind, c in p['collectives'].items()
+    f'{kind} {_amount(c["bytes"])}B in {c["number"]:,}' for kind, c in p['collectives'].items()
   ]
-  lines.append(f'collectives {"; ".join(moved) or "none"}')
+  lines += [
+    f'FLOPs       {_amount(p["flops"])} a chip, of which {_amount(p["flops_recomputed"])} '
+    'recomputed',
+    f'bytes       {_amount(p["bytes"])}B a chip, of which {_amount(p["copies"]["bytes"])}B by '
+    'copies alone',
+    f'collectives {"; ".join(moved) or "none"}',
+  ]
   if p['loops_counted_once']:
     lines.append(f'loops       {len(p["loops_counted_once"])} of unknown length, counted once')
   return [*lines, *_times(p, d), *_parts(p)]
@@ -182,46 +194,41 @@ def _times(p: Mapping[str, Any], d: Mapping[str, Any]) -> list[str]:
   for name, seconds in p['seconds'].items():
     title = TIMES[name].format(mfu=d['mfu'])
     useful = (p['flops'] - p['flops_recomputed']) / seconds / d['chip_flops_per_second']
-    line = f'time        {title:<26}{1e3 * seconds:>9,.1f} ms, MFU {useful:.0%}'
+    line = f'time        {title:<25}{_time(seconds):>10}, MFU {useful:.0%}'
     if p['mode'] == 'train':
       rates = p['speed'][name]
-      line += (
-        f'; {rates["images_per_second"]:,.0f} images/s, {rates["pairs_per_second"]:,.0f} pairs/s'
-      )
+      images, pairs = rates['images_per_second'], rates['pairs_per_second']
+      line += f'; {images:,.0f} images/s, {pairs:,.0f} pairs/s'
       if 'hours' in rates:
-        line += f'; {_hours(rates["hours_per_epoch"])} an epoch, {_hours(rates["hours"])} in all'
+        epoch, run = (_time(HOUR * rates[x]) for x in ('hours_per_epoch', 'hours'))
+        line += f'; {epoch} an epoch, {run} in all'
     lines.append(line)
   if p['mode'] == 'train':
-    if 'steps' in p:
-      lines.append(
-        f'schedule    {p["steps"]:,} steps of {p["batch_size"]:,} pairs with '
-        f'{p["images_per_batch"]:,} images; {p["steps_per_epoch"]:,} an epoch'
-      )
-    else:
-      lines.append('schedule    not known: give the number of texts of an epoch by --texts=N')
+    known = (
+      f'{p["steps"]:,} steps of {p["batch_size"]:,} pairs with {p["images_per_batch"]:,} images; '
+      f'{p["steps_per_epoch"]:,} an epoch'
+      if 'steps' in p
+      else 'not known: give the number of texts of an epoch by --texts=N'
+    )
+    lines.append(f'schedule    {known}')
   return lines
-
-
-def _hours(hours: float) -> str:
-  return f'{hours:,.3g} h' if hours >= 0.1 else f'{3600 * hours:,.3g} s'
 
 
 def _parts(p: Mapping[str, Any]) -> list[str]:
-  total = {name: p[name] or 1 for name in ('flops', 'bytes', 'cycles')}
-  has_cycles = 'cycles' in p['seconds']
-  titles = ['FLOPs', 'bytes'] + ['cycles'] * has_cycles
-  lines = [f'{"share":<12}' + ''.join(f'{title:>8}' for title in titles)]
+  columns = ['flops', 'bytes'] + ['cycles'] * ('cycles' in p['seconds'])
+  total = {name: p[name] or 1 for name in columns}
+  lines = [f'{"share":<12}' + ''.join(f'{name.replace("flops", "FLOPs"):>8}' for name in columns)]
   for name, share in p['parts'].items():
-    values = [share['flops'] / total['flops'], share['bytes'] / total['bytes']]
-    values += [share['cycles'] / total['cycles']] * has_cycles
-    lines.append(f'{name:<12}' + ''.join(f'{value:>8.1%}' for value in values))
+    lines.append(
+      f'{name:<12}' + ''.join(f'{share[column] / total[column]:>8.1%}' for column in columns)
+    )
   return lines
 
 
-def _fit(f: Mapping[str, Any], d: Mapping[str, Any]) -> str:
-  size = 'x'.join(map(str, f['canvas']))
+def _fit(f: Mapping[str, Any]) -> str:
   line = (
-    f'{f["memory_fixed"] / 1e9:.2f} GB and {f["memory_per_image"] / 1e9:.3f} an image of {size}'
+    f'{_amount(f["memory_fixed"])}B and {_amount(f["memory_per_image"])}B an image of '
+    f'{canvas_title(f["canvas"])}'
   )
   if not f['images_per_chip']:
     return f'fit         not one image fits with {f["spare"]:.0%} to spare: {line}'
@@ -229,5 +236,5 @@ def _fit(f: Mapping[str, Any], d: Mapping[str, Any]) -> str:
   run = f'the batch takes {parts} micro-batches' if parts else 'no number of them divides the batch'
   return (
     f'fit         {f["images_per_chip"]} images a chip at a time is the most with '
-    f'{f["spare"]:.0%} to spare: {f["memory"] / 1e9:.2f} GB; {line}; {run}'
+    f'{f["spare"]:.0%} to spare: {_amount(f["memory"])}B; {line}; {run}'
   )
