@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pixelbert_jax import stopping
+from pixelbert_jax import sharding, stopping
 from pixelbert_jax.compilation import compiled
 from pixelbert_jax.in_flight import InFlight
 from pixelbert_jax.input.image import model_canvas
@@ -84,6 +84,7 @@ def add_gradients(
   )
 
 
+@jax.named_scope('optimizer')
 def update(
   gradients: Gradients, state: State, *, optimizer: optax.GradientTransformation, skip: bool = False
 ) -> tuple[State, jax.Array]:
@@ -121,6 +122,7 @@ class Step:
   it was.
 
   Attributes:
+    shardings: those of the state.
     micro_batches: number of micro-batches per batch. Their gradients add up to those of the whole
       batch, except that dropout and sampled pixels are drawn differently, and BatchNorm, unless
       frozen, normalises each micro-batch by its own statistics.
@@ -139,8 +141,8 @@ class Step:
     skip: bool = False,
   ):
     """Defines the programs; `shardings` are those of the state, `skip` is as in `update`."""
-    self.micro_batches, self.in_flight = micro_batches, InFlight()
-    self._programs: dict[tuple, Any] = {}
+    self.micro_batches, self.shardings = micro_batches, shardings
+    self.in_flight, self._programs = InFlight(), dict[tuple, Any]()
     add = functools.partial(add_gradients, task=task, model=model, seed=seed)
     apply = functools.partial(update, optimizer=optimizer, skip=skip)
 
@@ -152,9 +154,8 @@ class Step:
       return gradients, gradients.number  # which, unlike the gradients, is not donated
 
     sums = {name: x for name, x in shardings.sums.items() if name != 'gradient_norm'}
-    held = Gradients(shardings.step, shardings.params, sums, shardings.batch_stats)
+    self._held = held = Gradients(shardings.step, shardings.params, sums, shardings.batch_stats)
     after = shardings, shardings.step  # The flag, like the step, is the same on all devices.
-    self._held = held
     self._whole = jax.jit(whole, donate_argnums=0, out_shardings=after)
     self._nothing = jax.jit(nothing_yet, out_shardings=held)
     self._part = jax.jit(part, donate_argnums=0, out_shardings=(held, held.number))
@@ -177,6 +178,16 @@ class Step:
     self.in_flight.follow(finite)
     return state, finite
 
+  def lower(self, state: State, batch: Batch) -> dict[str, jax.stages.Lowered]:
+    """Lowers the programs of a step, by name, for arrays described with their shardings."""
+    if self.micro_batches == 1:
+      return {'step': self._whole.lower(state, batch)}
+    gradients = self._gradients(state)
+    return {
+      'micro-batch': self._part.lower(gradients, state, batch),
+      'update': self._apply.lower(gradients, state),
+    }
+
   def compile(self, state: State, batches: Sequence[dict[str, Any]]) -> None:
     """Compiles all programs ahead, for batches of these shapes, types and shardings.
 
@@ -186,12 +197,7 @@ class Step:
     before: tuple[Any, ...] = (state,)
     if self.micro_batches > 1:
       self._start(state)
-      gradients = jax.tree.map(
-        lambda x, placed: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed),
-        jax.eval_shape(nothing_yet, state),
-        self._held,
-      )
-      before = gradients, state
+      before = self._gradients(state), state
     for number, batch in enumerate(batches, 1):
       self.program(*before, batch, place=f'({number} of {len(batches)})')
       stopping.leave_if_asked()  # Several processes, which do not hear while they compile.
@@ -207,6 +213,9 @@ class Step:
       title = f'images {"x".join(map(str, shapes[0]))}'
       self._programs[shapes] = compiled(jitted, *arguments, title=title, place=place)
     return self._programs[shapes]
+
+  def _gradients(self, state: State) -> Gradients:
+    return sharding.abstract(jax.eval_shape(nothing_yet, state), self._held)
 
   def _start(self, state: State) -> Any:
     if ('start',) not in self._programs:

@@ -61,6 +61,10 @@ class Evaluator:
     count = min(limit or len(batches), len(batches))
     return np.linspace(0, len(batches) - 1, count).round().astype(int).tolist()
 
+  def lower(self, variables: dict, batch: dict) -> dict[str, jax.stages.Lowered]:
+    """Lowers its programs, by name, for arrays described with their shardings."""
+    return {'evaluation': self._step.lower(variables, batch)}
+
   def __call__(
     self, variables: dict, batches: Batches, whole: bool = False
   ) -> tuple[Sums, dict[str, np.ndarray]]:

@@ -78,11 +78,8 @@ class Ranker:
         continue
       if pixels is None:
         embed = compiled(self._embed, variables, batch, title=title, place=place)
-        pixels = jax.tree.map(
-          lambda x, placed: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed),
-          jax.eval_shape(self._embed, variables, batch),
-          embed.output_shardings,
-        )
+        shapes = jax.eval_shape(self._embed, variables, batch)
+        pixels = sharding.abstract(shapes, embed.output_shardings)
       words = f'{title} with {len(ids)} texts of {ids.shape[1]} tokens'
       compiled(self._score, variables, *pixels, ids, mask, title=words)
       self._compiled.add((*key, ids.shape))
@@ -91,6 +88,23 @@ class Ranker:
   def _limited(self, batches: RankingBatches) -> RankingBatches:
     limit = min(filter(None, (batches.most_images, self._limit)), default=0)
     return dataclasses.replace(batches, most_images=limit)
+
+  def lower(self, variables: dict, batch: dict) -> dict[str, jax.stages.Lowered]:
+    """Lowers its programs, by name, for arrays described with their shardings.
+
+    Of `batch` a block is taken; captions are as long as its texts.
+    """
+    split, whole = sharding.batch_sharding(self._mesh), NamedSharding(self._mesh, P())
+    rows = min(len(batch['size']), BLOCK * self._mesh.size)
+    cut = {name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype) for name, x in batch.items()}
+    block = sharding.abstract(cut, split)
+    pixels = sharding.abstract(jax.eval_shape(self._embed, variables, block), split)
+    shape = self._captions, batch['token_ids'].shape[-1]
+    ids, mask = (jax.ShapeDtypeStruct(shape, kind, sharding=whole) for kind in (jnp.int32, bool))
+    return {
+      'embedding': self._embed.lower(variables, block),
+      'scoring': self._score.lower(variables, *pixels, ids, mask),
+    }
 
   def __call__(
     self, variables: dict, batches: RankingBatches, path: pathlib.Path | None = None
