@@ -235,7 +235,7 @@ class Module:
       return 1
     (init,) = loop.operands
     start, bound = (
-      _constant(computation, init, value.index) if isinstance(value, _Carried) else value
+      _constant(computation, init, value.place) if isinstance(value, _Carried) else value
       for value in values
     )
     if not isinstance(bound, int):
@@ -247,7 +247,7 @@ class Module:
 class _Carried(NamedTuple):
   """A value that a loop carries: its place in the tuple."""
 
-  index: int
+  place: int
 
 
 def _constant(computation: Computation, name: str, index: int = 0) -> int | _Carried | None:
