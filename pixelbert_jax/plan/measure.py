@@ -10,7 +10,7 @@ from pixelbert_jax import UserError
 from pixelbert_jax.plan.cost import Cost, cost
 from pixelbert_jax.plan.program import Setting, lower
 
-_USED = re.compile(r'Used ([\d.]+)([KMGT]?) of')
+_USED = re.compile(r'\(([\d.]+)([KMGT]?)\) exceeds available')
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 # Groups a chip of the two compilations that the memory of others is computed from.
 FIRST, SECOND = 4, 8
