@@ -1,7 +1,7 @@
 """Targets: TPU slices and GPUs that a program can be compiled for without having them.
 
-FLOP/s and bandwidth are the makers' numbers; memory is what a program can have of it, of a TPU as its
-compiler says. A TPU's clock follows from its FLOP/s and the size of its matrix units.
+FLOP/s and bandwidth are the makers' numbers; memory is what a program can have of it, of a TPU as
+its compiler says. A TPU's clock follows from its FLOP/s and the size of its matrix units.
 """
 
 import importlib.metadata
