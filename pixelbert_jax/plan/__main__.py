@@ -93,8 +93,8 @@ def plan(config: Any, chosen: target.Target, flags: argparse.Namespace) -> dict[
       of = of.of_size(found.groups)
       described['programs'].append(report.measured(of, 'train', found.programs, flags))
   for canvas in program.canvases(of.config) if flags.all_canvases else [of.canvas]:
-    here = of.on(canvas)
     for mode in [flags.mode] if flags.mode else ['train', 'evaluate']:
+      here = of.on(canvas).of_mode(mode)
       done = [(p['mode'], tuple(p['canvas'])) for p in described['programs']]
       if (mode, here.canvas) not in done:
         made = list(measure.programs(here, mode, dump))
