@@ -83,18 +83,20 @@ def plan(config: Any, chosen: target.Target, flags: argparse.Namespace) -> dict[
   # They import JAX, which reads the environment.
   from pixelbert_jax.plan import measure, program, report
 
-  of = program.setting(config, chosen, flags.images_per_chip or 0)
+  some = 2 * measure.FIRST if flags.fit else 0  # The batch is to be found.
+  of = program.setting(config, chosen, flags.images_per_chip or some)
   dump = pathlib.Path(flags.dump) if flags.dump else None
   described = report.head(of) | {'mfu': flags.mfu, 'programs': []}
   if flags.fit:
     found = measure.fit(of, flags.spare, dump)
-    described['fit'] = report.fitted(of, found, flags.spare)
-    if found.groups:
-      of = of.of_size(found.groups)
-      described['programs'].append(report.measured(of, 'train', found.programs, flags))
+    described['fit'] = report.fitted(of, found, flags.spare, config.batch_size)
+    if not found.groups:
+      return described
+    of = of.of_size(found.groups)
+    described['programs'].append(report.measured(of, 'train', found.programs, flags))
   for canvas in program.canvases(of.config) if flags.all_canvases else [of.canvas]:
-    here = of.on(canvas)
     for mode in [flags.mode] if flags.mode else ['train', 'evaluate']:
+      here = of.on(canvas).of_mode(mode)
       done = [(p['mode'], tuple(p['canvas'])) for p in described['programs']]
       if (mode, here.canvas) not in done:
         made = list(measure.programs(here, mode, dump))

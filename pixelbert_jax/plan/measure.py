@@ -10,10 +10,12 @@ from pixelbert_jax import UserError
 from pixelbert_jax.plan.cost import Cost, cost
 from pixelbert_jax.plan.program import Setting, lower
 
-_USED = re.compile(r'Used ([\d.]+)([KMGT]?) of')
+_USED = re.compile(r'\(([\d.]+)([KMGT]?)\) exceeds available')
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 # Groups a chip of the two compilations that the memory of others is computed from.
 FIRST, SECOND = 4, 8
+MOST = 4096  # groups a chip
+CLOSE = 1.05  # A batch is the largest if no more than so many times its images would fit.
 
 
 class Memory(NamedTuple):
@@ -126,38 +128,30 @@ class Fit(NamedTuple):
 def fit(of: Setting, spare: float, dump: pathlib.Path | None = None) -> Fit:
   """Finds the largest training batch that leaves `spare` of the memory free.
 
-  The memory of two small batches gives a line, and what it promises is compiled to verify it. If
-  that takes more than it may, the line through it is taken, and so on down.
+  The memory of two small batches gives a line, and what it promises is compiled. If that takes more
+  than it may, or leaves room for CLOSE more, the line through it is taken, and so on.
   """
   limit = of.target.chip.memory * (1 - spare)
   known: dict[int, int] = {}
+  made: dict[int, list[Program]] = {}
 
-  def measured(groups: int) -> list[Program]:
-    made = list(programs(of.of_size(groups), 'train', dump))
-    known[groups] = max(program.memory.total for program in made)
-    return made
-
-  def attempt(groups: int) -> list[Program]:
+  def attempt(groups: int) -> None:
     try:
-      return measured(groups)
+      made[groups] = list(programs(of.of_size(groups), 'train', dump))
+      known[groups] = max(program.memory.total for program in made[groups])
     except TooLarge as error:
       if not error.used:
         raise
       known[groups] = error.used
-      return []
 
   for groups in (FIRST, SECOND):
     attempt(groups)
   while True:
     low, high = sorted(known)[-2:]
-    each = (known[high] - known[low]) / (high - low)
+    each = max((known[high] - known[low]) / (high - low), 1.0)
     fixed = known[low] - each * low
-    best = int((limit - fixed) // each) if each > 0 else high
-    best = min(best, *(n - 1 for n, used in known.items() if used > limit), best)
-    if best < 1:
-      return Fit(0, fixed, each, [])
-    if best in known and known[best] <= limit:
-      return Fit(best, fixed, each, measured(best))
-    made = attempt(best)
-    if made and known[best] <= limit:
-      return Fit(best, fixed, each, made)
+    fitting = max((n for n, used in known.items() if used <= limit), default=0)
+    more = min(int((limit - fixed) / each), *(n - 1 for n in known if known[n] > limit), MOST)
+    if more <= CLOSE * fitting or more < 1:
+      return Fit(fitting, fixed, each, made.get(fitting, []))
+    attempt(more)

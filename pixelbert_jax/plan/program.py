@@ -20,6 +20,8 @@ from pixelbert_jax.plan import corpus
 from pixelbert_jax.plan.target import Target
 from pixelbert_jax.tasks import answers
 from pixelbert_jax.tasks.base import Task
+from pixelbert_jax.tasks.ranker import BLOCK
+from pixelbert_jax.tasks.retrieval import Retrieval
 from pixelbert_jax.train import define
 
 
@@ -76,6 +78,12 @@ class Setting:
     config = self.config.copy_and_resolve_references()
     config.batch_size = groups * self.chips * config.texts_per_image * config.micro_batches
     return dataclasses.replace(self, config=config)
+
+  def of_mode(self, mode: str) -> 'Setting':
+    """Returns it with the batch of 'train' or 'evaluate'; they differ in retrieval."""
+    if mode == 'evaluate' and isinstance(self.task, Retrieval):
+      return self.of_size(min(self.groups, BLOCK))
+    return self
 
   def on(self, canvas: tuple[int, ...]) -> 'Setting':
     """Returns it with another canvas."""

@@ -99,8 +99,8 @@ def _run(of: Setting, described: Mapping[str, Any], texts: int) -> dict[str, Any
   return run
 
 
-def fitted(of: Setting, found: Fit, spare: float) -> dict[str, Any]:
-  """Describes the largest batch that fits."""
+def fitted(of: Setting, found: Fit, spare: float, pairs: int) -> dict[str, Any]:
+  """Describes the largest batch that fits, and how it takes a batch of so many pairs."""
   config = of.config
   images = found.groups * of.images_per_group
   described: dict[str, Any] = {
@@ -113,9 +113,9 @@ def fitted(of: Setting, found: Fit, spare: float) -> dict[str, Any]:
   if found.groups:
     described['memory'] = max(p.memory.total for p in found.programs)
     # The fewest parts of the configuration's batch that fit and divide it.
-    groups = config.batch_size // config.texts_per_image
+    groups = pairs // config.texts_per_image
     parts = next((n for n in range(1, groups + 1) if _divides(groups, n, of, found)), 0)
-    described['micro_batches'] = parts
+    described['micro_batches'], described['with_micro_batches'] = parts, config.micro_batches > 1
   return described
 
 
@@ -233,7 +233,11 @@ def _fit(f: Mapping[str, Any]) -> str:
   if not f['images_per_chip']:
     return f'fit         not one image fits with {f["spare"]:.0%} to spare: {line}'
   parts = f['micro_batches']
-  run = f'the batch takes {parts} micro-batches' if parts else 'no number of them divides the batch'
+  run = f"the configuration's batch takes {parts} micro-batches" if parts != 1 else 'its batch fits'
+  if not parts:
+    run = "no number of micro-batches divides the configuration's batch"
+  elif parts > 1 and not f['with_micro_batches']:
+    run += f': fit it with --config.micro_batches={parts}, as the sum of gradients takes memory too'
   return (
     f'fit         {f["images_per_chip"]} images a chip at a time is the most with '
     f'{f["spare"]:.0%} to spare: {_amount(f["memory"])}B; {line}; {run}'

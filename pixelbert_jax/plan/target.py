@@ -1,6 +1,7 @@
 """Targets: TPU slices and GPUs that a program can be compiled for without having them.
 
-Numbers of chips are their makers'. Memory is in bytes; a program gets a little less of it.
+FLOP/s and bandwidth are the makers' numbers; memory is what a program can have of it, of a TPU as
+its compiler says. A TPU's clock follows from its FLOP/s and the size of its matrix units.
 """
 
 import importlib.metadata
@@ -43,10 +44,10 @@ class Chip(NamedTuple):
 
 _AMPERE, _ADA = (167936, 166912), (102400, 101376)
 CHIPS = {
-  'v4': Chip('TPU v4', 32 * GIB, 275e12, 1228e9, 1.05e9),
-  'v5e': Chip('TPU v5e', 16 * GIB, 197e12, 819e9, 1.5e9),
-  'v5p': Chip('TPU v5p', 95 * GIB, 459e12, 2765e9, 1.75e9),
-  'v6e': Chip('TPU v6e', 32 * GIB, 918e12, 1640e9, 1.75e9),
+  'v4': Chip('TPU v4', int(30.75 * GIB), 275e12, 1228e9, 1.05e9),
+  'v5e': Chip('TPU v5e', int(15.75 * GIB), 197e12, 819e9, 1.5e9),
+  'v5p': Chip('TPU v5p', int(95.73 * GIB), 459e12, 2765e9, 1.75e9),
+  'v6e': Chip('TPU v6e', int(31.24 * GIB), 918e12, 1640e9, 1.75e9),
   'a100': Chip('A100 80 GB', 79 * GIB, 312e12, 2039e9, gpu=((8, 0), 108, 40 << 20, *_AMPERE)),
   'h100': Chip('H100 80 GB', 79 * GIB, 989e12, 3350e9, gpu=((9, 0), 132, 50 << 20, 233472, 232448)),
   'a10': Chip('A10 24 GB', 22 * GIB, 125e12, 600e9, gpu=((8, 6), 72, 6 << 20, *_ADA)),
@@ -124,7 +125,11 @@ class Target(NamedTuple):
 
     try:
       if not self.chip.gpu:
-        return topologies.get_topology_desc(platform='tpu', topology_name=self.name).devices
+        # Without it the two cores of a v4 are two devices.
+        options = {'chip_config_name': 'megacore'} if self.kind == 'v4' else {}
+        return topologies.get_topology_desc(
+          platform='tpu', topology_name=self.name, **options
+        ).devices
       topology = topologies.get_topology_desc(
         platform='cuda',
         target_config=self._description(),

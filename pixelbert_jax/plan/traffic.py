@@ -13,18 +13,9 @@ from pixelbert_jax.plan.hlo import COLLECTIVES, Array, Computation, Instruction,
 
 # What moves no bytes, or whose bytes another instruction counts.
 _FREE = {
-  *(
-    'parameter',
-    'constant',
-    'tuple',
-    'get-tuple-element',
-    'bitcast',
-    'while',
-    'call',
-    'async-done',
-  ),
-  *('conditional', 'async-start', 'async-update', 'copy-done', 'after-all', 'partition-id'),
-  *('replica-id', 'opt-barrier', 'iota', 'add-dependency'),
+  *('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'iota'),
+  *('while', 'call', 'conditional', 'async-start', 'async-update', 'async-done'),
+  *('copy-done', 'after-all', 'add-dependency', 'opt-barrier', 'partition-id', 'replica-id'),
   *(f'{kind}-done' for kind in COLLECTIVES),
 }
 

@@ -92,17 +92,14 @@ class Ranker:
   def lower(self, variables: dict, batch: dict) -> dict[str, jax.stages.Lowered]:
     """Lowers its programs, by name, for arrays described with their shardings.
 
-    Of `batch` a block is taken; captions are as long as its texts.
+    `batch` is a block of images; captions are as long as its texts.
     """
     split, whole = sharding.batch_sharding(self._mesh), NamedSharding(self._mesh, P())
-    rows = min(len(batch['size']), BLOCK * self._mesh.size)
-    cut = {name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype) for name, x in batch.items()}
-    block = sharding.abstract(cut, split)
-    pixels = sharding.abstract(jax.eval_shape(self._embed, variables, block), split)
+    pixels = sharding.abstract(jax.eval_shape(self._embed, variables, batch), split)
     shape = self._captions, batch['token_ids'].shape[-1]
     ids, mask = (jax.ShapeDtypeStruct(shape, kind, sharding=whole) for kind in (jnp.int32, bool))
     return {
-      'embedding': self._embed.lower(variables, block),
+      'embedding': self._embed.lower(variables, batch),
       'scoring': self._score.lower(variables, *pixels, ids, mask),
     }
 

