@@ -6,10 +6,10 @@ so it lies where all see it. Whatever is wrong with it costs time only, and is s
 """
 
 import functools
+import os
 import pathlib
 import re
 import sys
-import tempfile
 import time
 import warnings
 from typing import Any
@@ -37,19 +37,16 @@ def keep(setting: str, runs: pathlib.Path) -> None:
   """
   if not jax.config.values['jax_compilation_cache_dir'] and setting != 'none':
     folder = pathlib.Path(setting or runs / 'compilation_cache').absolute()
-    try:
-      folder.mkdir(parents=True, exist_ok=True)
-      with tempfile.TemporaryFile(dir=folder):
-        pass
-    except OSError as error:
-      if processes.is_first():
-        print(
-          f'compilation cache: {folder} cannot be written ({error.strerror}): each start compiles '
-          'anew; give another folder by --config.compilation_cache, or none',
-          file=sys.stderr,
-        )
-    else:
+    # JAX makes the folder when it has a program; a run that is refused before leaves none.
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if there.is_dir() and os.access(there, os.W_OK):
       jax.config.update('jax_compilation_cache_dir', str(folder))
+    elif processes.is_first():
+      print(
+        f'compilation cache: {folder} cannot be written: each start compiles anew; give another '
+        'folder by --config.compilation_cache, or none',
+        file=sys.stderr,
+      )
   warnings.filterwarnings('always', FAULT.pattern)
   if not isinstance(warnings.showwarning, functools.partial):  # else of an earlier run
     warnings.showwarning = functools.partial(_show, warnings.showwarning, set())

@@ -268,6 +268,20 @@ def test_the_name_of_a_run_may_have_a_space(cloud):
   assert arguments == [workdir, TRAIN[1], '--config.data.name=a b']
 
 
+def test_the_workers_of_a_slice_share_compiled_programs_in_the_bucket(cloud, monkeypatch):
+  monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR', raising=False)
+  create(cloud)
+  for worker in range(fake_tools.WORKERS):
+    python = cloud / f'workers/{worker}/pixelbert/.venv/bin/python'
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$JAX_COMPILATION_CACHE_DIR" > ~/programs\n')
+    python.chmod(0o755)
+  assert shell(*RUN, '--no-setup', *TRAIN).returncode == 0
+  for worker in range(fake_tools.WORKERS):
+    home = cloud / f'workers/{worker}'
+    assert (home / 'programs').read_text() == f'{home}/bucket/compilation_cache\n'
+
+
 def test_a_bucket_may_be_given_with_a_slash(cloud):
   create(cloud)
   write(cloud, ends=[[[75, 75], 5], [[0, 0], 8]])
@@ -321,6 +335,10 @@ def test_the_jobset_is_what_gke_expects(cloud):
   (container,) = job['template']['spec']['containers']
   assert container['command'][-1] == '--distributed'
   assert container['args'] == ['--workdir=/bucket/runs/r', '--config=c', "--config.data.name=it's"]
+  assert {
+    'name': 'JAX_COMPILATION_CACHE_DIR',
+    'value': '/bucket/compilation_cache',
+  } in container['env']
   assert container['resources']['requests'] == container['resources']['limits']
   (volume,) = job['template']['spec']['volumes']
   assert volume['csi']['volumeAttributes']['bucketName'] == 'b'
