@@ -27,6 +27,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from benchmarks import record
+from data.miniatures import photograph
 from pixelbert_jax.input import image as image_lib
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Split
@@ -51,19 +52,6 @@ CANVASES = {
 }
 PIXELS = ('image', 'source_size', 'size', 'canvas')
 PACKAGES = ('jax', 'numpy', 'Pillow', 'simplejpeg', 'opencv-python-headless')
-
-
-def photograph(height: int, width: int, seed: int) -> bytes:
-  """Generates a JPEG with the spectrum of photographs, about 160 KB at 640x480."""
-  rng = np.random.default_rng(seed)
-  frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
-  spectrum = rng.normal(size=(4, *frequency.shape, 2)) @ (1, 1j)
-  pixels = np.fft.irfft2(spectrum / np.maximum(frequency, 1 / width) ** 1.2, (height, width))
-  pixels = np.moveaxis(pixels[0] + 0.5 * pixels[1:], 0, -1)
-  pixels = (120 + 45 * pixels / pixels.std()).clip(0, 255).astype(np.uint8)
-  file = io.BytesIO()
-  Image.fromarray(pixels).save(file, 'JPEG', quality=92)
-  return file.getvalue()
 
 
 @functools.cache

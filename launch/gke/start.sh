@@ -12,7 +12,8 @@ launch/gke/start.sh RUN --image=I --bucket=B [options] -- --config=configs/pretr
   --chips=N        chips per host; default 4
   --account=A      Kubernetes service account with access to the bucket; default `default`
   --dry-run        print the calls and the manifest only
-The image must contain the checkout in /pixelbert, installed by `pip install -e '.[tpu]'`.
+The image must contain the checkout in /pixelbert, installed by `pip install -e '.[tpu]'`. The
+checkpoint gs://B/C to start from is /bucket/C there: --config.init_from=/bucket/C.
 TEXT
 }
 

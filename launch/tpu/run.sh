@@ -10,7 +10,8 @@ launch/tpu/run.sh NAME --bucket=gs://B --run=R [options] -- --config=configs/pre
   --poll=SECONDS   time between a failure and the next attempt; default 30
   --no-setup       use the checkout, environment and data that the workers have
   --dry-run        print the calls only
-Arguments after -- go to pixelbert_jax.main. The workdir is gs://B/runs/R; the same R resumes the
+Arguments after -- go to pixelbert_jax.main; the checkpoint gs://B/C to start from is ~/bucket/C on
+the workers: --config.init_from='~/bucket/C'. The workdir is gs://B/runs/R; the same R resumes the
 run. Datasets are read from gs://B/data (prepare_data.sh); compiled programs are kept in
 gs://B/compilation_cache.
 TEXT

@@ -23,6 +23,7 @@ import safetensors.torch
 import torch
 from safetensors.numpy import load_file, save_file
 
+from launch.rehearsal.weights import OWN
 from pixelbert_jax import commandline, main, train
 from pixelbert_jax.checkpoints import checkpoint, starting
 from pixelbert_jax.convert import __main__ as convert
@@ -35,7 +36,6 @@ from pixelbert_jax.input.text import word_pieces
 from tests.support.paths import ROOT
 from tests.support.published import (
   BERT,
-  OWN,
   WORDS,
   as_torch,
   bert_tensors,

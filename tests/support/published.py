@@ -1,14 +1,12 @@
 """Small weights in the form of the published ones: a BERT and a CNN."""
 
 import functools
-import json
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
 
 from configs.pretrain import get_config
-from pixelbert_jax.convert import importer, names
+from launch.rehearsal import weights
 
 WORDS = '[PAD] [UNK] [CLS] [SEP] [MASK] a red bus ##es'.replace(' ', '\n').encode() + b'\n'
 BERT = {
@@ -22,8 +20,6 @@ BERT = {
   'max_position_embeddings': 16,
   'vocab_size': 9,
 }
-# Parts of the model that neither a published BERT nor a published CNN has.
-OWN = ('projection', 'semantic', 'itm')
 
 
 def small_config(**cnn):
@@ -38,36 +34,17 @@ def published():
   """Draws a BERT with all its heads and a CNN, as tensors under the names of an export."""
   config = small_config()
   config.transformer.update(width=12, layers=3, heads=2, mlp_width=20, max_positions=16)
-  _, like = importer.build(config, WORDS)
-  draws = np.random.default_rng(0)
-  tensors = {
-    name: draws.normal(size=shape).astype(np.float32)
-    for name, shape in names.expected(like).items()
-    if name.partition('.')[0] not in OWN
-  }
-  tensors[names.TOKEN_TYPES] = draws.normal(size=(2, 12)).astype(np.float32)
-  # With a variance below 0 nothing could be computed.
-  return {name: abs(x) if name.endswith('running_var') else x for name, x in tensors.items()}
+  return weights.draw(config, WORDS)
 
 
 def bert_tensors():
   """Returns the BERT with what Hugging Face stores beside it."""
-  tensors = {name: x for name, x in published().items() if not name.startswith('cnn.')}
-  return tensors | {
-    'bert.embeddings.position_ids': np.arange(16)[None],
-    'cls.predictions.decoder.weight': tensors['bert.embeddings.word_embeddings.weight'],
-    'cls.predictions.decoder.bias': tensors['cls.predictions.bias'],
-    'cls.seq_relationship.weight': np.ones((2, 12), np.float32),
-    'cls.seq_relationship.bias': np.ones(2, np.float32),
-  }
+  return weights.as_bert(published())
 
 
 def cnn_tensors():
   """Returns the CNN with what torchvision stores beside it."""
-  tensors = {name[4:]: x for name, x in published().items() if name.startswith('cnn.')}
-  counts = [name.replace('running_mean', 'num_batches_tracked') for name in tensors]
-  tensors |= {name: np.array(7) for name in counts if name.endswith('tracked')}
-  return tensors | {'fc.weight': np.ones((10, 64), np.float32), 'fc.bias': np.ones(10, np.float32)}
+  return weights.as_cnn(published())
 
 
 def as_torch(tensors):
@@ -77,8 +54,4 @@ def as_torch(tensors):
 
 def write_bert(folder, tensors, config=BERT, words=WORDS):
   """Writes a BERT as Hugging Face does, and returns the folder."""
-  folder.mkdir(exist_ok=True)
-  (folder / 'config.json').write_text(json.dumps(config))
-  (folder / 'vocab.txt').write_bytes(words)
-  save_file(tensors, folder / 'model.safetensors')
-  return folder
+  return weights.write_bert(folder, tensors, config, words)

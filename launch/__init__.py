@@ -1,0 +1,1 @@
+"""Ways to run on Cloud TPU, GKE, Slurm and Colab, and a rehearsal of all that is run there."""
