@@ -152,8 +152,8 @@ def fit(of: Setting, spare: float, dump: pathlib.Path | None = None) -> Fit:
     each = max((known[high] - known[low]) / (high - low), 1.0)
     fixed = known[low] - each * low
     fitting = max((n for n, used in known.items() if used <= limit), default=0)
-    more = min(int((limit - fixed) / each), REACH * high)
-    more = min(more, *(n - 1 for n, used in known.items() if used > limit), more)
+    below = [n - 1 for n, used in known.items() if used > limit]
+    more = min(int((limit - fixed) / each), REACH * high, *below)
     if more <= CLOSE * fitting or more < 1:
       return Fit(fitting, fixed, each, made.get(fitting, []))
     attempt(more)
