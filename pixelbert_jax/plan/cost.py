@@ -87,14 +87,16 @@ def cost(text: str) -> Cost:
     found = _CYCLES.search(x.rest)
     moved = Share(bytes=times * traffic(module, computation, x))
     moved.cycles = times * int(found[1]) if found else 0
-    parts[part(x.op_name)].add(moved)
+    inner = list(module.inside(x)) if x.opcode == 'fusion' else [(computation, x)]
+    # A fusion has the name of its result, or none.
+    name = x.op_name or next((y.op_name for _, y in reversed(inner) if y.op_name), '')
+    parts[part(name)].add(moved)
     if _is_copy(module, x):
       copies.add(moved)
-    inner = module.inside(x) if x.opcode == 'fusion' else [(computation, x)]
     for where, y in inner:
       flops = times * products(where, y)
       again = flops if 'rematted_computation' in y.op_name else 0
-      parts[part(y.op_name or x.op_name)].add(Share(flops, again))
+      parts[part(y.op_name or name)].add(Share(flops, again))
       kind = y.opcode.removesuffix('-start')
       if kind in COLLECTIVES:
         collectives[kind][0] += times
