@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.paths import ROOT
 
-FOLDERS = ('pixelbert_jax', 'data', 'configs', 'benchmarks')
+FOLDERS = ('pixelbert_jax', 'data', 'configs', 'launch', 'benchmarks')
 FILES = [path.relative_to(ROOT) for folder in FOLDERS for path in (ROOT / folder).rglob('*.py')]
 EXPORTED = pathlib.Path('pixelbert_jax/convert/modeling_pixelbert.py')  # one file, for its users
 LINES, FUNCTION_LINES, ARGUMENTS = 300, 60, 5
