@@ -6,6 +6,7 @@ global arrays: XLA inserts the sums over devices for losses, metrics and BatchNo
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -23,26 +24,27 @@ AXES = ('data', 'fsdp')
 LARGE = 2**16
 
 
-def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
+def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
   """Makes a mesh of all devices of all processes, with the axes `data` and `fsdp`.
 
   Args:
     data: size of the axis; -1 takes all devices that the other axis leaves.
     fsdp: likewise.
+    devices: others, such as those of a slice that is only compiled for.
 
   Raises:
     UserError: the product of the sizes is not the number of devices.
   """
-  devices, sizes = jax.device_count(), [data, fsdp]
+  count, sizes = len(devices or jax.devices()), [data, fsdp]
   if -1 in sizes:
-    sizes[sizes.index(-1)] = devices // max(-math.prod(sizes), 1)
-  if math.prod(sizes) != devices or min(sizes) < 1:
+    sizes[sizes.index(-1)] = count // max(-math.prod(sizes), 1)
+  if math.prod(sizes) != count or min(sizes) < 1:
     raise UserError(
-      f'mesh: data={data}, fsdp={fsdp} do not make up {devices} devices; their product has to be '
-      f'{devices}, or set one of them to -1'
+      f'mesh: data={data}, fsdp={fsdp} do not make up {count} devices; their product has to be '
+      f'{count}, or set one of them to -1'
     )
   # Explicit axes, JAX's default, refuse lookups in an embedding by a sharded batch.
-  return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 2)
+  return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def spec(shape: tuple[int, ...], fsdp: int) -> P:
@@ -62,9 +64,23 @@ def state_sharding(mesh: Mesh, state: Tree) -> Tree:
   return jax.tree.map(lambda x: NamedSharding(mesh, spec(x.shape, mesh.shape['fsdp'])), state)
 
 
+def abstract(shapes: Tree, shardings: Any) -> Tree:
+  """Describes arrays with their shardings (a tree of them, or one for all) to compile for."""
+  if isinstance(shardings, NamedSharding):
+    shardings = jax.tree.map(lambda _: shardings, shapes)
+  return jax.tree.map(
+    lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, shardings
+  )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of all arrays of a batch: along their first axis."""
+  return NamedSharding(mesh, P(AXES))
+
+
 def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
   """Makes global arrays, split along their first axis, from this process's rows of a batch."""
-  return jax.make_array_from_process_local_data(NamedSharding(mesh, P(AXES)), batch)
+  return jax.make_array_from_process_local_data(batch_sharding(mesh), batch)
 
 
 def plan_rows(mesh: Mesh, x: jax.Array) -> np.ndarray:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pixelbert_jax import stopping
+from pixelbert_jax import sharding, stopping
 from pixelbert_jax.input.image import model_canvas
 from pixelbert_jax.models.forward import forward
 from pixelbert_jax.models.heads import Model
@@ -83,6 +83,7 @@ def add_gradients(
   )
 
 
+@jax.named_scope('optimizer')
 def update(
   gradients: Gradients, state: State, *, optimizer: optax.GradientTransformation, skip: bool = False
 ) -> tuple[State, jax.Array]:
@@ -120,6 +121,7 @@ class Step:
   it was.
 
   Attributes:
+    shardings: those of the state.
     micro_batches: number of micro-batches per batch. Their gradients add up to those of the whole
       batch, except that dropout and sampled pixels are drawn differently, and BatchNorm, unless
       frozen, normalises each micro-batch by its own statistics.
@@ -137,7 +139,7 @@ class Step:
     skip: bool = False,
   ):
     """Defines the programs; `shardings` are those of the state, `skip` is as in `update`."""
-    self.micro_batches = micro_batches
+    self.micro_batches, self.shardings = micro_batches, shardings
     self._programs: dict[tuple, Callable] = {}
     add = functools.partial(add_gradients, task=task, model=model, seed=seed)
     apply = functools.partial(update, optimizer=optimizer, skip=skip)
@@ -146,7 +148,7 @@ class Step:
       return apply(add(nothing_yet(state), state, batch), state)
 
     sums = {name: x for name, x in shardings.sums.items() if name != 'gradient_norm'}
-    held = Gradients(shardings.step, shardings.params, sums, shardings.batch_stats)
+    self._held = held = Gradients(shardings.step, shardings.params, sums, shardings.batch_stats)
     after = shardings, shardings.step  # The flag, like the step, is the same on all devices.
     self._whole = jax.jit(whole, donate_argnums=0, out_shardings=after)
     self._nothing = jax.jit(nothing_yet, out_shardings=held)
@@ -162,6 +164,16 @@ class Step:
     for batch in batches:
       gradients = self.program(gradients, state, batch)(gradients, state, batch)
     return self._compiled(('apply',), self._apply, gradients, state)(gradients, state)
+
+  def lower(self, state: State, batch: Batch) -> dict[str, jax.stages.Lowered]:
+    """Lowers the programs of a step, by name, for arrays described with their shardings."""
+    if self.micro_batches == 1:
+      return {'step': self._whole.lower(state, batch)}
+    gradients = sharding.abstract(jax.eval_shape(nothing_yet, state), self._held)
+    return {
+      'micro-batch': self._add.lower(gradients, state, batch),
+      'update': self._apply.lower(gradients, state),
+    }
 
   def _compiled(self, key: tuple, jitted: Any, *arguments: Any) -> Any:
     if key not in self._programs:

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -31,15 +31,40 @@ from pixelbert_jax.input.pipeline import Batches
 from pixelbert_jax.input.selection import splits
 from pixelbert_jax.loop import DONE, Loop, result
 from pixelbert_jax.metrics import MetricsLog, logged
+from pixelbert_jax.models.heads import Model
 from pixelbert_jax.step import State, Step, no_sums
+from pixelbert_jax.tasks.base import Task
 
 
 def init_state(experiment: Experiment, mesh: Mesh) -> tuple[State, Step, dict[str, optax.Schedule]]:
   """Makes a fresh state on the mesh, the step (which donates the state), and learning rates."""
-  config, task, model = experiment.config, experiment.task, experiment.model
   batches = experiment.batches['train']
-  make = functools.partial(init_variables, model, config.seed, batches[0])
-  optimizer, rates = make_optimizer(config, jax.eval_shape(make)['params'], len(batches))
+  fresh, step, rates = define(
+    experiment.config,
+    experiment.task,
+    experiment.model,
+    mesh,
+    batch=batches[0],
+    steps_per_epoch=len(batches),
+  )
+  return jax.jit(fresh, out_shardings=step.shardings)(), step, rates
+
+
+def define(
+  config: ConfigDict,
+  task: Task,
+  model: Model,
+  mesh: Mesh,
+  *,
+  batch: dict[str, np.ndarray],
+  steps_per_epoch: int,
+) -> tuple[Callable[[], State], Step, dict[str, optax.Schedule]]:
+  """Defines a run without computing anything: what makes its state, the step, learning rates.
+
+  Of `batch` only the shapes of a row are used.
+  """
+  make = functools.partial(init_variables, model, config.seed, batch)
+  optimizer, rates = make_optimizer(config, jax.eval_shape(make)['params'], steps_per_epoch)
 
   def fresh() -> State:
     variables = make()
@@ -56,7 +81,7 @@ def init_state(experiment: Experiment, mesh: Mesh) -> tuple[State, Step, dict[st
     shardings=shardings,
     skip=config.on_bad_batch == 'skip',
   )
-  return jax.jit(fresh, out_shardings=shardings)(), step, rates
+  return fresh, step, rates
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> int:

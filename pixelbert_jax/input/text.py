@@ -182,6 +182,11 @@ class Masked:
   weight: np.ndarray
 
 
+def hiding_places(length: int, share: float) -> int:
+  """Returns M, the most tokens that `hide_words` hides in a text of `length` tokens."""
+  return int(np.ceil(share * (length - 2)))  # [CLS] and [SEP] are never hidden.
+
+
 def hide_words(
   ids: np.ndarray, hideable: np.ndarray, draws: np.ndarray, share: float, tokenizer: Tokenizer
 ) -> Masked:
@@ -198,9 +203,9 @@ def hide_words(
     tokenizer: other tokens are drawn from its vocabulary.
   """
   n, t = ids.shape
+  slots = hiding_places(t, share)
   order, fate, rounding = draws[:, :t], draws[:, t : 2 * t], draws[:, -1]
   count = np.floor(share * hideable.sum(1) + rounding).astype(int)
-  slots = int(np.ceil(share * (t - 2)))
   position = np.argsort(np.where(hideable, order, 2.0), axis=1)[:, :slots].astype(np.int32)
   weight = (np.arange(slots) < count[:, None]).astype(np.float32)
   position = np.where(weight > 0, position, 0)

@@ -12,9 +12,11 @@ def forward(
   model: Model, variables: dict, batch: dict[str, jax.Array], train: bool, **options: Any
 ) -> Any:
   """Applies a model to a batch; `options` are those of Flax's `apply` (rngs, mutable)."""
+  with jax.named_scope('resize'):
+    image = model_input(batch, model.backbone.mean, model.backbone.deviation)
   return model.apply(
     variables,
-    model_input(batch, model.backbone.mean, model.backbone.deviation),
+    image,
     batch['size'],
     *(batch[name] for name in model.INPUTS),
     train,

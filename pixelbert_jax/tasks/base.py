@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from pixelbert_jax import UserError
 from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.pipeline import Batches
 from pixelbert_jax.metrics import Metrics, compare
@@ -19,6 +21,7 @@ from pixelbert_jax.tasks.sums import Sums, finish
 
 Array = jax.Array
 Arrays = dict[str, Array]
+Rows = dict[str, np.ndarray]
 Run = Callable[..., Any]  # an evaluator with the variables of a model
 
 
@@ -64,6 +67,21 @@ class Task(abc.ABC):
   def batches(self, role: str, **fields: Any) -> Batches:
     """Makes the batches of a split, given its role and the fields that all `Batches` have."""
 
+  def row(self, texts: int, length: int, training: bool) -> Rows:
+    """Makes a row of a batch, all but its image, from zeros: arrays [1, K, ...] by name.
+
+    With it a program can be compiled without data (`python -m pixelbert_jax.plan`).
+
+    Args:
+      texts: K, texts of an image.
+      length: T, tokens of a text.
+      training: whether the batch is one of training.
+
+    Raises:
+      UserError: the task does not define it.
+    """
+    raise UserError(f'the task {type(self).__name__} has no `row`: define it to plan its programs')
+
   def summary(self, batches: Mapping[str, Any]) -> list[str]:
     """Describes what a run should be told of its batches, by role, before it starts: lines."""
     return []
@@ -103,3 +121,9 @@ class Task(abc.ABC):
   def table(self, split: str, metrics: Metrics) -> str:
     """Formats what `report` returned."""
     return compare(f'on {split}', {'': ''}, {name: name for name in metrics}, metrics)
+
+
+def token_row(texts: int, length: int) -> Rows:
+  """Makes the tokens of a row (`Task.row`): those of K texts of T tokens."""
+  shape = 1, texts, length
+  return {'token_ids': np.zeros(shape, np.int32), 'token_mask': np.zeros(shape, bool)}

@@ -30,7 +30,7 @@ from pixelbert_jax.metrics import Metrics, compare
 from pixelbert_jax.models.heads import MatchingModel, Model, Nlvr2Model
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.score import bootstrap, nlvr, nlvr2, predictions
-from pixelbert_jax.tasks.base import Arrays, Run, Task
+from pixelbert_jax.tasks.base import Arrays, Rows, Run, Task, token_row
 from pixelbert_jax.tasks.evaluator import counted
 from pixelbert_jax.tasks.sums import Sums, finish, total
 
@@ -134,6 +134,14 @@ class Nlvr(Task):
 
   def batches(self, role: str, **fields: Any) -> StatementBatches:
     return NlvrBatches(**fields)
+
+  def row(self, texts: int, length: int, training: bool) -> Rows:
+    return {
+      **token_row(texts, length),
+      'label': np.zeros((1, texts), bool),
+      'weight': np.zeros((1, texts), np.float32),
+      'statement': np.zeros((1, texts), np.int32),
+    }
 
   def losses(self, outputs: Arrays, batch: Arrays) -> Sums:
     """Computes the binary cross-entropy in nats, as a total over texts."""

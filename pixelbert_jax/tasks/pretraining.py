@@ -25,12 +25,12 @@ from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.mixture import shares_of
 from pixelbert_jax.input.order import WORDS, Plan, Shares, plan_epoch, swap_images
 from pixelbert_jax.input.pipeline import Batch, Batches
-from pixelbert_jax.input.text import hide_words
+from pixelbert_jax.input.text import hide_words, hiding_places
 from pixelbert_jax.input.visual import KINDS, TextGuess, visual_words
 from pixelbert_jax.metrics import Metrics, compare
 from pixelbert_jax.models.heads import PretrainingModel
 from pixelbert_jax.models.pixelbert import PixelBert
-from pixelbert_jax.tasks.base import Arrays, Run, Task
+from pixelbert_jax.tasks.base import Arrays, Rows, Run, Task, token_row
 from pixelbert_jax.tasks.sums import Sums, finish, total
 
 
@@ -140,6 +140,20 @@ class Pretraining(Task):
     else:
       fields['guess'] = self.guess
     return PairBatches(mask_share=self.mask_share, whole_share=self.whole_share, **fields)
+
+  def row(self, texts: int, length: int, training: bool) -> Rows:
+    pair, place = (1, texts), (1, texts, hiding_places(length, self.mask_share))
+    row: Rows = {
+      **token_row(texts, length),
+      'mlm_position': np.zeros(place, np.int32),
+      'mlm_target': np.zeros(place, np.int32),
+      'mlm_weight': np.zeros(place, np.float32),
+      'itm_label': np.zeros(pair, np.int32),
+      'weight': np.zeros(pair, np.float32),
+    }
+    if not training:
+      row['mlm_kind'], row['mlm_guessed'] = np.zeros(place, np.int32), np.zeros(place, np.float32)
+    return row
 
   def losses(self, outputs: Arrays, batch: Arrays) -> Sums:
     """Computes the cross-entropies of both tasks in nats, as totals over the batch."""

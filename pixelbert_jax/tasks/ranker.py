@@ -54,6 +54,20 @@ class Ranker:
     self._score = jax.jit(functools.partial(model.apply, method=model.score))
     self._join = jax.jit(functools.partial(jnp.concatenate, axis=1))
 
+  def lower(self, variables: dict, batch: dict) -> dict[str, jax.stages.Lowered]:
+    """Lowers its programs, by name, for arrays described with their shardings.
+
+    `batch` is a block of images; captions are as long as its texts.
+    """
+    split, whole = sharding.batch_sharding(self._mesh), NamedSharding(self._mesh, P())
+    pixels = sharding.abstract(jax.eval_shape(self._embed, variables, batch), split)
+    shape = self._captions, batch['token_ids'].shape[-1]
+    ids, mask = (jax.ShapeDtypeStruct(shape, kind, sharding=whole) for kind in (jnp.int32, bool))
+    return {
+      'embedding': self._embed.lower(variables, batch),
+      'scoring': self._score.lower(variables, *pixels, ids, mask),
+    }
+
   def __call__(
     self, variables: dict, batches: RankingBatches, path: pathlib.Path | None = None
   ) -> tuple[Matrix, Gallery]:

@@ -29,7 +29,7 @@ from pixelbert_jax.models.heads import MatchingModel
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.score import matrix as matrix_file
 from pixelbert_jax.score import recall
-from pixelbert_jax.tasks.base import Arrays, Run, Task
+from pixelbert_jax.tasks.base import Arrays, Rows, Run, Task, token_row
 from pixelbert_jax.tasks.gallery import Gallery, RankingBatches
 from pixelbert_jax.tasks.ranker import BLOCK, Ranker
 from pixelbert_jax.tasks.sums import Sums, total
@@ -85,6 +85,10 @@ class Retrieval(Task):
     if role != 'train':
       fields['images'] = min(fields['images'], BLOCK * jax.device_count())
     return RankingBatches(**self.gallery, **fields)
+
+  def row(self, texts: int, length: int, training: bool) -> Rows:
+    texts = texts if training else 1  # A gallery's images come with their first caption.
+    return {**token_row(texts, length), 'weight': np.zeros((1, texts), np.float32)}
 
   def losses(self, outputs: Arrays, batch: Arrays) -> Sums:
     """Computes the softmax cross-entropy of the own caption against the hardest others, in nats."""

@@ -43,7 +43,7 @@ from pixelbert_jax.tasks.answers import (
   spellings,
   unreachable,
 )
-from pixelbert_jax.tasks.base import Arrays, Run, Task
+from pixelbert_jax.tasks.base import Arrays, Rows, Run, Task, token_row
 from pixelbert_jax.tasks.evaluator import counted
 from pixelbert_jax.tasks.sums import Sums, finish, total
 
@@ -167,6 +167,14 @@ class Vqa(Task):
 
   def batches(self, role: str, **fields: Any) -> QuestionBatches:
     return QuestionBatches(answers=self.answers, scoring=self.scoring, **fields)
+
+  def row(self, texts: int, length: int, training: bool) -> Rows:
+    return {
+      **token_row(texts, length),
+      'vqa_target': np.zeros((1, texts, len(self.answers)), np.float32),
+      'weight': np.zeros((1, texts), np.float32),
+      'question': np.zeros((1, texts), np.int32),
+    }
 
   def summary(self, batches: Mapping[str, Any]) -> list[str]:
     """Describes the answers to choose from, and by split the questions that none of them answers.

@@ -28,6 +28,7 @@ ELSEWHERE = {
   'docs/add_a_task.md': 'test_add_a_task.py',
   'docs/scores.md': 'test_score_command.py, and below',
   'docs/runs.md': 'test_bad_batch.py',
+  'docs/plan.md': 'tests/plan: the real models take minutes',
 }
 # What the checks of the project do as a whole, and what takes the files of others.
 NOT_RUN = {
