@@ -23,7 +23,8 @@ def paper(c: ConfigDict) -> None:
   """Sets the paper's recipe for NLVR2."""
   nlvr2.paper(c)
   c.data.name, c.data.validation, c.data.test = 'nlvr', 'dev', 'test'
-  c.image.shorter, c.image.longer, c.image.canvases = 200, 800, ((256, 832),)
+  # Twice as large as the files, all of which are 100x400.
+  c.image.shorter, c.image.longer, c.image.canvases = 200, 800, ((200, 800),)
 
 
 def small(c: ConfigDict) -> None:
@@ -58,8 +59,8 @@ VARIANTS = {
   'test': (small, tiny),
   'nlvr': (small, corpus),
   'r50': (paper,),
-  'x101': (paper, base.x101),
-  'x152': (paper, base.x152),
+  'x101': (base.x101, paper),
+  'x152': (base.x152, paper),
 }
 
 

@@ -10,8 +10,26 @@ C is an output of `python -m pixelbert_jax.convert`, or `scratch`. Variants and 
                      7 to 12 minutes on 2 CPU cores
     nlvr             the NLVR corpus: matching 0.566, words 0.627 (pretrain_nlvr.jsonl)
     r50, x101, x152  COCO and Visual Genome: the paper has scores of fine-tuned models only
-    r50_1gpu         r50, taking 32 of the 4,096 pairs of a batch at a time
+    r50_1gpu         r50 on the smaller images of x152, for one GPU of 80 GB (docs/one_gpu.md)
+    r50_24gb         the same, for one GPU of 24 GB
     test             scenes, for seconds: what tests run
+
+Sizes:
+
+                     images      texts an image  images a batch, at a time
+    r50, x101        800 / 1333  4               1,024, 1,024
+    x152             600 / 1000  4               1,024, 1,024
+    r50_1gpu         600 / 1000  4               1,024, 64
+    r50_24gb         600 / 1000  4               1,024, 16
+
+docs/slices.md has the micro-batches that each slice or GPU needs, and what a run takes there.
+
+Texts: an image is shown with four of its texts at a time, so that the CNN, two thirds of the work,
+runs for every fourth pair. `--config.texts_per_image=1` runs it for each pair. Either way an epoch
+counts pairs and a batch has 4,096; but texts that do not fill a group of four wait for another
+epoch. COCO's images have 5 captions, Visual Genome's about 50 phrases: by these numbers an epoch
+has 0.95 of the pairs that it has with one text an image, 80% of COCO's and 96% of Visual Genome's
+(the run's summary has the exact ones); `--config.epochs=42` makes up for it.
 """
 
 from ml_collections import ConfigDict
@@ -33,14 +51,21 @@ def paper(c: ConfigDict) -> None:
   fields(c)
   c.sampled_pixels = 100  # section 3.3
   c.batch_size, c.epochs = 4096, 40.0
+  c.texts_per_image = 4  # open; as SOHO, a later model of the same authors
   c.data.name = 'coco_karpathy+visual_genome'
   c.optimizer.cnn_warmup_steps, c.optimizer.transformer_warmup_steps = 1000, 1000  # open
   c.optimizer.decay_epochs = (25.0, 35.0)
 
 
 def one_gpu(c: ConfigDict) -> None:
-  """Takes 32 pairs at a time."""
-  c.micro_batches = 128
+  """Takes 64 images at a time, of the size at which SOHO is pre-trained."""
+  base.smaller_images(c)
+  c.micro_batches = 16
+
+
+def small_gpu(c: ConfigDict) -> None:
+  """Takes 16 images at a time."""
+  c.micro_batches = 64
 
 
 def small(c: ConfigDict) -> None:
@@ -85,6 +110,7 @@ VARIANTS = {
   'nlvr': (small, nlvr),
   'r50': (paper,),
   'r50_1gpu': (paper, one_gpu),
+  'r50_24gb': (paper, one_gpu, small_gpu),
   'x101': (paper, base.x101),
   'x152': (paper, base.x152),
 }

@@ -201,7 +201,8 @@ def _sizes(config: ConfigDict) -> Iterator[str]:
       f'config.cnn.width {c.width} with {len(c.stages)} stages makes {features:,} features, '
       f'more than {FEATURES:,}'
     )
-  for height, width in config.image.canvases:
+  canvases = [x[i : i + 2] for x in config.image.canvases for i in range(0, len(x), 2)]
+  for height, width in canvases:
     if min(height, width) < stride:
       yield (
         f'config.image.canvases: {height}x{width} is smaller than config.cnn.total_stride {stride}'

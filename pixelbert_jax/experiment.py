@@ -168,9 +168,10 @@ def init_variables(model: Model, seed: int, batch: dict[str, np.ndarray]) -> Any
   keys = jax.random.split(jax.random.key(seed))
   rngs = dict(zip(('params', 'pixels'), keys, strict=True))
   images = len(batch['size']) // len(batch['token_ids'])  # per text
-  image = jnp.zeros((images, *model_canvas(batch), 3))
+  canvas = model_canvas(batch)[:2]
+  image = jnp.zeros((images, *canvas, 3))
   # Only the shapes of the batch are used, so that all processes compile the same program.
-  size = np.full((images, 2), model_canvas(batch), batch['size'].dtype)
+  size = np.full((images, 2), canvas, batch['size'].dtype)
   texts = (np.ones_like(batch[name][:1]) for name in model.INPUTS)
   return model.init(rngs, image, size, *texts, False)
 

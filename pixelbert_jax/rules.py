@@ -49,6 +49,10 @@ def start_of(command: str) -> Rule:
   return f'{made}, or random weights: --config.init_from=scratch', NAME[1]
 
 
+def _are_sides(xs: tuple | list) -> bool:
+  return any(tuple_of(n, WHOLE)[1](tuple(xs)) for n in (2, 4))
+
+
 def _is_number(x: Any) -> bool:
   return type(x) in (int, float)  # True is an int too.
 
@@ -82,9 +86,10 @@ SHARES = (
   lambda xs: all(_is_number(x) and ABOVE_0[1](x) for x in xs),
 )
 CANVASES = (
-  f'pairs (height, width) of whole numbers of at most {SIDE:,}, such as ((64, 64),)',
+  f'pairs (height, width) of whole numbers of at most {SIDE:,}, such as ((64, 64),), at least one; '
+  'for pairs of images also fours, such as (64, 96, 96, 64), of the left and the right',
   lambda xs: (
-    len(xs) > 0 and all(isinstance(x, (tuple, list)) and tuple_of(2, WHOLE)[1](x) for x in xs)
+    all(isinstance(x, (tuple, list)) and _are_sides(x) for x in xs) and any(len(x) == 2 for x in xs)
   ),
 )
 

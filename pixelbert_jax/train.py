@@ -191,7 +191,7 @@ def summary(
   config, train = experiment.config, experiment.batches['train']
   images = len(train.split.sidecar.image_id)
   texts = {config.data[role]: b.table.text for role, b in experiment.batches.items()}
-  device, missed = mesh.devices.flat[0], train.plan(0).missed
+  device, plan = mesh.devices.flat[0], train.plan(0)
   return '\n'.join(
     [
       f'workdir     {workdir}',
@@ -200,8 +200,10 @@ def summary(
       f'{millions(state.params["backbone"]["cnn"])} in the CNN; {config.dtype}',
       f'data        {config.data.name}/{config.data.train}: {images:,} images, '
       f'{train.texts:,} texts; evaluated on {config.data.validation}, {config.data.test}',
-      *[f'never shown {missed:,} images or pairs: fewer than a batch on their canvas']
-      * bool(missed),
+      f'epoch       {np.count_nonzero(plan.weight):,} pairs of {len(np.unique(plan.image)):,} '
+      f'images, in {plan.image.size:,} passes of the CNN',
+      *[f'never shown {plan.missed:,} images or pairs: fewer than a batch on their canvas']
+      * bool(plan.missed),
       *experiment.task.summary(experiment.batches),
       f'schedule    {stop:,} steps of {config.batch_size} pairs '
       f'({config.texts_per_image} texts per image), '

@@ -1,10 +1,12 @@
 """Canvases: the few static shapes on which images are placed."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 
+from pixelbert_jax import UserError
 from pixelbert_jax.input import image
 
 
@@ -15,12 +17,19 @@ class Canvases:
   Attributes:
     shorter: pixels of the shorter side after resizing.
     longer: limit of the longer side, in pixels.
-    shapes: (height, width) of each canvas.
+    shapes: (height, width) of each canvas; of pairs of images also (height, width, height, width),
+      one canvas for the left image and one for the right.
   """
 
   shorter: int
   longer: int
-  shapes: tuple[tuple[int, int], ...]
+  shapes: tuple[tuple[int, ...], ...]
+
+  @functools.cached_property
+  def sides(self) -> np.ndarray:
+    """The shapes as [K, n, 2], where n is 2 if any is for a pair of images, else 1."""
+    images = max(map(len, self.shapes)) // 2
+    return np.array([np.resize(shape, (images, 2)) for shape in self.shapes])
 
   def target(self, size: np.ndarray) -> np.ndarray:
     """Computes sizes [..., 2] int32 after resizing, from those of the files [..., 2]."""
@@ -32,8 +41,26 @@ class Canvases:
     Raises:
       UserError: an image, or a pair, fits no canvas.
     """
-    target = self.target(size)
-    return image.choose_canvas(target.max(1) if target.ndim == 3 else target, self.shapes)
+    target, sides = self.target(size), self.sides
+    if sides.shape[1] == 1:
+      return image.choose_canvas(target.max(1) if target.ndim == 3 else target, self.shapes)
+    if target.ndim == 2:
+      raise UserError(
+        f'image.canvases {self.shapes}: those of four numbers are for pairs of images, and this '
+        'task reads single ones: leave them out'
+      )
+    fits = (target[:, None] <= sides).all((-2, -1))
+    if not fits.any(-1).all():
+      left, right = ('{}x{}'.format(*x) for x in target[~fits.any(-1)][0])
+      raise UserError(
+        f'image.canvases {self.shapes} hold no pair of images of {left} and {right}: add a canvas'
+      )
+    return np.where(fits, self.area, np.iinfo(np.int64).max).argmin(-1)
+
+  @functools.cached_property
+  def area(self) -> np.ndarray:
+    """The pixels [K] of each shape."""
+    return self.sides.prod(-1).sum(-1)
 
   def fill(
     self, canvas: np.ndarray, least: int, rng: np.random.Generator
@@ -52,10 +79,10 @@ class Canvases:
     Returns:
       The new canvases [G], and the moves: pairs of canvases (from, to), in order.
     """
-    shapes, canvas, moves = np.array(self.shapes), canvas.copy(), []
-    area, others = shapes.prod(-1), ~np.eye(len(shapes), dtype=bool)
-    holds = (shapes[:, None] <= shapes).all(-1) & others  # [smaller, larger]
-    count = np.bincount(canvas, minlength=len(shapes))
+    sides, area, canvas, moves = self.sides, self.area, canvas.copy(), []
+    others = ~np.eye(len(sides), dtype=bool)
+    holds = (sides[:, None] <= sides).all((-2, -1)) & others  # [smaller, larger]
+    count = np.bincount(canvas, minlength=len(sides))
 
     def move(groups: np.ndarray, source: int, target: int) -> None:
       canvas[groups] = target
@@ -68,7 +95,7 @@ class Canvases:
         enough = count[larger] + count[number] >= least
         target = larger[np.lexsort((area[larger], ~enough))[0]]
         move(np.flatnonzero(canvas == number), number, target)
-    for number in range(len(shapes)):
+    for number in range(len(sides)):
       short, fullest = least - count[number], int((count * holds[:, number]).argmax())
       if 0 < short < least and holds[fullest, number] and count[fullest] >= least + short:
         move(rng.permutation(np.flatnonzero(canvas == fullest))[:short], fullest, number)

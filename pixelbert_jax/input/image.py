@@ -8,6 +8,7 @@ any image is read.
 import io
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from pixelbert_jax import UserError
+from pixelbert_jax.input import pairs
 
 GREY = (124, 116, 104)  # the mean of ImageNet: about 0 after normalisation
 
@@ -50,8 +52,7 @@ def load(data: bytes, size: np.ndarray, target: np.ndarray, name: str = 'image')
 
   Args:
     data: the encoded image.
-    size: [2] int, height and width of the file.
-    target: [2] int, height and width for the model, from `target_size`.
+    size, target: [2] int, height and width of the file, and for the model (`target_size`).
     name: for messages.
 
   Returns:
@@ -146,8 +147,7 @@ def _pixels(picture: Image.Image, data: bytes, shrink: int, name: str) -> tuple[
     if picture.format in ('JPEG', 'MPO') and picture.mode in ('RGB', 'L'):
       width, height = (-(-side // shrink) if shrink > 1 else 0 for side in picture.size)
       try:
-        pixels = simplejpeg.decode_jpeg(data, 'RGB', min_height=height, min_width=width)
-        return pixels, shrink
+        return simplejpeg.decode_jpeg(data, 'RGB', min_height=height, min_width=width), shrink
       except ValueError:
         pass  # Pillow is less strict: it accepts stray bytes, but not missing ones.
     return _rgb(picture), 1
@@ -191,8 +191,7 @@ def target_size(size: np.ndarray, shorter: int, longer: int) -> np.ndarray:
 
   Args:
     size: [..., 2] int, height and width.
-    shorter: pixels (paper section 4.1: 800, or 600 for ResNeXt-152).
-    longer: pixels (1333, or 1000).
+    shorter, longer: pixels (paper section 4.1: 800 and 1333, or for ResNeXt-152 600 and 1000).
 
   Returns:
     [..., 2] int32.
@@ -202,7 +201,7 @@ def target_size(size: np.ndarray, shorter: int, longer: int) -> np.ndarray:
   return np.maximum(np.floor(size * scale + 0.5), 1).astype(np.int32)
 
 
-def choose_canvas(target: np.ndarray, canvases: Sequence[tuple[int, int]]) -> np.ndarray:
+def choose_canvas(target: np.ndarray, canvases: Sequence[Sequence[int]]) -> np.ndarray:
   """Chooses the number of the smallest canvas that holds each image, [I].
 
   Args:
@@ -238,7 +237,7 @@ def place(pixels: np.ndarray, canvas: np.ndarray) -> None:
 
 def model_input(
   batch: Mapping[str, jax.Array], mean: Sequence[float], deviation: Sequence[float]
-) -> jax.Array:
+) -> Any:
   """Mirrors, resizes and normalises the images of a batch, on the device.
 
   Args:
@@ -246,12 +245,14 @@ def model_input(
       size [B, 2], its height and width there and for the model; canvas [B, H', W', 0], which holds
       no data: its shape is that of the model's canvas (default: that of image); flip [B] bool,
       which images to mirror (default: none).
-    mean: [3], see `normalise`.
-    deviation: [3], see `normalise`.
+    mean, deviation: [3] each, see `normalise`.
 
   Returns:
-    [B, H', W', 3] float32 of about unit variance; pixels beyond `size` are undefined.
+    [B, H', W', 3] float32 of about unit variance; pixels beyond `size` are undefined. Of pairs with
+    two canvases (`pairs.halves`), two such arrays.
   """
+  if len(model_canvas(batch)) == 4:
+    return tuple(model_input(half, mean, deviation) for half in pairs.halves(batch))
   image, source = batch['image'], batch['source_size']
   if 'flip' in batch:
     image = mirror(image, source[:, 1], batch['flip'])
@@ -259,9 +260,9 @@ def model_input(
   return normalise(image, mean, deviation)
 
 
-def model_canvas(batch: Mapping) -> tuple[int, int]:
-  """Returns height and width of the model's canvas of a batch, see `model_input`."""
-  return batch.get('canvas', batch['image']).shape[1:3]
+def model_canvas(batch: Mapping) -> tuple[int, ...]:
+  """Returns height and width of the model's canvas, or those of two, see `model_input`."""
+  return batch.get('canvas', batch['image']).shape[1:-1]
 
 
 def mirror(image: jax.Array, width: jax.Array, flip: jax.Array) -> jax.Array:
@@ -274,14 +275,13 @@ def mirror(image: jax.Array, width: jax.Array, flip: jax.Array) -> jax.Array:
 
 
 def resize(
-  image: jax.Array, source: jax.Array, target: jax.Array, canvas: tuple[int, int]
+  image: jax.Array, source: jax.Array, target: jax.Array, canvas: tuple[int, ...]
 ) -> jax.Array:
   """Resizes images from one canvas to another: bicubic with antialiasing, as Pillow does.
 
   Args:
     image: [B, H, W, 3] uint8, each image in the top left corner, edges repeated.
-    source: [B, 2] int, height and width of each image.
-    target: [B, 2] int, the new height and width; pixels beyond are undefined.
+    source, target: [B, 2] int, old and new height and width; pixels beyond are undefined.
     canvas: height and width of the new canvas.
 
   Returns:

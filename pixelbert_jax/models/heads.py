@@ -1,6 +1,6 @@
 """Heads on top of Pixel-BERT: one model per task."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -144,17 +144,34 @@ class Nlvr2Model(nn.Module):
     """Computes `match_logits` [B, K] of at least float32.
 
     Args:
-      image: [2 B, H, W, 3], alternately the left and the right image of each pair.
+      image: [2 B, H, W, 3], alternately the left and the right image of each pair; or the left
+        images [B, H, W, 3] and the right ones [B, H', W', 3], on canvases of their own. BatchNorm
+        by batch statistics then has those of the left and of the right ones.
       size: [2 B, 2].
       token_ids: [B, K, T].
       token_mask: [B, K, T].
       train: as for `PixelBert`.
     """
     ids, mask = (jnp.repeat(x, self.IMAGES, axis=0) for x in (token_ids, token_mask))
-    tokens, _ = self.backbone(image, size, ids, mask, train)
+    pixels = self.embed(image, size, train)
+    tokens, _ = self.backbone.join(*pixels, ids, mask, train)
     cls = self.pooler(tokens).reshape(-1, self.IMAGES, *tokens.shape[1:2], tokens.shape[-1])
     both = jnp.concatenate([cls[:, 0], cls[:, 1]], axis=-1)
     return {'match_logits': self.nlvr2(self.nlvr2_transform(both))[..., 0]}
+
+  def embed(self, image: Any, size: Array, train: bool) -> tuple[Array, Array]:
+    """Embeds the images of pairs as [2 B, P, D] with mask [2 B, P], left and right in turn."""
+    if not isinstance(image, tuple):
+      return self.backbone.embed_pixels(image, size, train)
+    halves = [self.backbone.embed_pixels(x, size[i::2], train) for i, x in enumerate(image)]
+    longest = max(mask.shape[1] for _, mask in halves)
+
+    def in_turn(*xs: Array) -> Array:
+      wide = [jnp.pad(x, ((0, 0), (0, longest - x.shape[1]), *[(0, 0)] * (x.ndim - 2))) for x in xs]
+      return jnp.stack(wide, axis=1).reshape(-1, *wide[0].shape[1:])
+
+    pixels, masks = zip(*halves, strict=True)
+    return in_turn(*pixels), in_turn(*masks)
 
 
 class VqaModel(nn.Module):

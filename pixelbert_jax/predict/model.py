@@ -86,7 +86,7 @@ class Model:
     self.variables = jax.device_put(loaded.variables)
     self.params = self.variables['params']
     self.heads = [name for name, array in HEADS.items() if array in self.params]
-    shapes = tuple(map(tuple, c.image.canvases))
+    shapes = tuple(tuple(shape) for shape in c.image.canvases if len(shape) == 2)
     canvases = Canvases(c.image.shorter, c.image.longer, shapes)
     reader = photos_lib.Reader(canvases, c.cnn.total_stride)
     self._runner = Runner(self.module, self.variables, reader, batch_size)

@@ -94,7 +94,8 @@ class Reader:
         f'{name}: {sizes[0]} pixels (height x width) become {sizes[1]}, which is too narrow for '
         f'the cells of {self.stride}x{self.stride} pixels of this model: cut it into parts'
       )
-    return target, shapes[image_lib.choose_canvas(target[None], shapes)[0]]
+    height, width = shapes[image_lib.choose_canvas(target[None], shapes)[0]]
+    return target, (height, width)
 
   def stream(self, photos: Sequence[Photo]) -> Iterator[Placed]:
     """Yields images in order; threads decode them ahead."""

@@ -2,7 +2,7 @@
 
 A batch has B images, or pairs of images, with K texts each, of T tokens:
   image, source_size, size, canvas and optionally flip as in `tasks/pretraining.py`; for pairs they
-    have 2 B rows, where left and right alternate
+    have 2 B rows, left and right in turn, and canvas may be of two shapes (`input/pairs.py`)
   token_ids [B, K, T] int32, token_mask [B, K, T] bool
   label [B, K] bool, True if the text is true
   weight [B, K] float32, 0 for padding

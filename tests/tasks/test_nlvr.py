@@ -21,6 +21,7 @@ from pixelbert_jax.input.sidecar import Statements
 from pixelbert_jax.input.truth import Truth
 from pixelbert_jax.loop import DONE
 from pixelbert_jax.main import main
+from pixelbert_jax.models.forward import forward
 from pixelbert_jax.score import __main__ as score
 from pixelbert_jax.score import nlvr2 as official
 from pixelbert_jax.score.predictions import read_nlvr, read_nlvr2
@@ -167,6 +168,51 @@ def test_a_wide_and_a_high_photograph_share_a_square_canvas(tmp_path, capsys, vo
   config.image.canvases = ((64, 64), (64, 96), (96, 64))
   with pytest.raises(UserError, match='hold no image of 72x72: add a canvas'):
     Experiment.of(config, open_dataset('nlvr2', tmp_path / 'built')).batches['train'][0]
+
+
+def test_images_of_a_pair_on_canvases_of_their_own_mean_the_same(tmp_path, capsys, vocabulary):
+  files, _ = corpora.nlvr2({'train': 6, 'dev': 6, 'test1': 6})
+  for number in range(2):  # A wide and a high photograph, then the other way round.
+    first, second = (f'images/train/{number}/train-0-{number}-img{i}.png' for i in (0, 1))
+    sizes = [(90, 40), (40, 90)][:: 1 - 2 * number]
+    files |= {first: corpora.image(1, 'JPEG', sizes[0]), second: corpora.image(2, 'PNG', sizes[1])}
+  manual = corpora.as_folder(files, tmp_path / 'manual')
+  assert build_lib.command(['nlvr2'], tmp_path / 'built', manual) == 0
+  capsys.readouterr()
+  dataset = open_dataset('nlvr2', tmp_path / 'built')
+  config = nlvr2.get_config('test')
+  config.init_from, config.text.vocabulary = 'scratch', str(vocabulary)
+  config.data.name, config.data.validation, config.data.test = 'nlvr2', 'dev', 'test1'
+  config.batch_size, config.image.shorter, config.image.longer = 1, 32, 72
+  config.image.flip, config.transformer.dropout = 1.0, 0.0
+  logits, canvases, variables = {}, set(), None
+  for mixed in ((96, 96),), ((32, 72, 72, 32), (72, 32, 32, 72), (72, 72)):
+    config.image.canvases = ((64, 64), (64, 96), (96, 64), *mixed)
+    experiment = Experiment.of(resolve(config), dataset)
+    batches, model = experiment.batches['train'], experiment.model
+    variables = variables or jax.jit(lambda: init_variables(model, 0, batches[0]))()  # noqa: B023
+    apply = jax.jit(lambda v, b: forward(model, v, b, train=False)['match_logits'])  # noqa: B023
+    for number in range(len(batches)):
+      batch = batches[number]
+      (name,) = (batches.name(i) for i in batch['statement'].reshape(-1))
+      if name.startswith(('train-0-0', 'train-0-1')):
+        logits.setdefault(name, []).append(apply(variables, batch).item())
+        canvases.add(batch['canvas'].shape[1:-1])
+  assert canvases == {(96, 96), (32, 72, 72, 32), (72, 32, 32, 72)}
+  assert len({round(x, 4) for x, _ in logits.values()}) == 2  # A pair has one sentence.
+  for shared, own in logits.values():
+    assert own == pytest.approx(shared, abs=1e-5)
+
+
+def test_canvases_of_pairs_are_for_pairs(make, few_scenes, dataset):
+  config = resolve(short_config(nlvr, few_scenes, STEPS))
+  config.image.canvases = ((64, 64), (64, 64, 64, 64))
+  with pytest.raises(UserError, match='those of four numbers are for pairs of images'):
+    len(Experiment.of(config, dataset).batches['train'])
+  config = resolve(short_config(nlvr2, few_scenes, STEPS))
+  config.image.canvases = ((32, 32), (64, 32, 64, 64))
+  with pytest.raises(UserError, match='hold no pair of images of 64x64 and 64x64: add a canvas'):
+    len(Experiment.of(config, dataset).batches['train'])
 
 
 # --- The model -----------------------------------------------------------------------------
