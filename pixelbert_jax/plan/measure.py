@@ -26,13 +26,11 @@ class Memory(NamedTuple):
     arguments: its inputs: state, batch, and gradients with micro-batches.
     temporaries: between its instructions.
     outputs: its results that are not written over arguments.
-    code: the program itself.
   """
 
   arguments: int
   temporaries: int
   outputs: int
-  code: int = 0
 
   @property
   def total(self) -> int:

@@ -31,7 +31,7 @@ def run(*arguments):
 
 @needs_libtpu
 def test_a_small_configuration_end_to_end(tmp_path):
-  record, dump = tmp_path / 'results/plan.jsonl', tmp_path / 'dump'
+  record, dump = tmp_path / 'made/plan.jsonl', tmp_path / 'dump'
   flags = f'--record={record}', f'--dump={dump}', '--config.micro_batches=2'
   out, err = run(*SMALL, '--images_per_chip=4', *flags)
   planned = json.loads(record.read_text())
