@@ -159,7 +159,7 @@ def _instruction(line: str, start: int, name: str) -> Instruction:
   closed = _balanced(rest, len(opcode))
   inside, rest = rest[len(opcode) + 1 : closed - 1], rest[closed:]
   operands = () if opcode in ('constant', 'parameter') else tuple(_NAME.findall(inside))
-  return Instruction(name, opcode, arrays(kind), operands, inside, rest)
+  return Instruction(name, opcode, arrays(kind), operands, inside=inside, rest=rest)
 
 
 class Module:

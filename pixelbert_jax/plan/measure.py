@@ -14,7 +14,8 @@ _USED = re.compile(r'\(([\d.]+)([KMGT]?)\) exceeds available')
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 # Groups a chip of the two compilations that the memory of others is computed from.
 FIRST, SECOND = 4, 8
-MOST = 4096  # groups a chip
+# What little memory promises is not far-reaching: the next batch is at most so many times as large.
+REACH = 32
 CLOSE = 1.05  # A batch is the largest if no more than so many times its images would fit.
 
 
@@ -25,13 +26,11 @@ class Memory(NamedTuple):
     arguments: its inputs: state, batch, and gradients with micro-batches.
     temporaries: between its instructions.
     outputs: its results that are not written over arguments.
-    code: the program itself.
   """
 
   arguments: int
   temporaries: int
   outputs: int
-  code: int = 0
 
   @property
   def total(self) -> int:
@@ -151,7 +150,8 @@ def fit(of: Setting, spare: float, dump: pathlib.Path | None = None) -> Fit:
     each = max((known[high] - known[low]) / (high - low), 1.0)
     fixed = known[low] - each * low
     fitting = max((n for n, used in known.items() if used <= limit), default=0)
-    more = min(int((limit - fixed) / each), *(n - 1 for n in known if known[n] > limit), MOST)
+    below = [n - 1 for n, used in known.items() if used > limit]
+    more = min(int((limit - fixed) / each), REACH * high, *below)
     if more <= CLOSE * fitting or more < 1:
       return Fit(fitting, fixed, each, made.get(fitting, []))
     attempt(more)

@@ -87,14 +87,12 @@ def _run(of: Setting, described: Mapping[str, Any], texts: int) -> dict[str, Any
   images = pairs // of.config.texts_per_image * of.images_per_group
   epoch = speed.epoch(of, texts)
   run: dict[str, Any] = {'batch_size': pairs, 'images_per_batch': images}
-  if epoch:
-    run |= {'steps_per_epoch': epoch.steps, 'steps': epoch.schedule}
+  known = {'hours_per_epoch': epoch.steps, 'hours': epoch.schedule}
+  run |= {'steps_per_epoch': epoch.steps, 'steps': epoch.schedule}
   run['speed'] = {}
   for name, seconds in described['seconds'].items():
     rates = {'images_per_second': images / seconds, 'pairs_per_second': pairs / seconds}
-    if epoch:
-      rates['hours_per_epoch'] = epoch.steps * seconds / HOUR
-      rates['hours'] = epoch.schedule * seconds / HOUR
+    rates |= {title: steps * seconds / HOUR for title, steps in known.items() if steps}
     run['speed'][name] = rates
   return run
 
@@ -199,18 +197,14 @@ def _times(p: Mapping[str, Any], d: Mapping[str, Any]) -> list[str]:
       rates = p['speed'][name]
       images, pairs = rates['images_per_second'], rates['pairs_per_second']
       line += f'; {images:,.0f} images/s, {pairs:,.0f} pairs/s'
-      if 'hours' in rates:
-        epoch, run = (_time(HOUR * rates[x]) for x in ('hours_per_epoch', 'hours'))
-        line += f'; {epoch} an epoch, {run} in all'
+      for key, words in {'hours_per_epoch': 'an epoch', 'hours': 'in all'}.items():
+        line += f'; {_time(HOUR * rates[key])} {words}' if key in rates else ''
     lines.append(line)
   if p['mode'] == 'train':
-    known = (
-      f'{p["steps"]:,} steps of {p["batch_size"]:,} pairs with {p["images_per_batch"]:,} images; '
-      f'{p["steps_per_epoch"]:,} an epoch'
-      if 'steps' in p
-      else 'not known: give the number of texts of an epoch by --texts=N'
-    )
-    lines.append(f'schedule    {known}')
+    steps, each = p['steps'], p['steps_per_epoch']
+    known = f'{steps:,} steps' if steps else 'a number of steps that --texts=N tells'
+    known += f' of {p["batch_size"]:,} pairs with {p["images_per_batch"]:,} images'
+    lines.append(f'schedule    {known}{f"; {each:,} an epoch" if each else ""}')
   return lines
 
 

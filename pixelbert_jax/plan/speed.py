@@ -11,7 +11,7 @@ from pixelbert_jax.plan.target import Chip
 
 
 class Epoch(NamedTuple):
-  """An epoch and the whole schedule of a configuration, in steps."""
+  """An epoch and the whole schedule of a configuration, in steps; 0 if it is not known."""
 
   steps: int
   schedule: int
@@ -37,8 +37,8 @@ def seconds(cost: Cost, chip: Chip, mfu: float) -> dict[str, float]:
   return times
 
 
-def epoch(of: Setting, texts: int = 0) -> Epoch | None:
-  """Computes the length of an epoch; None if the number of texts is not known.
+def epoch(of: Setting, texts: int = 0) -> Epoch:
+  """Computes the length of an epoch; it is not known of data that are not published.
 
   Args:
     of: configuration and target.
@@ -49,7 +49,7 @@ def epoch(of: Setting, texts: int = 0) -> Epoch | None:
   if texts:
     groups = texts if config.name == 'retrieval' else texts // config.texts_per_image
   elif sources is None:
-    return Epoch(0, config.steps) if config.steps else None
+    return Epoch(0, config.steps)
   elif config.name == 'retrieval':  # Each caption comes once, beside others drawn at random.
     groups = sum(source.texts for source in sources)
   else:
