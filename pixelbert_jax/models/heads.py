@@ -163,7 +163,8 @@ class Nlvr2Model(nn.Module):
     """Embeds the images of pairs as [2 B, P, D] with mask [2 B, P], left and right in turn."""
     if not isinstance(image, tuple):
       return self.backbone.embed_pixels(image, size, train)
-    halves = [self.backbone.embed_pixels(x, size[i::2], train) for i, x in enumerate(image)]
+    sizes = size.reshape(-1, self.IMAGES, 2)
+    halves = [self.backbone.embed_pixels(x, sizes[:, i], train) for i, x in enumerate(image)]
     longest = max(mask.shape[1] for _, mask in halves)
 
     def in_turn(*xs: Array) -> Array:

@@ -73,7 +73,7 @@ def steps(page: str) -> list[str]:
 def small(command: str) -> str:
   """The same, as tests run it: the published weights and configurations are small ones."""
   if 'convert' in command or '=C ' in command or command.endswith('=C'):
-    command = command.replace('configs/pretrain.py:r50', 'small.py')
+    command = re.sub(r'configs/pretrain\.py:r50\w*', 'small.py', command)
   command = re.sub(r'(configs/\w+\.py)(:\w+)?', r'\1:test', command)
   command = re.sub(r'runs/(pretrain|vqa)-s0', r'runs/\1-test-s0', command)
   command = re.sub(r' --config\.(epochs|batch_size|micro_batches)=\S+', '', command)
