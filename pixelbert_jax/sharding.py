@@ -3,6 +3,9 @@
 The mesh has two axes. Batches are split over both; arrays of the state (parameters, optimiser
 state, statistics) over `fsdp` alone, and are replicated along `data`. Arithmetic is written for
 global arrays: XLA inserts the sums over devices for losses, metrics and BatchNorm statistics.
+
+A program that applies the model gathers its parameters first and splits their gradients again. Told
+nothing, XLA leaves the parameters split and gathers the activations instead, which are larger.
 """
 
 import math
@@ -10,7 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -41,8 +44,11 @@ def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
       f'mesh: data={data}, fsdp={fsdp} do not make up {devices} devices; their product has to be '
       f'{devices}, or set one of them to -1'
     )
-  # Explicit axes, JAX's default, refuse lookups in an embedding by a sharded batch.
-  return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 2)
+  # In an order that suits the interconnect. jax.make_mesh, which does the same, refuses sizes for
+  # which it has to split an axis of the slice: any fsdp on 16x16 chips of a v6e.
+  ordered = mesh_utils.create_device_mesh(sizes, allow_split_physical_axes=True)
+  # Explicit axes refuse lookups in an embedding by a sharded batch.
+  return Mesh(ordered, AXES, axis_types=(AxisType.Auto,) * 2)
 
 
 def spec(shape: tuple[int, ...], fsdp: int) -> P:
@@ -62,17 +68,37 @@ def state_sharding(mesh: Mesh, state: Tree) -> Tree:
   return jax.tree.map(lambda x: NamedSharding(mesh, spec(x.shape, mesh.shape['fsdp'])), state)
 
 
-def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-  """Makes global arrays, split along their first axis, from this process's rows of a batch."""
-  return jax.make_array_from_process_local_data(NamedSharding(mesh, P(AXES)), batch)
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of an array that every device has whole."""
+  return NamedSharding(mesh, P())
 
 
-def plan_rows(mesh: Mesh, x: jax.Array) -> np.ndarray:
-  """Gathers an array that is split like a batch in every process, with rows in the plan's order.
+def gathered(mesh: Mesh | None, tree: Tree) -> Tree:
+  """Gathers arrays of the state, in a program, so that every device has them whole."""
+  if mesh is None or mesh.shape['fsdp'] == 1:
+    return tree
+  return jax.lax.with_sharding_constraint(tree, replicated(mesh))
 
-  The plan gives each process consecutive rows. The mesh orders devices by their interconnect, and
-  on a TPU slice that is not process by process.
+
+def split(mesh: Mesh | None, gradients: Tree) -> Tree:
+  """Splits gradients, in a program, as the state is split, once they are added up."""
+  if mesh is None or mesh.shape['fsdp'] == 1:
+    return gradients
+  # Split at once, XLA gathers activations for the gradient of the lookup in an embedding.
+  added = gathered(mesh, gradients)
+  return jax.lax.with_sharding_constraint(added, state_sharding(mesh, added))
+
+
+def local_devices(mesh: Mesh) -> tuple[tuple[int, ...], int]:
+  """Returns the places in a mesh of the devices of this process, and how many there are in all.
+
+  A batch is dealt to the devices in the order of the mesh, which is that of their interconnect: on
+  a slice of several hosts, the places of a process need not be consecutive.
   """
-  rows = multihost_utils.process_allgather(x, tiled=True)
-  order = np.argsort([device.process_index for device in mesh.devices.flat], kind='stable')
-  return rows.reshape(len(order), -1, *rows.shape[1:])[order].reshape(rows.shape)
+  of = [device.process_index for device in mesh.devices.flat]
+  return tuple(i for i, x in enumerate(of) if x == jax.process_index()), len(of)
+
+
+def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+  """Makes global arrays, split along their first axis, from the rows of `local_devices`."""
+  return jax.make_array_from_process_local_data(NamedSharding(mesh, P(AXES)), batch)

@@ -1,5 +1,6 @@
 """The evaluator: runs a model over a split and collects the sums and items of its task."""
 
+import functools
 from collections.abc import Callable, Mapping
 
 import jax
@@ -35,7 +36,7 @@ class Evaluator:
       outputs = forward(model, variables, batch, train=False)
       return measure(outputs, batch)
 
-    self._step = step
+    self._step, self._gather = step, jax.jit(functools.partial(sharding.gathered, mesh))
 
   def __call__(
     self, variables: dict, batches: Batches, whole: bool = False
@@ -49,6 +50,7 @@ class Evaluator:
       Stopped: a signal asked for it.
     """
     total, items = None, []
+    variables = self._gather(variables)
     limit = 0 if whole else -(-self._limit // batches.images)
     count = min(limit or len(batches), len(batches))
     numbers = np.linspace(0, len(batches) - 1, count).round().astype(int).tolist()

@@ -63,7 +63,7 @@ class PairBatches(Batches):
     whole = self._texts(plan, number, slice(None), step)
     return {'mlm': whole['mlm_weight'], 'itm': plan.weight[number]}
 
-  def _texts(self, plan: Plan, number: int, mine: slice, step: int) -> Batch:
+  def _texts(self, plan: Plan, number: int, mine: np.ndarray, step: int) -> Batch:
     texts, weight = plan.text[number, mine], plan.weight[number, mine]
     matched = plan.matched[number, mine]
     b, k = texts.shape
