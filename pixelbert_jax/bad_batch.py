@@ -109,9 +109,8 @@ def write(path: pathlib.Path, batches: Batches, number: int, parts: int) -> None
   arrays = dict[str, Any]()
   for i, batch in enumerate(made):
     arrays |= {f'{i}/{name}': x for name, x in batch.items()}
-  shown = batches.plan(epoch).image[place].reshape(-1)
-  rows = len(shown) // batches.process[1]
-  mine = shown[rows * batches.process[0] :][:rows]
+  shown = batches.plan(epoch).image[place]
+  mine = np.concatenate([shown[batches.mine(part)].reshape(-1) for part in range(parts)])
   names = np.array([batches.split.sidecar.image_id[i].decode() for i in mine])
   files.write(path, lambda file: np.savez(file, step=number, image_id=names, **arrays))
 

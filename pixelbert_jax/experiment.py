@@ -15,7 +15,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from pixelbert_jax import UserError, optim, require_checkout
+from pixelbert_jax import UserError, optim, require_checkout, sharding
 from pixelbert_jax.input import mixture
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Dataset, Split, is_embedded
@@ -254,6 +254,7 @@ def make_batches(config: ConfigDict, task: Task, splits: Mapping[str, Split]) ->
   """Makes the batches of the splits of a resolved configuration, by role."""
   images, parts = images_per_batch(config), config.micro_batches
   tokenizer = Tokenizer(config.text.vocabulary, config.text.length)
+  devices = sharding.local_devices(sharding.make_mesh(**config.mesh))
   shapes = tuple(map(tuple, config.image.canvases))
   canvases = Canvases(config.image.shorter, config.image.longer, shapes)
   return {
@@ -268,7 +269,7 @@ def make_batches(config: ConfigDict, task: Task, splits: Mapping[str, Split]) ->
       training=role == 'train',
       micro_batches=parts if role == 'train' else 1,
       flip=config.image.flip,
-      process=(jax.process_index(), jax.process_count()),
+      devices=devices,
     )
     for role, split in splits.items()
   }

@@ -3,6 +3,9 @@
 The mesh has two axes. Batches are split over both; arrays of the state (parameters, optimiser
 state, statistics) over `fsdp` alone, and are replicated along `data`. Arithmetic is written for
 global arrays: XLA inserts the sums over devices for losses, metrics and BatchNorm statistics.
+
+A program that applies the model gathers its parameters first and splits their gradients again. Told
+nothing, XLA leaves the parameters split and gathers the activations instead, which are larger.
 """
 
 import math
@@ -11,7 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -43,8 +46,11 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
       f'mesh: data={data}, fsdp={fsdp} do not make up {count} devices; their product has to be '
       f'{count}, or set one of them to -1'
     )
-  # Explicit axes, JAX's default, refuse lookups in an embedding by a sharded batch.
-  return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+  # In an order that suits the interconnect. jax.make_mesh, which does the same, refuses sizes for
+  # which it has to split an axis of the slice: any fsdp on 16x16 chips of a v6e.
+  ordered = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+  # Explicit axes refuse lookups in an embedding by a sharded batch.
+  return Mesh(ordered, AXES, axis_types=(AxisType.Auto,) * 2)
 
 
 def spec(shape: tuple[int, ...], fsdp: int) -> P:
@@ -78,8 +84,39 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, P(AXES))
 
 
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of an array that every device has whole."""
+  return NamedSharding(mesh, P())
+
+
+def gathered(mesh: Mesh | None, tree: Tree) -> Tree:
+  """Gathers arrays of the state, in a program, so that every device has them whole."""
+  if mesh is None or mesh.shape['fsdp'] == 1:
+    return tree
+  return jax.lax.with_sharding_constraint(tree, replicated(mesh))
+
+
+def split(mesh: Mesh | None, gradients: Tree) -> Tree:
+  """Splits gradients, in a program, as the state is split, once they are added up."""
+  if mesh is None or mesh.shape['fsdp'] == 1:
+    return gradients
+  # Split at once, XLA gathers activations for the gradient of the lookup in an embedding.
+  added = gathered(mesh, gradients)
+  return jax.lax.with_sharding_constraint(added, state_sharding(mesh, added))
+
+
+def local_devices(mesh: Mesh) -> tuple[tuple[int, ...], int]:
+  """Returns the places in a mesh of the devices of this process, and how many there are in all.
+
+  A batch is dealt to the devices in the order of the mesh, which is that of their interconnect: on
+  a slice of several hosts, the places of a process need not be consecutive.
+  """
+  of = [device.process_index for device in mesh.devices.flat]
+  return tuple(i for i, x in enumerate(of) if x == jax.process_index()), len(of)
+
+
 def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-  """Makes global arrays, split along their first axis, from this process's rows of a batch."""
+  """Makes global arrays, split along their first axis, from the rows of `local_devices`."""
   return jax.make_array_from_process_local_data(batch_sharding(mesh), batch)
 
 
@@ -92,14 +129,3 @@ def global_shapes(
     name: jax.ShapeDtypeStruct((count * x.shape[0], *x.shape[1:]), x.dtype, sharding=split)
     for name, x in batch.items()
   }
-
-
-def plan_rows(mesh: Mesh, x: jax.Array) -> np.ndarray:
-  """Gathers an array that is split like a batch in every process, with rows in the plan's order.
-
-  The plan gives each process consecutive rows. The mesh orders devices by their interconnect, and
-  on a TPU slice that is not process by process.
-  """
-  rows = multihost_utils.process_allgather(x, tiled=True)
-  order = np.argsort([device.process_index for device in mesh.devices.flat], kind='stable')
-  return rows.reshape(len(order), -1, *rows.shape[1:])[order].reshape(rows.shape)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from pixelbert_jax import sharding, stopping
 from pixelbert_jax.compilation import compiled
@@ -58,9 +59,16 @@ def nothing_yet(state: State) -> Gradients:
 
 
 def add_gradients(
-  so_far: Gradients, state: State, batch: Batch, *, task: Task, model: Model, seed: int
+  so_far: Gradients,
+  state: State,
+  batch: Batch,
+  *,
+  task: Task,
+  model: Model,
+  seed: int,
+  mesh: Mesh | None = None,
 ) -> Gradients:
-  """Adds the gradients and sums of a (micro-)batch."""
+  """Adds the gradients and sums of a (micro-)batch, split among the devices of `mesh` if given."""
   key = jax.random.fold_in(jax.random.key(seed), state.step)
   key = jax.random.fold_in(key, so_far.number)
   rngs = dict(zip(('dropout', 'pixels'), jax.random.split(key), strict=True))
@@ -74,11 +82,13 @@ def add_gradients(
     value = sums_lib.loss(sums, batch)
     return value, (sums | task.accuracies(outputs, batch), changed['batch_stats'])
 
-  gradients, (sums, batch_stats) = jax.grad(loss, has_aux=True)(state.params)
+  gradients, (sums, batch_stats) = jax.grad(loss, has_aux=True)(
+    sharding.gathered(mesh, state.params)
+  )
   add = functools.partial(jax.tree.map, jnp.add)
   return Gradients(
     number=so_far.number + 1,
-    params=add(so_far.params, gradients),
+    params=add(so_far.params, sharding.split(mesh, gradients)),
     sums=add(so_far.sums, {name: sums[name] for name in so_far.sums}),
     batch_stats=batch_stats,
   )
@@ -143,7 +153,8 @@ class Step:
     """Defines the programs; `shardings` are those of the state, `skip` is as in `update`."""
     self.micro_batches, self.shardings = micro_batches, shardings
     self.in_flight, self._programs = InFlight(), dict[tuple, Any]()
-    add = functools.partial(add_gradients, task=task, model=model, seed=seed)
+    of_step: Any = shardings.step
+    add = functools.partial(add_gradients, task=task, model=model, seed=seed, mesh=of_step.mesh)
     apply = functools.partial(update, optimizer=optimizer, skip=skip)
 
     def whole(state: State, batch: Batch) -> tuple[State, jax.Array]:

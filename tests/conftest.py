@@ -1,15 +1,14 @@
 """Fixtures that several test files share."""
 
 import os
-import subprocess
 
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from data.builders import open_dataset
-from tests.support.paths import ROOT
-from tests.support.processes import STEPS, free_port
+from tests.support import processes
+from tests.support.processes import STEPS
 from tests.support.runs import COMMAND
 from tests.support.scenes import build_scenes
 
@@ -87,16 +86,8 @@ def spawn(environment):
   started = []
 
   def spawn(command, **variables):
-    process = subprocess.Popen(
-      command,
-      cwd=ROOT,
-      env=environment | variables,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
-    started.append(process)
-    return process
+    started.append(processes.spawn(command, **environment | variables))
+    return started[-1]
 
   yield spawn
   for process in started:
@@ -108,13 +99,10 @@ def spawn(environment):
 def start_pair(spawn):
   """Starts two processes on a workdir, one device each."""
 
-  def start(workdir, *arguments, command=(), **more):
-    address = f'localhost:{free_port()}'
-    train = [*COMMAND, '--distributed', f'--workdir={workdir}', f'--config.epochs={STEPS / 100}']
+  def start(workdir, *arguments):
+    train = [*COMMAND, f'--workdir={workdir}', f'--config.epochs={STEPS / 100}']
     if not any(word.startswith('--config=') for word in arguments):
       train.append('--config=configs/pretrain.py:test')
-    own = {'JAX_COORDINATOR_ADDRESS': address, 'JAX_NUM_PROCESSES': '2'}
-    own |= {'PIXELBERT_HEARTBEAT_SECONDS': '10'} | more
-    return [spawn(command or [*train, *arguments], **own, JAX_PROCESS_ID=str(i)) for i in range(2)]
+    return processes.start('2x1', [*train, *arguments], spawn)
 
   return start

@@ -4,15 +4,15 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from pixelbert_jax import processes
+from pixelbert_jax.checkpoints.checkpoint import steps
 from tests.support import tiny
 from tests.support.paths import ROOT
-from tests.support.processes import STEPS, assert_ends_as, ends
+from tests.support.processes import LOST, STEPS, WOVEN, assert_ends_as, ends, farthest, run, start
 from tests.support.runs import COMMAND, metrics, timeless
 
 
@@ -81,29 +81,41 @@ def test_two_processes_evaluate_as_one(start_pair, environment, tmp_path):
     np.testing.assert_array_equal(two[name], alone[name])
 
 
-WOVEN = """
-import sys
-import jax, numpy as np
-from pixelbert_jax import processes, sharding
-
-processes.join()
-devices = np.array(jax.devices())[[0, 2, 1, 3]].reshape(4, 1)  # as on a TPU slice
-mesh = jax.sharding.Mesh(devices, sharding.AXES)
-mine = np.arange(4) + 4 * jax.process_index()
-rows = sharding.plan_rows(mesh, sharding.global_batch(mesh, {'x': mine})['x'])
-print([device.process_index for device in mesh.devices.flat], rows.tolist(), file=sys.stderr)
-"""
+# Wide enough that some parameters are split.
+WOVEN_RUN = [
+  *WOVEN,
+  '--config=configs/pretrain.py:test',
+  '--config.mesh.fsdp=2',
+  '--config.transformer.width=128',
+  '--config.transformer.mlp_width=512',
+  '--config.save_every=3',
+]
 
 
 @pytest.mark.slow
-def test_rows_come_back_in_their_order_from_a_mesh_that_is_not_process_by_process(
-  start_pair, tmp_path
-):
-  pair = start_pair(tmp_path, command=[sys.executable, '-c', WOVEN], JAX_NUM_CPU_DEVICES='2')
-  codes, outputs = ends(pair)
-  assert codes == [0, 0], outputs
-  for _, said in outputs:
-    assert said.endswith(f'[0, 1, 0, 1] {list(range(8))}\n')
+def test_four_processes_are_one_on_any_mesh_and_fewer_go_on(spawn, tmp_path):
+  def train(shape, name, steps):
+    command = [*WOVEN_RUN, f'--config.steps={steps}', f'--workdir={tmp_path / name}']
+    return run(shape, command, spawn)
+
+  train('1x4', 'alone', 6)
+  train('4x1', 'four', 3)
+  for shape in ('2x2', '1x4'):
+    shutil.copytree(tmp_path / 'four', tmp_path / shape)
+    assert f'resuming {tmp_path / shape} at step 3 of 6' in train(shape, shape, 6)
+    assert farthest(tmp_path / shape, tmp_path / 'alone') < 1e-5
+
+
+@pytest.mark.slow
+def test_a_process_lost_in_a_save_and_in_an_evaluation_loses_no_saved_step(spawn, tmp_path):
+  command = [*WOVEN_RUN, '--config.steps=6', f'--workdir={tmp_path / "run"}']
+  for dies in ('1:save:2', '0:batch:1'):
+    codes, outputs = ends(start('2x1', command, spawn, DIES=dies))
+    assert codes.pop(int(dies[0])) == -signal.SIGKILL
+    assert codes[0] in LOST, outputs
+    saved = max(steps(tmp_path / 'run'))
+  assert f'resuming {tmp_path / "run"} at step {saved} of 6' in run('2x1', command, spawn)
+  assert metrics(tmp_path / 'run')[-1]['split'] == 'test'
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from configs.pretrain import get_config
 from pixelbert_jax import UserError, sharding
 from pixelbert_jax.experiment import init_variables, make_model
+from tests.support.collectives import collectives, programs
 from tests.support.paths import ROOT
 from tests.support.scenes import build_scenes
 
@@ -72,6 +74,42 @@ def golden():
 
 def test_every_parameter_lies_where_it_lay():
   assert GOLDEN.read_text().splitlines() == list(golden())
+
+
+# --- What the devices exchange -----------------------------------------------------------
+
+
+def parts(shape):
+  """The sizes, sorted, of a parameter, of one layer of it, and of a quarter of either."""
+  for sizes in (shape, shape[1:]):
+    yield sorted(sizes)
+    for i, size in enumerate(sizes):
+      yield sorted([*sizes[:i], size // 4, *sizes[i + 1 :]])
+
+
+def test_parameters_travel_and_activations_stay(few_scenes, tmp_path):
+  done = subprocess.run(
+    [sys.executable, '-m', 'tests.support.collectives', few_scenes],
+    env=os.environ
+    | {'JAX_NUM_CPU_DEVICES': '8', 'JAX_ENABLE_COMPILATION_CACHE': '0'}
+    | {'XLA_FLAGS': f'--xla_dump_to={tmp_path} --xla_dump_hlo_as_text'},
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  shapes = json.loads(done.stdout.splitlines()[-1])
+  known = [sizes for shape in shapes for sizes in parts(shape)]
+  exchanged = {name: collectives(text) for name, text in programs(tmp_path).items()}
+  for name in ('jit_whole', 'jit_step', 'jit_embed', 'jit_apply'):
+    for shape, _ in exchanged[name]:
+      # Vectors are statistics of BatchNorm and sums.
+      sizes = [size for size in sorted(shape) if size > 1]
+      assert len(sizes) < 2 or sizes in known, (name, shape)
+  # Gathered once, and added up once.
+  parameters = 4 * sum(math.prod(shape) for shape in shapes)
+  assert parameters < sum(size for _, size in exchanged['jit_whole']) < 2.4 * parameters
 
 
 # --- The same numbers --------------------------------------------------------------------

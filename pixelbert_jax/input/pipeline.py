@@ -59,7 +59,8 @@ class Batches(Batching, abc.ABC):
     tokenizer: tokenises the texts.
     micro_batches: A, parts of a batch.
     flip: share of images to mirror in training, of those whose texts say neither left nor right.
-    process: number of this process, and how many there are; each makes its part of the B images.
+    devices: places in the mesh of the devices of this process, ascending, and how many there are in
+      all; each process makes the rows that its devices hold.
     unreadable: counts images that cannot be read in training; in evaluation that is an error.
     WEIGHTS: names of the weights [B, K, ...] that an unreadable image sets to 0.
   """
@@ -70,7 +71,7 @@ class Batches(Batching, abc.ABC):
   tokenizer: Tokenizer
   micro_batches: int = 1
   flip: float = 0.0
-  process: tuple[int, int] = (0, 1)
+  devices: tuple[tuple[int, ...], int] = ((0,), 1)
   unreadable: Unreadable = dataclasses.field(default_factory=Unreadable)
   # Copies of these batches share it: of millions of texts it takes seconds.
   _truth: list[Truth] = dataclasses.field(default_factory=list, repr=False)
@@ -108,7 +109,7 @@ class Batches(Batching, abc.ABC):
     return ids, ids != self.tokenizer.pad_id
 
   @abc.abstractmethod
-  def _texts(self, plan: Plan, number: int, mine: slice, step: int) -> Batch:
+  def _texts(self, plan: Plan, number: int, mine: np.ndarray, step: int) -> Batch:
     """Makes the rows `mine` of batch `number` of a plan, all but the images."""
 
   @abc.abstractmethod
@@ -170,6 +171,13 @@ class Batches(Batching, abc.ABC):
     """Makes (micro-)batch `index`, counted over all epochs; its task's module describes it."""
     return self.make(index)
 
+  def mine(self, micro: int) -> np.ndarray:
+    """Returns the rows [R] of a batch that this process makes of its micro-batch `micro`."""
+    places, count = self.devices
+    each = self.images // self.micro_batches // count
+    first = np.array(places) + micro * count
+    return (first[:, None] * each + np.arange(each)).reshape(-1)
+
   def make(self, index: int, pool: Pools | None = None) -> Batch:
     """Makes (micro-)batch `index`; the threads of `pool` read and decode its images.
 
@@ -192,17 +200,15 @@ class Batches(Batching, abc.ABC):
     step, micro = divmod(index, self.micro_batches)
     epoch, number = divmod(step, len(self))
     plan = self.plan(epoch)
-    rows = self.images // self.process[1] // self.micro_batches
-    first = (self.process[0] * self.micro_batches + micro) * rows
-    mine = slice(first, first + rows)
+    mine = self.mine(micro)
     batch = self._texts(plan, number, mine, step)
     numbers = plan.image[number, mine].reshape(-1)
     batch |= self._images(numbers, plan.canvas[number])
     if self.flip and self.training:
       flips = self._flips(plan.text[number, mine], mine, step)
-      batch['flip'] = np.repeat(flips, len(numbers) // rows)
+      batch['flip'] = np.repeat(flips, len(numbers) // len(mine))
     if self.micro_batches > 1:
-      batch |= {name: np.full(rows, value) for name, value in self._totals(step).items()}
+      batch |= {name: np.full(len(mine), value) for name, value in self._totals(step).items()}
     return batch, numbers
 
   def _images(self, numbers: np.ndarray, canvas: int) -> Batch:
@@ -242,7 +248,7 @@ class Batches(Batching, abc.ABC):
     parts = (pool.decoding.map if pool else map)(load, chunks)
     return {i: error for part in parts for i, error in part.items()}
 
-  def _flips(self, texts: np.ndarray, mine: slice, step: int) -> np.ndarray:
+  def _flips(self, texts: np.ndarray, mine: np.ndarray, step: int) -> np.ndarray:
     """Draws which images to mirror, [B] bool, given all their texts [B, K], true or not."""
     rng = np.random.default_rng([self.seed, FLIPS, step])
     flip = rng.random(self.images)[mine] < self.flip

@@ -171,7 +171,8 @@ def lower(of: Setting, mode: str) -> dict[str, jax.stages.Lowered]:
   batch = sharding.abstract(batch, sharding.batch_sharding(of.mesh))
   if training:
     return step.lower(state, batch)
-  return of.task.evaluator(model, of.mesh, FEW).lower(state.variables, batch)
+  variables = sharding.abstract(state.variables, sharding.replicated(of.mesh))
+  return of.task.evaluator(model, of.mesh, FEW).lower(variables, batch)
 
 
 def _row(of: Setting, training: bool) -> dict[str, np.ndarray]:

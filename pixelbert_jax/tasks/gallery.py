@@ -166,6 +166,6 @@ class RankingBatches(Batches):
   def _weights(self, plan: Plan, number: int, step: int) -> dict[str, np.ndarray]:
     return {'retrieval': plan.weight[number, :, 0]}
 
-  def _texts(self, plan: Plan, number: int, mine: slice, step: int) -> Batch:
+  def _texts(self, plan: Plan, number: int, mine: np.ndarray, step: int) -> Batch:
     ids, mask = self.tokens(plan.text[number, mine])
     return {'token_ids': ids, 'token_mask': mask, 'weight': plan.weight[number, mine]}

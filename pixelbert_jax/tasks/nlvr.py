@@ -48,7 +48,7 @@ class StatementBatches(Batches):
   def _weights(self, plan: Plan, number: int, step: int) -> dict[str, np.ndarray]:
     return {'nlvr': plan.weight[number]}
 
-  def _texts(self, plan: Plan, number: int, mine: slice, step: int) -> Batch:
+  def _texts(self, plan: Plan, number: int, mine: np.ndarray, step: int) -> Batch:
     texts = plan.text[number, mine]
     ids, mask = self.tokens(texts)
     return {

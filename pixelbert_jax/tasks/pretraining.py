@@ -60,10 +60,10 @@ class PairBatches(Batches):
     return swap_images(plan) if self.swapped else plan
 
   def _weights(self, plan: Plan, number: int, step: int) -> dict[str, np.ndarray]:
-    whole = self._texts(plan, number, slice(None), step)
+    whole = self._texts(plan, number, np.arange(self.images), step)
     return {'mlm': whole['mlm_weight'], 'itm': plan.weight[number]}
 
-  def _texts(self, plan: Plan, number: int, mine: slice, step: int) -> Batch:
+  def _texts(self, plan: Plan, number: int, mine: np.ndarray, step: int) -> Batch:
     texts, weight = plan.text[number, mine], plan.weight[number, mine]
     matched = plan.matched[number, mine]
     b, k = texts.shape

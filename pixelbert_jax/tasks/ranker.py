@@ -16,8 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from pixelbert_jax import UserError, processes, sharding, stopping
 from pixelbert_jax.checkpoints.checksum import checksums
@@ -55,6 +54,7 @@ class Ranker:
       return model.apply(variables, image, batch['size'], method=model.embed)
 
     self._embed = embed
+    self._gather = jax.jit(functools.partial(sharding.gathered, mesh))
     self._score = jax.jit(functools.partial(model.apply, method=model.score))
     self._join = jax.jit(functools.partial(jnp.concatenate, axis=1))
     self._compiled = set[tuple]()
@@ -63,6 +63,7 @@ class Ranker:
     """Compiles the programs of a call ahead of it; `whole` is one with a file."""
     batches = batches if whole else self._limited(batches)
     chunks, _ = self._chunks(batches)
+    variables = sharding.abstract(variables, sharding.replicated(self._mesh))
     shapes = batches.shapes(range(len(batches)))
     for number, batch in enumerate(shapes, 1):
       place = f'({number} of {len(shapes)})'
@@ -94,7 +95,7 @@ class Ranker:
 
     `batch` is a block of images; captions are as long as its texts.
     """
-    split, whole = sharding.batch_sharding(self._mesh), NamedSharding(self._mesh, P())
+    split, whole = sharding.batch_sharding(self._mesh), sharding.replicated(self._mesh)
     pixels = sharding.abstract(jax.eval_shape(self._embed, variables, batch), split)
     shape = self._captions, batch['token_ids'].shape[-1]
     ids, mask = (jax.ShapeDtypeStruct(shape, kind, sharding=whole) for kind in (jnp.int32, bool))
@@ -136,6 +137,7 @@ class Ranker:
     """
     _agree(matrix)
     plan, gallery = batches.plan(0), batches.gallery
+    variables = self._gather(variables)
     real, row = plan.weight[..., 0] > 0, np.searchsorted(gallery.image, plan.image)
     rows = [r[counts] for r, counts in zip(row, real, strict=True)]
     left = [n for n in range(len(plan)) if not matrix.finished[rows[n]].all()]
@@ -149,7 +151,7 @@ class Ranker:
       self._prepare(variables, batch, chunks)
       pixels = self._embed(variables, batch)
       parts = [self._score(variables, *pixels, *chunk) for chunk in chunks]
-      block = sharding.plan_rows(self._mesh, self._join(parts))
+      block = multihost_utils.process_allgather(self._join(parts), tiled=True)
       scores = block[real[number]][:, place]
       if not np.isfinite(scores).all():
         raise UserError(
@@ -167,8 +169,8 @@ class Ranker:
     """Puts the captions on the devices, in the form that `chunk_captions` returns."""
     ids, mask = batches.tokens(batches.gallery.caption)
     chunks, place = chunk_captions(ids, mask, self._captions)
-    replicated = NamedSharding(self._mesh, P())
-    return jax.make_array_from_process_local_data(replicated, chunks), place
+    whole = sharding.replicated(self._mesh)
+    return jax.make_array_from_process_local_data(whole, chunks), place
 
   def identity(self, variables: dict, batches: RankingBatches) -> dict[str, Any]:
     """Describes everything that the scores depend on, to the last bit."""

@@ -100,7 +100,7 @@ class QuestionBatches(Batches):
   def _weights(self, plan: Plan, number: int, step: int) -> dict[str, np.ndarray]:
     return {'vqa': self._weight(plan, number)}
 
-  def _texts(self, plan: Plan, number: int, mine: slice, step: int) -> Batch:
+  def _texts(self, plan: Plan, number: int, mine: np.ndarray, step: int) -> Batch:
     texts = plan.text[number, mine]
     ids, mask = self.tokens(texts)
     target = soft_targets(

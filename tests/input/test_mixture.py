@@ -264,7 +264,7 @@ def test_images_are_those_of_their_source(make):
 def test_two_epochs_are_the_same_on_any_number_of_processes(make, number, share):
   shares = shares_of(mixed('few', 'many'), share)
   whole = make(shares=shares)
-  parts = [make(shares=shares, process=(i, number)) for i in range(number)]
+  parts = [make(shares=shares, devices=((i,), number)) for i in range(number)]
   for step in range(2 * len(whole)):
     batches = [part[step] for part in parts]
     joined = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}

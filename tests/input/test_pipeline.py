@@ -209,7 +209,7 @@ def test_processes_share_the_batches_of_one(make, number, training):
   guess = TextGuess(make().split.sidecar)
   whole = make(training=training, texts_per_image=texts, guess=guess)
   shares = [
-    make(training=training, texts_per_image=texts, guess=guess, process=(i, number))
+    make(training=training, texts_per_image=texts, guess=guess, devices=((i,), number))
     for i in range(number)
   ]
   assert {len(share) for share in shares} == {len(whole)}
@@ -218,6 +218,11 @@ def test_processes_share_the_batches_of_one(make, number, training):
     assert all(len(x) == 4 // number for part in parts for x in part.values())
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     assert_same(joined, whole[step])
+
+
+def test_a_process_makes_the_rows_of_its_devices_wherever_they_are_in_the_mesh(make):
+  whole, share = make()[0], make(devices=((0, 2), 4))[0]
+  assert_same(share, {name: x[[0, 2]] for name, x in whole.items()})
 
 
 def test_a_batch_follows_from_its_number(make):
@@ -421,7 +426,7 @@ def test_a_damaged_record_counts_as_an_unreadable_image(make, capsys):
 def test_which_rows_do_not_count_is_the_same_on_any_number_of_processes(make):
   split = spoilt(46, [7, 8, 30], captions=5)
   whole = make(split=split)
-  parts = [make(split=split, process=(i, 2)) for i in range(2)]
+  parts = [make(split=split, devices=((i,), 2)) for i in range(2)]
   for step in range(len(whole)):
     batches = [part[step] for part in parts]
     joined = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
@@ -547,7 +552,7 @@ def test_mirroring_is_off_by_default_and_in_evaluation(make):
 
 def test_mirroring_follows_from_seed_and_step_and_changes_nothing_else(make):
   whole, plain_ones = make(split=sided(), flip=0.5), make(split=sided())
-  parts = [make(split=sided(), flip=0.5, process=(i, 2)) for i in range(2)]
+  parts = [make(split=sided(), flip=0.5, devices=((i,), 2)) for i in range(2)]
   for step in range(len(whole) + 2):
     batch = whole[step]
     joined = [part[step]['flip'] for part in parts]

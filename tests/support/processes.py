@@ -1,13 +1,19 @@
-"""Runs of two processes on this machine: their ends, and what they have in common."""
+"""Runs of several processes on this machine: their ends, and what they have in common."""
 
+import os
 import pathlib
 import socket
 import subprocess
+import sys
+from collections.abc import Callable, Sequence
 
 from pixelbert_jax.checkpoints.saved import Manifest
+from tests.support.paths import ROOT
 from tests.support.runs import metrics, timeless
 
 STEPS = 30
+WOVEN = [sys.executable, '-m', 'tests.support.woven']
+LOST = 134, -6  # exit codes where another process is gone: of a shell, and of an abort
 
 
 def free_port() -> int:
@@ -16,10 +22,38 @@ def free_port() -> int:
     return found.getsockname()[1]
 
 
-def ends(pair: list[subprocess.Popen]) -> tuple[list[int], list[tuple[str, str]]]:
+def spawn(command: Sequence[str], **variables: str) -> subprocess.Popen:
+  """Starts a command in the checkout with pipes and more variables in its environment."""
+  pipe, environment = subprocess.PIPE, os.environ | variables
+  return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def start(
+  shape: str, command: Sequence[str], spawn: Callable = spawn, **variables: str
+) -> list[subprocess.Popen]:
+  """Starts the processes of a run; '4x1' is four of one device each, '1x4' one of four."""
+  number, devices = map(int, shape.split('x'))
+  own = {
+    'JAX_NUM_CPU_DEVICES': str(devices),
+    'JAX_COORDINATOR_ADDRESS': f'localhost:{free_port()}',
+    'JAX_NUM_PROCESSES': str(number),
+    'PIXELBERT_HEARTBEAT_SECONDS': '10',
+  }
+  command = [*command, *['--distributed'] * (number > 1)]
+  return [spawn(command, **own | variables, JAX_PROCESS_ID=str(i)) for i in range(number)]
+
+
+def ends(group: list[subprocess.Popen]) -> tuple[list[int], list[tuple[str, str]]]:
   """Waits for processes to end: their exit codes, and what each printed to stdout and stderr."""
-  outputs = [process.communicate(timeout=300) for process in pair]
-  return [process.returncode for process in pair], outputs
+  outputs = [process.communicate(timeout=300) for process in group]
+  return [process.returncode for process in group], outputs
+
+
+def run(shape: str, command: Sequence[str], spawn: Callable = spawn) -> str:
+  """Runs processes to their end, which has to be a good one; returns what the first printed."""
+  codes, outputs = ends(start(shape, command, spawn))
+  assert set(codes) == {0}, (codes, *(error[-2000:] for _, error in outputs))
+  return outputs[0][0]
 
 
 def assert_ends_as(workdir: pathlib.Path, other: pathlib.Path) -> None:
@@ -27,3 +61,16 @@ def assert_ends_as(workdir: pathlib.Path, other: pathlib.Path) -> None:
   assert timeless(metrics(workdir)) == timeless(metrics(other))
   ended = [Manifest.read(folder / f'checkpoints/{STEPS}').arrays for folder in (workdir, other)]
   assert ended[0] == ended[1]
+
+
+def farthest(workdir: pathlib.Path, other: pathlib.Path) -> float:
+  """Returns the largest relative difference between the losses that two runs logged."""
+  lines, others = timeless(metrics(workdir)), timeless(metrics(other))
+  names = [[(x['step'], x['split'], *x) for x in both] for both in (lines, others)]
+  assert names[0] == names[1]
+  return max(
+    abs(line[name] - expected[name]) / abs(expected[name])
+    for line, expected in zip(lines, others, strict=True)
+    for name in line
+    if name.endswith('loss') and expected[name]
+  )
