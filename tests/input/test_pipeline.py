@@ -133,7 +133,7 @@ def test_shapes_and_types(make, training):
   assert not {'mlm_kind', 'mlm_guessed'} & make()[0].keys()
 
 
-@pytest.mark.parametrize('fields', [{}, {'micro_batches': 2, 'flip': 0.5, 'process': (1, 2)}])
+@pytest.mark.parametrize('fields', [{}, {'micro_batches': 2, 'flip': 0.5, 'devices': ((1,), 2)}])
 def test_the_shapes_of_batches_are_known_before_they_are_made(make, fields):
   batches = make(**fields)
   parts, found = batches.micro_batches, batches.shapes(range(len(batches)))
