@@ -42,7 +42,7 @@ CORPORA = {
   ('vqa', 'scenes', 'train'): Corpus(8_000, 50_561, 64, even=False),
   ('nlvr2', 'scenes', 'train'): Corpus(12_000, 12_000, 64),
 }
-ANSWERS = {'vqa_v2': 3_129, 'easy_vqa': 13, 'scenes': 24}
+ANSWERS = {'vqa_v2': 3_129, 'easy_vqa': 13, 'scenes': 21}
 DEFAULT_SIDE = 1280  # of files of another dataset
 
 
