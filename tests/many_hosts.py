@@ -32,7 +32,7 @@ SHAPES = '1x4', '2x2', '4x1'  # processes x devices of each; the first is the re
 # Wide enough that some parameters are split; dropout and sampled pixels are on.
 WIDE = '--config.transformer.width=128', '--config.transformer.mlp_width=512'
 MESH = '--config.mesh.data=2', '--config.mesh.fsdp=2'
-PLACES = 'step:9', 'save:2', 'batch:1', 'gathering:1', 'restore:1'
+PLACES = 'step:6', 'save:2', 'batch:1', 'restore:1'
 
 
 def train(task: str, workdir: pathlib.Path, number: int) -> list[str]:
@@ -137,10 +137,11 @@ EXPERIMENTS = {x.__name__: x for x in (losses, evaluation, resume, lost)}
 def main(*names: str) -> None:
   """Conducts experiments one after the other; those after `losses` use its runs."""
   folder = pathlib.Path(tempfile.mkdtemp(prefix='many-hosts-'))
-  settings = {'CACHE_DIR': str(folder / 'compiled'), 'MIN_COMPILE_TIME_SECS': '0'}
-  os.environ['JAX_COMPILATION_CACHE_DIR'] = settings['CACHE_DIR']
-  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = settings['MIN_COMPILE_TIME_SECS']
-  os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+  os.environ |= {
+    'JAX_COMPILATION_CACHE_DIR': str(folder / 'compiled'),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+  }
   for name in names or EXPERIMENTS:
     for figures in EXPERIMENTS[name](folder):
       print(name, json.dumps(figures), flush=True)
