@@ -69,6 +69,8 @@ def paper() -> ConfigDict:
   c.init_from = Field('', LINE)  # a checkpoint, or 'scratch'; what makes one is the task's to say
   # Of the computation; parameters, statistics, softmax and losses are float32.
   c.dtype = Field('bfloat16', one_of('float32', 'bfloat16'))
+  # Of kernels' gradients, summed over pixels, tokens and devices (docs/precision.md).
+  c.gradient_dtype = Field('float32', one_of('float32', 'bfloat16'))
   c.sampled_pixels = Field(0, at_least(0))  # of each image in training; 0 is all
   c.texts_per_image = Field(1, at_least(1))
   c.batch_size = Field(256, at_least(1))  # image-text pairs
@@ -122,6 +124,8 @@ def paper() -> ConfigDict:
   c.cnn.total_stride = Field(64, at_least(1, SIDE))
   # Open: '' is 'batch' from scratch, else 'frozen'.
   c.cnn.batch_norm = Field('', one_of('', 'batch', 'frozen'))
+  # 1 fixes the stem and the first stage, 2 the second too, and so on; 0 trains all, as the paper.
+  c.cnn.frozen_stages = Field(0, at_least(0, 4))
   c.cnn.remat = True
   c.transformer = ConfigDict()
   c.transformer.layers = Field(12, at_least(1, 1000))

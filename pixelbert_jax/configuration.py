@@ -184,6 +184,11 @@ def _contradictions(config: ConfigDict) -> Iterator[str]:
     yield f'config.cnn.total_stride with {len(c.stages)} stages must be one of {strides}, ' + (
       f'not {c.total_stride}'
     )
+  if c.frozen_stages > len(c.stages):
+    yield (
+      f'config.cnn.frozen_stages {c.frozen_stages} is more than the {len(c.stages)} that '
+      f'config.cnn.stages {c.stages} has'
+    )
   if (c.groups > 1) != (c.group_width > 0):
     yield (
       f'config.cnn.groups {c.groups} and config.cnn.group_width {c.group_width} go together: '

@@ -135,6 +135,7 @@ def make_model(
     group_width=c.group_width or None,
     stem=c.stem,
     frozen=c.batch_norm == 'frozen',
+    frozen_stages=c.get('frozen_stages', 0),  # which earlier checkpoints lack
     remat=c.remat,
     dtype=dtype,
     backend=best,
@@ -159,6 +160,7 @@ def make_model(
     mean=tuple(config.image.mean),
     deviation=tuple(config.image.deviation),
     tuned_cnn=config.optimizer.cnn_rule != 'none',
+    gradient_dtype=jnp.promote_types(dtype, config.get('gradient_dtype', 'float32')),
   )
   return (task or make_task(config)).model(backbone)
 
@@ -200,6 +202,7 @@ def make_optimizer(
     transformer_epsilon=c.epsilon,
     transformer_decay=c.transformer_decay,
     clip_norm=c.clip_norm,
+    frozen_stages=config.cnn.frozen_stages,
   )
   return optimizer, rates
 

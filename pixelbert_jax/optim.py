@@ -17,6 +17,8 @@ Tree = Any
 
 # In each group exactly one pattern must match the path of every parameter.
 OPTIMISERS = {'cnn': r'(backbone/)?cnn/.*', 'transformer': r'(?!(backbone/)?cnn/).*'}
+# Of those, what is fixed where stages of the CNN are frozen up to this one.
+FROZEN = r'(backbone/)?cnn/(stem|layer[1-{}])/.*'
 DECAYED = {True: r'.*/(kernel|embedding)', False: r'(.*/)?(bias|scale|semantic|mlm_bias)'}
 
 
@@ -65,6 +67,7 @@ def optimizer(
   transformer_epsilon: float,
   transformer_decay: float,
   clip_norm: float,
+  frozen_stages: int = 0,
 ) -> optax.GradientTransformation:
   """Makes the optimiser, which clips by the global norm and updates each part by its own rule.
 
@@ -79,6 +82,7 @@ def optimizer(
     transformer_rate, transformer_betas, transformer_epsilon, transformer_decay: those of AdamW,
       for all other parameters.
     clip_norm: largest global gradient norm; 0 turns clipping off.
+    frozen_stages: of the CNN, as in `ResNet`: they stay bitwise as they are, without moments.
 
   Raises:
     ValueError: the rule is unknown, or a parameter does not match exactly one pattern.
@@ -109,9 +113,13 @@ def optimizer(
   adamw = optax.adamw(
     transformer_rate, b1, b2, transformer_epsilon, weight_decay=transformer_decay, mask=decay_mask
   )
-  rules = {'cnn': cnn[cnn_rule], 'transformer': adamw}
+  rules, patterns = {'cnn': cnn[cnn_rule], 'transformer': adamw}, OPTIMISERS
+  if frozen_stages:
+    fixed = FROZEN.format(frozen_stages)
+    rules['frozen'] = optax.set_to_zero()
+    patterns = {'frozen': fixed} | {part: f'(?!{fixed}){x}' for part, x in patterns.items()}
   clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
-  return optax.chain(clip, optax.partition(rules, match_once(OPTIMISERS, params)))
+  return optax.chain(clip, optax.partition(rules, match_once(patterns, params)))
 
 
 def _matrices(params: Tree) -> Tree:

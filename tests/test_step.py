@@ -69,3 +69,28 @@ def test_images_that_do_not_divide_are_refused(config):
   config.micro_batches = 3
   with pytest.raises(UserError, match='16 images do not divide among 3 micro_batches'):
     Experiment.of(config, prepare_data(config))
+
+
+@pytest.mark.parametrize('frozen_stages', [0, 1, 2])
+def test_frozen_stages_are_bitwise_unchanged_after_fifty_steps(config, frozen_stages):
+  config = config.copy_and_resolve_references()
+  config.dtype, config.cnn.batch_norm = 'float32', 'batch'
+  config.cnn.frozen_stages = frozen_stages
+  assert config.optimizer.cnn_decay * config.optimizer.cnn_momentum > 0
+  experiment, mesh = Experiment.of(config, prepare_data(config)), sharding.make_mesh()
+  state, step, _ = init_state(experiment, mesh)
+  start = jax.device_get(state.variables)
+  batch = sharding.global_batch(mesh, experiment.batches['train'][0])
+  for _ in range(50):
+    state, _ = step(state, [batch])
+  fixed = ['stem', *(f'layer{i + 1}' for i in range(frozen_stages))] if frozen_stages else []
+  moments = jax.tree_util.tree_leaves_with_path(state.opt_state)
+  moments = {part for path, _ in moments for part in map(str, path)}
+  for (path, x), old in zip(
+    jax.tree_util.tree_leaves_with_path(state.variables), jax.tree.leaves(start), strict=True
+  ):
+    _, *names = (key.key for key in path)
+    is_fixed = names[:2] == ['backbone', 'cnn'] and names[2] in fixed
+    assert np.array_equal(x, old) == is_fixed, names
+  kept = {part for part in ('stem', 'layer1', 'layer2') if f"['{part}']" in moments}
+  assert kept == {'stem', 'layer1', 'layer2'} - set(fixed)

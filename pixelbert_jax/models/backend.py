@@ -12,15 +12,20 @@ class Backend(NamedTuple):
     products: 1x1 convolutions as matrix products: a quarter off a step on CPU, 18% more on TPU.
     taps: the gradient of a grouped kernel as one product for each of its positions. XLA's takes 80
       times as long on CPU (benchmarks/results/grouped_convolution.jsonl).
+    lanes: channels that narrow groups of a convolution are merged to; 0 leaves them as they are. A
+      TPU pads each group to its 128 lanes.
   """
 
   unroll: bool = False
   products: bool = True
   taps: bool = False
+  lanes: int = 0
 
 
 def backend(platform: str) -> Backend:
   """Returns what is best for programs of a platform, as `jax.Device.platform` names it."""
   if platform == 'cpu':
     return Backend(unroll=True, taps=True)
-  return Backend(products=platform != 'tpu')
+  if platform == 'tpu':
+    return Backend(products=False, lanes=128)
+  return Backend()

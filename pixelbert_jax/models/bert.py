@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from pixelbert_jax.models import gradients
 from pixelbert_jax.models.backend import Backend
 
 Array = jax.Array
@@ -34,9 +35,20 @@ class LayerNorm(nn.Module):
     return x.astype(self.dtype)
 
 
-def dense(features: int, std: float, dtype: jnp.dtype, name: str | None = None) -> nn.Dense:
-  """Makes a linear layer with normal weights of standard deviation `std` and zero bias."""
-  return nn.Dense(features, dtype=dtype, kernel_init=nn.initializers.normal(std), name=name)
+class Dense(nn.Module):
+  """A linear layer with normal weights of standard deviation `std` and zero bias."""
+
+  features: int
+  std: float
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Maps [..., I] to [..., features] of `dtype`."""
+    normal, zeros = nn.initializers.normal(self.std), nn.initializers.zeros
+    kernel = self.param('kernel', normal, (x.shape[-1], self.features), jnp.float32)
+    bias = self.param('bias', zeros, (self.features,), jnp.float32)
+    return gradients.shift(gradients.multiply(x.astype(self.dtype), kernel), bias)
 
 
 class TextEmbedding(nn.Module):
@@ -64,8 +76,15 @@ class TextEmbedding(nn.Module):
   def attend(self, x: Array) -> Array:
     """Maps [..., D] to logits [..., V], at least float32: the tied output projection of MLM."""
     wide = jnp.promote_types(self.dtype, jnp.float32)
-    word = self.word.embedding.astype(self.dtype)
-    return jnp.einsum('...d,vd->...v', x, word, preferred_element_type=wide)
+
+    def logits(x: Array, word: Array) -> Array:
+      return jnp.einsum('...d,vd->...v', x, word, preferred_element_type=wide)
+
+    def gradient(x: Array, dy: Array) -> Array:
+      axes = tuple(range(x.ndim - 1))
+      return jnp.tensordot(dy, x.astype(wide), (axes, axes))
+
+    return gradients.apply_wide(logits, gradient, x.astype(self.dtype), self.word.embedding)
 
 
 class Attention(nn.Module):
@@ -84,7 +103,7 @@ class Attention(nn.Module):
   def __call__(self, x: Array, mask: Array, deterministic: bool) -> Array:
     """Maps x [N, S, D] to [N, S, D]; only positions in `mask` [N, S] bool are attended to."""
     n, s, d = x.shape
-    qkv = dense(3 * d, self.init_std, self.dtype, 'qkv')(x).reshape(
+    qkv = Dense(3 * d, self.init_std, self.dtype, name='qkv')(x).reshape(
       n, s, 3, self.heads, d // self.heads
     )
     query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
@@ -98,7 +117,7 @@ class Attention(nn.Module):
       self.sow('attention', 'weights', weights)
     weights = nn.Dropout(self.dropout)(weights, deterministic=deterministic)
     out = jnp.einsum('nhqk,nkhd->nqhd', weights, value).reshape(n, s, d)
-    return dense(d, self.init_std, self.dtype, 'output')(out)
+    return Dense(d, self.init_std, self.dtype, name='output')(out)
 
 
 class Layer(nn.Module):
@@ -117,8 +136,8 @@ class Layer(nn.Module):
     attention = Attention(self.heads, self.dropout, self.init_std, self.dtype, name='attention')
     y = attention(x, mask, deterministic)
     x = LayerNorm(self.dtype, name='attention_norm')(x + drop(y, deterministic=deterministic))
-    y = gelu(dense(self.mlp_width, self.init_std, self.dtype, 'mlp_in')(x))
-    y = dense(x.shape[-1], self.init_std, self.dtype, 'mlp_out')(y)
+    y = gelu(Dense(self.mlp_width, self.init_std, self.dtype, name='mlp_in')(x))
+    y = Dense(x.shape[-1], self.init_std, self.dtype, name='mlp_out')(y)
     return LayerNorm(self.dtype, name='mlp_norm')(x + drop(y, deterministic=deterministic))
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from pixelbert_jax.models import gradients
 from pixelbert_jax.models.backend import Backend
 
 Array = jax.Array
@@ -29,13 +30,15 @@ class Conv(nn.Module):
   def __call__(self, x: Array) -> Array:
     shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
     init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
-    kernel = self.param('kernel', init, shape, jnp.float32).astype(self.dtype)
+    kernel = self.param('kernel', init, shape, jnp.float32)
     x = x.astype(self.dtype)
     if self.size == 1 and self.backend.products:
-      return x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
-    by_taps = self.groups > 1 and self.backend.taps
-    function = convolve_by_taps if by_taps else convolve
-    return function(x, kernel, self.stride, self.groups)
+      return gradients.multiply(x[:, :: self.stride, :: self.stride], kernel[0, 0])
+    merged = groups_to_merge(self.groups, shape[2], self.backend.lanes)
+    kernel, groups = merge_groups(kernel, self.groups, merged), self.groups // merged
+    by_taps = groups > 1 and self.backend.taps
+    function = convolve_by_taps if by_taps else convolve_wide
+    return function(x, kernel, self.stride, groups)
 
 
 def convolve(x: Array, kernel: Array, stride: int, groups: int) -> Array:
@@ -55,30 +58,83 @@ def convolve(x: Array, kernel: Array, stride: int, groups: int) -> Array:
   )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def convolve_wide(x: Array, kernel: Array, stride: int, groups: int) -> Array:
+  """Convolves like `convolve`, in x's type; sums the kernel's gradient in the kernel's type."""
+  operation = functools.partial(convolve, stride=stride, groups=groups)
+  like = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
+  gradient = functools.partial(_kernel_gradient, like, stride, groups)
+  return gradients.apply_wide(operation, gradient, x, kernel)
+
+
 def convolve_by_taps(x: Array, kernel: Array, stride: int, groups: int) -> Array:
-  """Convolves like `convolve`; computes the gradient of the kernel position by position."""
-  return convolve(x, kernel, stride, groups)
+  """Convolves like `convolve_wide`; computes the kernel's gradient position by position."""
+  operation = functools.partial(convolve, stride=stride, groups=groups)
+  like = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
+  gradient = functools.partial(_gradient_by_taps, like, stride, groups)
+  return gradients.apply(operation, gradient, x, kernel)
 
 
-def _forward(x: Array, kernel: Array, stride: int, groups: int) -> tuple[Array, tuple]:
-  return convolve(x, kernel, stride, groups), (x, kernel)
+# --- Groups --------------------------------------------------------------------------------
 
 
-def _backward(stride: int, groups: int, saved: tuple, dy: Array) -> tuple[Array, Array]:
-  x, kernel = saved
-  (dx,) = jax.vjp(lambda x: convolve(x, kernel, stride, groups), x)[1](dy)
-  return dx, _kernel_gradient(kernel.shape, stride, groups, x, dy)
+def groups_to_merge(groups: int, width: int, lanes: int) -> int:
+  """Returns how many neighbouring groups of `width` channels are convolved as one; 1 is none.
+
+  As many as fill the lanes, where a group by itself fills a quarter of them or less. Merged ones
+  multiply by zeros as well: of half the lanes, that costs more than it saves.
+  """
+  if groups == 1 or 4 * width > lanes:
+    return 1
+  return max(n for n in range(1, lanes // width + 1) if groups % n == 0)
 
 
-convolve_by_taps.defvjp(_forward, _backward)
+def merge_groups(kernel: Array, groups: int, merged: int) -> Array:
+  """Makes the kernel of fewer, wider groups that computes the same as one of `groups`.
+
+  Args:
+    kernel: [k, k, I, O], where I is the width of a group.
+    groups: their number.
+    merged: neighbours that become one.
+
+  Returns:
+    [k, k, merged * I, O]; of the inputs of its group, an output's weights are 0 but for I.
+  """
+  if merged == 1:
+    return kernel
+  size, _, inputs, outputs = kernel.shape
+  by_group = kernel.reshape(size, size, 1, inputs, groups // merged, merged, outputs // groups)
+  own = jnp.eye(merged, dtype=bool)[:, None, None, :, None]
+  return jnp.where(own, by_group, 0).reshape(size, size, merged * inputs, outputs)
+
+
+# --- Gradients of kernels ------------------------------------------------------------------
 
 
 def _kernel_gradient(
-  shape: tuple[int, ...], stride: int, groups: int, x: Array, dy: Array
+  kernel: jax.ShapeDtypeStruct, stride: int, groups: int, x: Array, dy: Array
 ) -> Array:
-  """Computes the gradient of a kernel of this shape, as one grouped product per kernel position."""
-  size, _, inputs, outputs = shape
+  """Computes the gradient of a kernel as a convolution of x by dy, summed in the kernel's type."""
+  size = kernel.shape[0]
+  low = size // 2
+  # Such that dy, with its rows `stride` apart, fits in as many places as the kernel has rows.
+  sides = zip(x.shape[1:3], dy.shape[1:3], strict=True)
+  return jax.lax.conv_general_dilated(
+    x,
+    dy,
+    window_strides=(1, 1),
+    padding=[(low, (places - 1) * stride + size - rows - low) for rows, places in sides],
+    rhs_dilation=(stride, stride),
+    dimension_numbers=('CHWN', 'IHWO', 'HWNC'),
+    batch_group_count=groups,
+    preferred_element_type=kernel.dtype,
+  )
+
+
+def _gradient_by_taps(
+  kernel: jax.ShapeDtypeStruct, stride: int, groups: int, x: Array, dy: Array
+) -> Array:
+  """Computes the gradient of a kernel as one grouped product for each of its positions."""
+  size, _, inputs, outputs = kernel.shape
   b, h, w, _ = dy.shape
   pad = size // 2
   x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
@@ -91,4 +147,4 @@ def _kernel_gradient(
     return jnp.einsum('bhwgi,bhwgo->igo', inputs_at, dy, preferred_element_type=wide)
 
   positions = [position(i, j) for i in range(size) for j in range(size)]
-  return jnp.stack(positions).reshape(shape).astype(x.dtype)
+  return jnp.stack(positions).reshape(kernel.shape).astype(kernel.dtype)

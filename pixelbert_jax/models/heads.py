@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from pixelbert_jax.models.bert import LayerNorm, dense, gelu
+from pixelbert_jax.models.bert import Dense, LayerNorm, gelu
 from pixelbert_jax.models.pixelbert import PixelBert
 
 Array = jax.Array
@@ -21,7 +21,7 @@ class Pooler(nn.Module):
   @nn.compact
   def __call__(self, tokens: Array) -> Array:
     cls = tokens[..., 0, :]
-    return nn.tanh(dense(cls.shape[-1], self.init_std, self.dtype, 'dense')(cls))
+    return nn.tanh(Dense(cls.shape[-1], self.init_std, self.dtype, name='dense')(cls))
 
 
 class Transform(nn.Module):
@@ -33,7 +33,7 @@ class Transform(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    x = gelu(dense(self.width or x.shape[-1], self.init_std, self.dtype, 'dense')(x))
+    x = gelu(Dense(self.width or x.shape[-1], self.init_std, self.dtype, name='dense')(x))
     return LayerNorm(self.dtype, name='norm')(x)
 
 
@@ -47,7 +47,7 @@ class PretrainingModel(nn.Module):
   def setup(self) -> None:
     text = self.backbone.text
     self.pooler = Pooler(text.init_std, text.dtype)
-    self.itm = dense(1, text.init_std, jnp.promote_types(text.dtype, jnp.float32))
+    self.itm = Dense(1, text.init_std, jnp.promote_types(text.dtype, jnp.float32))
     self.mlm_transform = Transform(text.init_std, text.dtype)
     self.mlm_bias = self.param('mlm_bias', nn.initializers.zeros, (text.vocab_size,), jnp.float32)
 
@@ -95,7 +95,7 @@ class MatchingModel(nn.Module):
   def setup(self) -> None:
     text = self.backbone.text
     self.pooler = Pooler(text.init_std, text.dtype)
-    self.itm = dense(1, text.init_std, jnp.promote_types(text.dtype, jnp.float32))
+    self.itm = Dense(1, text.init_std, jnp.promote_types(text.dtype, jnp.float32))
 
   def __call__(
     self, image: Array, size: Array, token_ids: Array, token_mask: Array, train: bool
@@ -136,7 +136,7 @@ class Nlvr2Model(nn.Module):
     text = self.backbone.text
     self.pooler = Pooler(text.init_std, text.dtype)
     self.nlvr2_transform = Transform(text.init_std, text.dtype, 2 * text.width)
-    self.nlvr2 = dense(1, text.init_std, jnp.promote_types(text.dtype, jnp.float32))
+    self.nlvr2 = Dense(1, text.init_std, jnp.promote_types(text.dtype, jnp.float32))
 
   def __call__(
     self, image: Array, size: Array, token_ids: Array, token_mask: Array, train: bool
@@ -195,7 +195,7 @@ class VqaModel(nn.Module):
     text = self.backbone.text
     self.pooler = Pooler(text.init_std, text.dtype)
     self.vqa_transform = Transform(text.init_std, text.dtype, 2 * text.width)
-    self.vqa = dense(self.answers, text.init_std, jnp.promote_types(text.dtype, jnp.float32))
+    self.vqa = Dense(self.answers, text.init_std, jnp.promote_types(text.dtype, jnp.float32))
 
   def __call__(
     self, image: Array, size: Array, token_ids: Array, token_mask: Array, train: bool

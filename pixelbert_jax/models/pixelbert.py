@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from pixelbert_jax.models.bert import Encoder, TextEmbedding, dense
+from pixelbert_jax.models import gradients
+from pixelbert_jax.models.bert import Dense, Encoder, TextEmbedding
 from pixelbert_jax.models.resnet import ResNet
 
 Array = jax.Array
@@ -47,6 +48,7 @@ class PixelBert(nn.Module):
     mean, deviation: of RGB in 0..1, the normalisation of images that the CNN was trained with;
       applied before the call. ImageNet's by default.
     tuned_cnn: whether gradients reach the CNN.
+    gradient_dtype: of kernels' gradients, summed over positions and devices; applied by `forward`.
   """
 
   cnn: ResNet
@@ -56,10 +58,11 @@ class PixelBert(nn.Module):
   mean: tuple[float, ...] = (0.485, 0.456, 0.406)
   deviation: tuple[float, ...] = (0.229, 0.224, 0.225)
   tuned_cnn: bool = True
+  gradient_dtype: jnp.dtype = jnp.float32
 
   def setup(self) -> None:
     width, std = self.text.width, self.text.init_std
-    self.projection = dense(width, std, self.text.dtype)
+    self.projection = Dense(width, std, self.text.dtype)
     self.semantic = self.param('semantic', nn.initializers.normal(std), (width,), jnp.float32)
 
   def embed_pixels(self, image: Array, size: Array, train: bool) -> tuple[Array, Array]:
@@ -78,7 +81,7 @@ class PixelBert(nn.Module):
       features = jax.lax.stop_gradient(features)
     b, h, w, c = features.shape
     tokens = self.projection(features.reshape(b, h * w, c))
-    return tokens + self.semantic.astype(tokens.dtype), mask.reshape(b, h * w)
+    return gradients.shift(tokens, self.semantic), mask.reshape(b, h * w)
 
   def pair_pixels(self, tokens: Array, mask: Array, texts: int, train: bool) -> tuple[Array, Array]:
     """Repeats or samples pixels for each text: [B, P, D] to [B, K, p, D], with mask [B, K, p]."""

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from pixelbert_jax.models import gradients
 from pixelbert_jax.models.backend import Backend
 from pixelbert_jax.models.convolution import Conv
 
@@ -87,7 +88,7 @@ class BatchNorm(nn.Module):
         mean.value = self.momentum * mean.value + (1 - self.momentum) * m
         var.value = self.momentum * var.value + (1 - self.momentum) * unbiased
     gain = scale * jax.lax.rsqrt(v + self.epsilon)
-    return x * gain.astype(x.dtype) + (bias - m * gain).astype(x.dtype)
+    return gradients.shift(gradients.scale(x, gain), bias - m * gain)
 
 
 class Bottleneck(nn.Module):
@@ -214,6 +215,9 @@ class ResNet(nn.Module):
       is groups=32, group_width=8); `group_width` None means plain ResNet.
     stem: '7x7' or 'space_to_depth'.
     frozen: use the running statistics of BatchNorm in training too.
+    frozen_stages: 0 trains all; 1 fixes the stem and the first stage, 2 the second too, and so on.
+      What is fixed gets no gradient, keeps no activation and uses the running statistics. (SOHO
+      and mmdetection count likewise, but theirs is -1 where all is trained and 0 fixes the stem.)
     remat: recompute each block's activations in the backward pass.
     dtype: of the computation; parameters and statistics are float32.
     backend: what the program is compiled for does best.
@@ -226,6 +230,7 @@ class ResNet(nn.Module):
   group_width: int | None = None
   stem: str = '7x7'
   frozen: bool = False
+  frozen_stages: int = 0
   remat: bool = False
   dtype: jnp.dtype = jnp.float32
   backend: Backend = Backend()
@@ -265,13 +270,14 @@ class ResNet(nn.Module):
     """
     mask = pixel_mask(size, *image.shape[1:3])
     x = jnp.where(mask, image, 0).astype(self.dtype)
-    x, mask = Stem(self.stem, self.width, self.frozen, self.dtype, name='stem')(x, mask, train)
+    frozen = self.frozen or self.frozen_stages > 0
+    x, mask = Stem(self.stem, self.width, frozen, self.dtype, name='stem')(x, mask, train)
     for i, (blocks, stride) in enumerate(zip(self.stages, self.stage_strides(), strict=True)):
       x, mask = Stage(
         blocks=blocks,
         width=(self.groups * self.group_width if self.group_width else self.width) * 2**i,
         features=4 * self.width * 2**i,
-        frozen=self.frozen,
+        frozen=self.frozen or i < self.frozen_stages,
         stride=stride,
         groups=self.groups,
         remat=self.remat,
@@ -279,5 +285,7 @@ class ResNet(nn.Module):
         backend=self.backend,
         name=f'layer{i + 1}',
       )(x, mask, train)
+      if i + 1 == self.frozen_stages:
+        x = jax.lax.stop_gradient(x)
     x, mask = max_pool(x, mask, 2, before=0)
     return x, mask[..., 0]

@@ -20,7 +20,7 @@ from configs.pretrain import get_config
 from pixelbert_jax import sharding
 from pixelbert_jax.convert import names
 from pixelbert_jax.convert.export import model_config
-from pixelbert_jax.convert.modeling_pixelbert import PixelBert, PixelBertConfig
+from pixelbert_jax.convert.modeling_pixelbert import BatchNorm, PixelBert, PixelBertConfig
 from pixelbert_jax.experiment import make_model, make_optimizer, resolve
 from pixelbert_jax.input.image import model_input
 from pixelbert_jax.input.text import Tokenizer
@@ -269,8 +269,11 @@ def twin_inputs(batch, dtype):
 
 def assert_same_gradients(found, twin):
   found = names.to_torch({'params': found})
-  expected = {name: x.grad.numpy() for name, x in twin.named_parameters()}
-  assert found.keys() - expected.keys() == {names.TOKEN_TYPES}
+  parameters = dict(twin.named_parameters())
+  assert found.keys() - parameters.keys() == {names.TOKEN_TYPES}
+  expected = {name: x.grad.numpy() for name, x in parameters.items() if x.requires_grad}
+  for name in parameters.keys() - expected.keys():
+    assert not found[name].any(), name
   # What is added to every key alike changes no softmax: a key bias has no gradient but rounding.
   floor = 1e-6 * np.sqrt(sum(np.square(x).sum() for x in expected.values()))
   for name, theirs in expected.items():
@@ -282,6 +285,17 @@ def assert_same_gradients(found, twin):
       assert np.linalg.norm(found[name] - theirs) <= GRADIENTS * np.linalg.norm(theirs), name
 
 
+def freeze(twin, stages):
+  """Fixes parameters and statistics of the stem and the first stages; none for 0."""
+  cnn = twin.cnn
+  parts = [cnn.conv1, cnn.bn1, *(getattr(cnn, f'layer{i + 1}') for i in range(stages))]
+  for part in parts if stages else []:
+    part.requires_grad_(False)
+    for module in part.modules():
+      if isinstance(module, BatchNorm):
+        module.frozen = True
+
+
 @pytest.fixture
 def small():
   """Compiles small models without most optimisations, which take longer than the computation."""
@@ -291,13 +305,17 @@ def small():
 
 
 @pytest.mark.usefixtures('small')
-@pytest.mark.parametrize(('cnn', 'sampled'), [('7x7', 0), ('patches', 10)])
-def test_outputs_losses_and_gradients(cnn, sampled):
+@pytest.mark.parametrize(
+  ('cnn', 'sampled', 'frozen_stages'),
+  [('7x7', 0, 0), ('patches', 10, 0), ('patches', 0, 1), ('7x7', 0, 2)],
+)
+def test_outputs_losses_and_gradients(cnn, sampled, frozen_stages):
   config = small_config(cnn)
-  config.sampled_pixels = sampled
+  config.sampled_pixels, config.cnn.frozen_stages = sampled, frozen_stages
   model, batch = make_model(config, VOCAB), make_batch(0)
   variables, rngs = random_variables(model), {'pixels': jax.random.key(5)}
   twin, inputs = twin_of(config, variables).train(), twin_inputs(batch, torch.float32)
+  freeze(twin, frozen_stages)
 
   def loss(params):
     outputs, changed = forward(

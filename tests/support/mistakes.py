@@ -64,6 +64,12 @@ MISTAKES = {
   'heads that do not divide': (override('transformer.heads=3'), ['width 32', '3 heads']),
   'texts beyond positions': (override('text.length=65'), ['text.length 65', 'max_positions 64']),
   'stride of more stages': (override('cnn.total_stride=64'), ['total_stride', '[8, 16]', '64']),
+  'more frozen than there is': (
+    override('cnn.frozen_stages=3'),
+    ['config.cnn.frozen_stages 3', '2', 'config.cnn.stages (1, 1)'],
+  ),
+  'frozen beyond the last stage': (override('cnn.frozen_stages=5'), ['at most 4', '5']),
+  'another type of gradients': (override('gradient_dtype=float16'), ['gradient_dtype', 'bfloat16']),
   'groups without width': (override('cnn.groups=32'), ['cnn.groups 32', 'group_width 0']),
   'no start': (('--config=configs/pretrain.py:r50',), ['init_from', 'convert', '=scratch']),
   'nowhere to fine-tune from': (
