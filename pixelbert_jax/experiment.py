@@ -117,13 +117,9 @@ def check_task(config: ConfigDict) -> None:
 def make_model(
   config: ConfigDict, vocab_size: int, task: Task | None = None, platform: str = ''
 ) -> Model:
-  """Makes the model of a resolved configuration.
+  """Makes the model of a resolved configuration; by default for a task made without data.
 
-  Args:
-    config: the configuration.
-    vocab_size: number of tokens.
-    task: by default made without data.
-    platform: that the model is compiled for, as `jax.Device.platform`; by default this machine's.
+  `platform` is what it is compiled for, as `jax.Device.platform`; by default this machine's.
   """
   c, t, dtype = config.cnn, config.transformer, jnp.dtype(config.dtype)
   best = backend(platform or jax.default_backend())
