@@ -36,6 +36,8 @@ DERIVED: tuple[tuple[str, str, str, int], ...] = (
   ('vqa:r50', 'a100:1', 'a100:8', 1),
   ('nlvr2:r50', 'a100:1', 'a100:8', 1),
   ('retrieval:r50', 'a100:1', 'a100:8', 2),
+  ('retrieval:r50', 'v5e:2x4', 'v5e:16x16', 1),
+  ('retrieval:r50', 'v5e:2x4', 'v6e:2x4', 8),
 )
 
 
