@@ -113,13 +113,20 @@ def optimizer(
   adamw = optax.adamw(
     transformer_rate, b1, b2, transformer_epsilon, weight_decay=transformer_decay, mask=decay_mask
   )
-  rules, patterns = {'cnn': cnn[cnn_rule], 'transformer': adamw}, OPTIMISERS
+  rules = {'cnn': cnn[cnn_rule], 'transformer': adamw, 'frozen': optax.set_to_zero()}
+  clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+  return optax.chain(clip, _by_part(rules, params, frozen_stages))
+
+
+def _by_part(
+  rules: dict[str, optax.GradientTransformation], params: Tree, frozen_stages: int
+) -> optax.GradientTransformation:
+  """Applies to each part of the model its rule; 'frozen' only where stages are."""
+  patterns = OPTIMISERS
   if frozen_stages:
     fixed = FROZEN.format(frozen_stages)
-    rules['frozen'] = optax.set_to_zero()
-    patterns = {'frozen': fixed} | {part: f'(?!{fixed}){x}' for part, x in patterns.items()}
-  clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
-  return optax.chain(clip, optax.partition(rules, match_once(patterns, params)))
+    patterns = {part: f'(?!{fixed}){x}' for part, x in OPTIMISERS.items()} | {'frozen': fixed}
+  return optax.partition({part: rules[part] for part in patterns}, match_once(patterns, params))
 
 
 def _matrices(params: Tree) -> Tree:
