@@ -159,8 +159,7 @@ class Stem(nn.Module):
       x, mask = space_to_depth(x, 4), mask[:, ::4, ::4]
     else:
       raise ValueError(f"stem is {self.kind!r}, expected '7x7' or 'space_to_depth'")
-    options = {'dtype': self.dtype, 'backend': self.backend, 'name': 'conv1'}
-    conv = Conv(self.features, size, stride, **options)
+    conv = Conv(self.features, size, stride, dtype=self.dtype, backend=self.backend, name='conv1')
     mask = mask[:, ::stride, ::stride]
     norm = BatchNorm(self.features, self.frozen, name='bn1')
     x = nn.relu(normalised(conv, norm, x, mask, train)) * mask
