@@ -5,7 +5,6 @@ of colours claims every filter before the small gradient of shapes has moved any
 directions alike.
 """
 
-import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -80,14 +79,18 @@ def optimizer(
     params: the parameters, or their shapes.
     cnn_rule: 'sgd' or 'muon', both with `cnn_momentum`, or 'none', which leaves the CNN unchanged.
     cnn_rate, cnn_momentum, cnn_decay: learning rate, momentum and weight decay of the CNN.
-    transformer_rate and others of that name: those of AdamW, for all other parameters.
+    transformer_rate, transformer_betas, transformer_epsilon, transformer_decay: those of AdamW,
+      for all other parameters.
     clip_norm: largest global gradient norm; 0 turns clipping off.
     frozen_stages: of the CNN, as in `ResNet`: they stay bitwise as they are, without moments.
 
   Raises:
     ValueError: the rule is unknown, or a parameter does not match exactly one pattern.
   """
-  decay_mask = functools.partial(_decayed, match_once(DECAYED, params))
+  decayed = match_once(DECAYED, params)
+
+  def decay_mask(tree: Tree) -> Tree:
+    return _map_present(lambda _, flag: flag, tree, decayed)
 
   b1, b2 = transformer_betas
   decays = optax.add_decayed_weights(cnn_decay, decay_mask)
@@ -110,18 +113,20 @@ def optimizer(
   adamw = optax.adamw(
     transformer_rate, b1, b2, transformer_epsilon, weight_decay=transformer_decay, mask=decay_mask
   )
-  rules, patterns = {'cnn': cnn[cnn_rule], 'transformer': adamw}, dict(OPTIMISERS)
-  if frozen_stages:
-    frozen = FROZEN.format(frozen_stages)
-    rules['frozen'] = optax.set_to_zero()
-    patterns = {'frozen': frozen} | {part: f'(?!{frozen}){x}' for part, x in patterns.items()}
+  rules = {'cnn': cnn[cnn_rule], 'transformer': adamw, 'frozen': optax.set_to_zero()}
   clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
-  return optax.chain(clip, optax.partition(rules, match_once(patterns, params)))
+  return optax.chain(clip, _by_part(rules, params, frozen_stages))
 
 
-def _decayed(decayed: Tree, tree: Tree) -> Tree:
-  """Returns the flags `decayed` of the parameters that a tree has."""
-  return _map_present(lambda _, flag: flag, tree, decayed)
+def _by_part(
+  rules: dict[str, optax.GradientTransformation], params: Tree, frozen_stages: int
+) -> optax.GradientTransformation:
+  """Applies to each part of the model its rule; 'frozen' only where stages are."""
+  patterns = OPTIMISERS
+  if frozen_stages:
+    fixed = FROZEN.format(frozen_stages)
+    patterns = {part: f'(?!{fixed}){x}' for part, x in OPTIMISERS.items()} | {'frozen': fixed}
+  return optax.partition({part: rules[part] for part in patterns}, match_once(patterns, params))
 
 
 def _matrices(params: Tree) -> Tree:

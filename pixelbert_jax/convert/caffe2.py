@@ -20,7 +20,7 @@ from pixelbert_jax.convert.names import WeightsError
 MEAN = tuple(x / 255 for x in (122.7717, 115.9465, 102.9801))
 DEVIATION = (1 / 255,) * 3
 
-BATCH_NORM_EPSILON = 1e-5  # models/resnet.py
+BATCH_NORM_EPSILON = 1e-5  # models/padded.py
 
 UNWANTED = {
   r'cnn\..*_momentum': 'optimiser state',

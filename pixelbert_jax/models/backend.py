@@ -14,12 +14,18 @@ class Backend(NamedTuple):
       times as long on CPU (benchmarks/results/grouped_convolution.jsonl).
     lanes: channels that narrow groups of a convolution are merged to; 0 leaves them as they are. A
       TPU pads each group to its 128 lanes.
+    folds: fixed BatchNorm's scale as a factor of the kernel before it. The gradient of the scale is
+      then a sum over the kernel's, and what a convolution puts out need not be kept or recomputed.
+    pairs: where BatchNorm is fixed, stages of half the lanes or less compute pairs of columns,
+      which else are padded to twice their bytes; needs `folds` and `lanes`.
   """
 
   unroll: bool = False
   products: bool = True
   taps: bool = False
   lanes: int = 0
+  folds: bool = False
+  pairs: bool = False
 
 
 def backend(platform: str) -> Backend:
@@ -27,5 +33,5 @@ def backend(platform: str) -> Backend:
   if platform == 'cpu':
     return Backend(unroll=True, taps=True)
   if platform == 'tpu':
-    return Backend(products=False, lanes=128)
+    return Backend(products=False, lanes=128, folds=True, pairs=True)
   return Backend()

@@ -17,24 +17,35 @@ class Conv(nn.Module):
 
   XLA's 'SAME' would pad strided convolutions less at the top left, so that outputs would depend on
   the size of the canvas.
+
+  Attributes:
+    pairs: x holds pairs of neighbouring columns as channels, [B, H, W / 2, 2 I], and so does the
+      result; then stride and groups are 1.
   """
 
   features: int
   size: int
   stride: int = 1
   groups: int = 1
+  pairs: bool = False
   dtype: jnp.dtype = jnp.float32
   backend: Backend = Backend()
 
   @nn.compact
-  def __call__(self, x: Array) -> Array:
-    shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
+  def __call__(self, x: Array, gain: Array | None = None) -> Array:
+    """Convolves x [B, H, W, I]; `gain` [features] multiplies the output by way of the kernel."""
+    inputs = x.shape[-1] // (2 if self.pairs else self.groups)
+    shape = (self.size, self.size, inputs, self.features)
     init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
     kernel = self.param('kernel', init, shape, jnp.float32)
+    if gain is not None:
+      kernel = kernel * gain
     x = x.astype(self.dtype)
+    if self.pairs:
+      return convolve_wide(x, over_pairs(kernel), 1, 1)
     if self.size == 1 and self.backend.products:
       return gradients.multiply(x[:, :: self.stride, :: self.stride], kernel[0, 0])
-    merged = groups_to_merge(self.groups, shape[2], self.backend.lanes)
+    merged = groups_to_merge(self.groups, inputs, self.backend.lanes)
     kernel, groups = merge_groups(kernel, self.groups, merged), self.groups // merged
     by_taps = groups > 1 and self.backend.taps
     function = convolve_by_taps if by_taps else convolve_wide
@@ -105,6 +116,25 @@ def merge_groups(kernel: Array, groups: int, merged: int) -> Array:
   by_group = kernel.reshape(size, size, 1, inputs, groups // merged, merged, outputs // groups)
   own = jnp.eye(merged, dtype=bool)[:, None, None, :, None]
   return jnp.where(own, by_group, 0).reshape(size, size, merged * inputs, outputs)
+
+
+# --- Pairs of columns ----------------------------------------------------------------------
+
+
+def over_pairs(kernel: Array) -> Array:
+  """Makes the kernel [k, k, 2 I, 2 O] over pairs of columns that one [k, k, I, O] is over columns.
+
+  k is 1 or 3. Half of its weights are zeros, which cost no time where I and O fill half the lanes.
+  """
+  size, _, inputs, outputs = kernel.shape
+
+  def column(at: int) -> Array:
+    # The window of a pair's column `at` among the columns of `size` pairs.
+    before = size // 2 + at
+    edges = ((0, 0), (before, size - before), (0, 0), (0, 0))
+    return jnp.pad(kernel, edges).reshape(size, size, 2 * inputs, outputs)
+
+  return jnp.concatenate([column(0), column(1)], axis=-1)
 
 
 # --- Gradients of kernels ------------------------------------------------------------------

@@ -5,7 +5,7 @@ stay zero: BatchNorm turns them into its bias, which 3x3 convolutions carry inwa
 activation makes the output at real pixels that of the unpadded image.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,81 +14,17 @@ from flax import linen as nn
 from pixelbert_jax.models import gradients
 from pixelbert_jax.models.backend import Backend
 from pixelbert_jax.models.convolution import Conv
+from pixelbert_jax.models.padded import BatchNorm, max_pool, only_real, pixel_mask
 
 Array = jax.Array
 
 
-def pixel_mask(size: Array, height: int, width: int) -> Array:
-  """Computes the mask of real pixels of a canvas.
-
-  Args:
-    size: [B, 2] int, height and width of each image on its canvas.
-    height: of the canvas.
-    width: of the canvas.
-
-  Returns:
-    [B, height, width, 1] bool.
-  """
-  rows = jnp.arange(height)[None, :, None, None] < size[:, 0, None, None, None]
-  columns = jnp.arange(width)[None, None, :, None] < size[:, 1, None, None, None]
-  return rows & columns
-
-
-def max_pool(x: Array, mask: Array, window: int, before: int) -> tuple[Array, Array]:
-  """Max-pools real pixels with stride 2; sizes are halved and rounded up.
-
-  Args:
-    x: [B, h, w, C].
-    mask: [B, h, w, 1] bool.
-    window: side of the square window.
-    before: rows and columns of padding at the top left; the bottom right gets as many as the last
-      window needs.
-
-  Returns:
-    Pooled [B, ceil(h/2), ceil(w/2), C], zero in the padding, and its mask.
-  """
-  lowest = jnp.finfo(x.dtype).min
-  # The last of ceil(n / 2) windows starts at row 2 (ceil(n / 2) - 1) - before.
-  padding = [(before, 2 * (-(-n // 2) - 1) + window - before - n) for n in x.shape[1:3]]
-  pooled = nn.max_pool(jnp.where(mask, x, lowest), (window, window), (2, 2), padding)
-  mask = mask[:, ::2, ::2]
-  return jnp.where(mask, pooled, 0), mask
-
-
-class BatchNorm(nn.Module):
-  """BatchNorm over real pixels only, with PyTorch's constants.
-
-  Statistics are at least float32 and, under jit, of the global batch. The running variance is
-  unbiased, as in PyTorch. `frozen` uses the running statistics in training too and never updates
-  them; scale and bias are trained either way.
-  """
-
-  frozen: bool
-  momentum: float = 0.9
-  epsilon: float = 1e-5
-  scale_init: Callable = nn.initializers.ones
-
-  @nn.compact
-  def __call__(self, x: Array, mask: Array, train: bool) -> Array:
-    """Normalises x [B, h, w, C] with mask [B, h, w, 1] bool; does not mask the output."""
-    features = x.shape[-1]
-    mean = self.variable('batch_stats', 'mean', jnp.zeros, (features,), jnp.float32)
-    var = self.variable('batch_stats', 'var', jnp.ones, (features,), jnp.float32)
-    scale = self.param('scale', self.scale_init, (features,), jnp.float32)
-    bias = self.param('bias', nn.initializers.zeros, (features,), jnp.float32)
-    if not train or self.frozen:
-      m, v = mean.value, var.value
-    else:
-      wide = jnp.promote_types(x.dtype, jnp.float32)
-      exact, count = x.astype(wide), jnp.sum(mask, dtype=wide)
-      m = jnp.sum(exact, (0, 1, 2), where=mask) / count
-      v = jnp.sum(jnp.square(exact - m), (0, 1, 2), where=mask) / count
-      if not self.is_initializing():
-        unbiased = v * (count / jnp.maximum(count - 1, 1))
-        mean.value = self.momentum * mean.value + (1 - self.momentum) * m
-        var.value = self.momentum * var.value + (1 - self.momentum) * unbiased
-    gain = scale * jax.lax.rsqrt(v + self.epsilon)
-    return gradients.shift(gradients.scale(x, gain), bias - m * gain)
+def normalised(conv: Conv, norm: BatchNorm, x: Array, mask: Array, train: bool) -> Array:
+  """Convolves x and normalises the result, of which `mask` says what is real."""
+  if conv.backend.folds and (norm.frozen or not train):
+    gain, bias = norm.running()
+    return gradients.shift(conv(x, gain), jnp.tile(bias, 2 if conv.pairs else 1))
+  return norm(conv(x), mask, train)
 
 
 class Bottleneck(nn.Module):
@@ -103,22 +39,37 @@ class Bottleneck(nn.Module):
   backend: Backend = Backend()
 
   @nn.compact
-  def __call__(self, x: Array, mask: Array, train: bool) -> tuple[Array, Array]:
-    """Maps x [B, h, w, C] and mask [B, h, w, 1] to the strided size and `features` channels."""
+  def __call__(self, x: Array, mask: Array, train: bool) -> Array:
+    """Computes a block, up to its last ReLU, which is the next block's to do.
+
+    What is recomputed in the backward pass then needs no last convolution: its output decides
+    nothing but that ReLU.
+
+    Args:
+      x: [B, h, w, C], before the ReLU; or pairs of columns, [B, h, w / 2, 2 C].
+      mask: [B, h, w, 1] bool; or [B, h, w / 2, 2].
+      train: as for `ResNet`.
+
+    Returns:
+      [B, h / stride, w / stride, features], or pairs of that; not masked.
+    """
+    columns = mask.shape[-1]
 
     def conv_bn(x, mask, number, features, size=1, stride=1, groups=1):
       options = {'dtype': self.dtype, 'backend': self.backend, 'name': f'conv{number}'}
-      x = Conv(features, size, stride, groups, **options)(x)
-      return BatchNorm(self.frozen, name=f'bn{number}')(x, mask, train)
+      conv = Conv(features, size, stride, groups, pairs=columns == 2, **options)
+      norm = BatchNorm(features, self.frozen, name=f'bn{number}')
+      return normalised(conv, norm, x, mask, train)
 
     out_mask = mask[:, :: self.stride, :: self.stride]
-    y = nn.relu(conv_bn(x, mask, 1, self.width)) * mask
+    x = only_real(nn.relu(x), mask)
+    y = only_real(nn.relu(conv_bn(x, mask, 1, self.width)), mask)
     y = conv_bn(y, out_mask, 2, self.width, size=3, stride=self.stride, groups=self.groups)
-    y = nn.relu(y) * out_mask
+    y = only_real(nn.relu(y), out_mask)
     y = conv_bn(y, out_mask, 3, self.features)
-    if self.stride > 1 or x.shape[-1] != self.features:
+    if self.stride > 1 or x.shape[-1] != columns * self.features:
       x = conv_bn(x, out_mask, '_downsample', self.features, stride=self.stride)
-    return nn.relu(x + y) * out_mask, out_mask
+    return x + y
 
 
 class Stage(nn.Module):
@@ -154,17 +105,36 @@ class Stage(nn.Module):
         name=name,
       )
 
-    x, mask = make('first', self.stride)(x, mask, train)
+    real, columns = mask, self._columns(x, train)
+    if columns > 1:
+      x, mask = pack(x, columns), pack(mask, columns)
+    x = make('first', self.stride)(x, mask, train)
+    mask = mask[:, :: self.stride, :: self.stride]
     if self.blocks > 1:
       scan = nn.scan(
-        lambda block, carry, _: (block(*carry, train), None),
+        lambda block, x, mask: (block(x, mask, train), None),
         variable_axes={'params': 0, 'batch_stats': 0},
         split_rngs={'params': True},
+        in_axes=nn.broadcast,  # Carried, the mask would be saved once more for each block.
         length=self.blocks - 1,
-        unroll=self.blocks - 1 if self.backend.unroll else 1,
+        unroll=self.blocks - 1 if self.backend.unroll or columns > 1 else 1,
       )
-      (x, mask), _ = scan(make('rest', 1), (x, mask), None)
-    return x, mask
+      x, _ = scan(make('rest', 1), x, mask)
+    if columns > 1:
+      x = x.reshape(*real.shape[:3], -1)
+    return x, real[:, :: self.stride, :: self.stride]
+
+  def _columns(self, x: Array, train: bool) -> int:
+    """Returns how many neighbouring columns are computed as channels of one: 1 or 2."""
+    best = self.backend
+    fixed = best.folds and (self.frozen or not train)
+    fits = 2 * self.width <= best.lanes and x.shape[2] % 2 == 0
+    return 2 if best.pairs and fixed and fits and self.stride == self.groups == 1 else 1
+
+
+def pack(x: Array, columns: int) -> Array:
+  """Makes neighbouring columns channels of one: [B, h, w, C] to [B, h, w / n, n C]."""
+  return x.reshape(*x.shape[:2], x.shape[2] // columns, columns * x.shape[3])
 
 
 class Stem(nn.Module):
@@ -178,6 +148,7 @@ class Stem(nn.Module):
   features: int
   frozen: bool
   dtype: jnp.dtype
+  backend: Backend = Backend()
 
   @nn.compact
   def __call__(self, x: Array, mask: Array, train: bool) -> tuple[Array, Array]:
@@ -188,9 +159,10 @@ class Stem(nn.Module):
       x, mask = space_to_depth(x, 4), mask[:, ::4, ::4]
     else:
       raise ValueError(f"stem is {self.kind!r}, expected '7x7' or 'space_to_depth'")
-    x = Conv(self.features, size, stride, dtype=self.dtype, name='conv1')(x)
+    conv = Conv(self.features, size, stride, dtype=self.dtype, backend=self.backend, name='conv1')
     mask = mask[:, ::stride, ::stride]
-    x = nn.relu(BatchNorm(self.frozen, name='bn1')(x, mask, train)) * mask
+    norm = BatchNorm(self.features, self.frozen, name='bn1')
+    x = nn.relu(normalised(conv, norm, x, mask, train)) * mask
     return max_pool(x, mask, 3, before=1) if self.kind == '7x7' else (x, mask)
 
 
@@ -271,7 +243,8 @@ class ResNet(nn.Module):
     mask = pixel_mask(size, *image.shape[1:3])
     x = jnp.where(mask, image, 0).astype(self.dtype)
     frozen = self.frozen or self.frozen_stages > 0
-    x, mask = Stem(self.stem, self.width, frozen, self.dtype, name='stem')(x, mask, train)
+    stem = Stem(self.stem, self.width, frozen, self.dtype, self.backend, name='stem')
+    x, mask = stem(x, mask, train)
     for i, (blocks, stride) in enumerate(zip(self.stages, self.stage_strides(), strict=True)):
       x, mask = Stage(
         blocks=blocks,
@@ -287,5 +260,5 @@ class ResNet(nn.Module):
       )(x, mask, train)
       if i + 1 == self.frozen_stages:
         x = jax.lax.stop_gradient(x)
-    x, mask = max_pool(x, mask, 2, before=0)
+    x, mask = max_pool(nn.relu(x) * mask, mask, 2, before=0)
     return x, mask[..., 0]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from pixelbert_jax.models.backend import backend
 from pixelbert_jax.models.resnet import ResNet
 
 SIZES = ((37, 61), (64, 50), (1, 30))
@@ -184,6 +185,36 @@ def test_bfloat16_is_of_the_computation_only():
   expected = np.asarray(prepared(train=True, **options)[2](*x)[0][0])
   difference = np.linalg.norm(np.asarray(features, np.float32) - expected)
   assert difference < 0.1 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize('options', [PLAIN, GROUPED], ids=['plain', 'grouped'])
+def test_a_tpus_ways_change_nothing_but_rounding(options):
+  # Sides that no stride divides, and images of one row and of a whole canvas.
+  canvas, size = (67, 90), np.array([[67, 90], [1, 30], [38, 61]])
+  ours = ResNet(width=8, frozen=True, dtype=jnp.float64, backend=backend('cpu'), **options)
+  theirs = ours.clone(backend=backend('tpu')._replace(unroll=True))  # A scan is slow on CPU.
+  x = np.random.default_rng(4).normal(size=(3, *canvas, 3))
+  with jax.enable_x64(True):
+    variables = jax.tree.map(lambda x: x.astype(np.float64), random_variables(ours))
+
+  def run(model):
+    @jax.jit
+    def outputs_and_gradients(params):
+      def loss(params):
+        features, mask = model.apply(variables | {'params': params}, x, size, True)
+        return (jnp.sin(jnp.arange(features.size)) * features.ravel()).sum(), (features, mask)
+
+      return jax.grad(loss, has_aux=True)(params)
+
+    return outputs_and_gradients(variables['params'])
+
+  with jax.enable_x64(True):
+    expected, found = run(ours), run(theirs)
+  for (path, a), b in zip(
+    jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(found), strict=True
+  ):
+    scale = 1 + np.abs(a).max()
+    np.testing.assert_allclose(b, a, rtol=0, atol=1e-10 * scale, err_msg=jax.tree_util.keystr(path))
 
 
 def test_remat_changes_nothing():

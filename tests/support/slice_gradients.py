@@ -64,9 +64,10 @@ def main(gradient_dtype: str) -> None:
   arguments = jax.tree.map(on(P()), variables), jax.tree.map(on(P('data')), batch)
   program = jax.jit(gradient, out_shardings=NamedSharding(mesh, P()))
   text = program.lower(*arguments).compile().as_text()
-  sums = re.findall(r' = ([^=]*?) (?:all-reduce|reduce-scatter)(?:-start)?\(', text)
-  for shapes in sums:
-    print(*sorted(set(re.findall(r'\b([a-z]+\d+)\[', shapes))))
+  for line in text.splitlines():
+    found = re.match(r'\s*(?:ROOT )?%\S+ = (.*?) (?:all-reduce|reduce-scatter)(?:-start)?\(', line)
+    if found:
+      print(*sorted(set(re.findall(r'\b([a-z]+\d+)\[', found[1]))))
 
 
 if __name__ == '__main__':
