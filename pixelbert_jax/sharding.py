@@ -96,6 +96,13 @@ def gathered(mesh: Mesh | None, tree: Tree) -> Tree:
   return jax.lax.with_sharding_constraint(tree, replicated(mesh))
 
 
+def whole(mesh: Mesh, tree: Tree) -> Tree:
+  """Gathers arrays of the state, between programs, so that every device has them whole."""
+  if mesh.shape['fsdp'] == 1:
+    return tree
+  return jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))(tree)
+
+
 def split(mesh: Mesh | None, gradients: Tree) -> Tree:
   """Splits gradients, in a program, as the state is split, once they are added up."""
   if mesh is None or mesh.shape['fsdp'] == 1:

@@ -1,6 +1,5 @@
 """The evaluator: runs a model over a split and collects the sums and items of its task."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -40,7 +39,6 @@ class Evaluator:
       return measure(outputs, batch)
 
     self._step, self._compiled = step, set[tuple]()
-    self._gather = jax.jit(functools.partial(sharding.gathered, mesh))
 
   def compile(self, variables: dict, batches: Batches, whole: bool = False) -> None:
     """Compiles the programs of a call ahead of it; a signal is heard as in one."""
@@ -80,7 +78,7 @@ class Evaluator:
       Stopped: a signal asked for it.
     """
     total, items, running = None, [], None
-    variables = self._gather(variables)
+    variables = sharding.whole(self._mesh, variables)
     for made in pipeline.read(batches, self._numbers(batches, whole), self._threads):
       stopping.leave_if_asked()
       batch = sharding.global_batch(self._mesh, made)

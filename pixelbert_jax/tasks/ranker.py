@@ -54,7 +54,6 @@ class Ranker:
       return model.apply(variables, image, batch['size'], method=model.embed)
 
     self._embed = embed
-    self._gather = jax.jit(functools.partial(sharding.gathered, mesh))
     self._score = jax.jit(functools.partial(model.apply, method=model.score))
     self._join = jax.jit(functools.partial(jnp.concatenate, axis=1))
     self._compiled = set[tuple]()
@@ -137,7 +136,7 @@ class Ranker:
     """
     _agree(matrix)
     plan, gallery = batches.plan(0), batches.gallery
-    variables = self._gather(variables)
+    variables = sharding.whole(self._mesh, variables)
     real, row = plan.weight[..., 0] > 0, np.searchsorted(gallery.image, plan.image)
     rows = [r[counts] for r, counts in zip(row, real, strict=True)]
     left = [n for n in range(len(plan)) if not matrix.finished[rows[n]].all()]
