@@ -82,7 +82,7 @@ def cost(text: str) -> Cost:
   """Counts the cost of a program, given as the text of `jax.stages.Compiled.as_text()`."""
   module, parts = Module(text), collections.defaultdict[str, Share](Share)
   collectives = collections.defaultdict[str, list[int]](lambda: [0, 0])
-  copies = Share()
+  copies, seen = Share(), set[str]()
   for computation, x, times in module.executed():
     found = _CYCLES.search(x.rest)
     moved = Share(bytes=times * traffic(module, computation, x))
@@ -98,7 +98,10 @@ def cost(text: str) -> Cost:
       again = flops if 'rematted_computation' in y.op_name else 0
       parts[part(y.op_name or name)].add(Share(flops, again))
       kind = y.opcode.removesuffix('-start')
-      if kind in COLLECTIVES:
+      channel = y.attribute('channel_id')
+      # A TPU moves a collective along beside several fusions, and each lists it.
+      if kind in COLLECTIVES and (not channel or channel not in seen):
+        seen.add(channel)
         collectives[kind][0] += times
         collectives[kind][1] += times * _largest(where, y)
   kept = {name: share for name, share in parts.items() if share != Share()}
