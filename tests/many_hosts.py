@@ -5,7 +5,7 @@
 Experiments: `losses` trains each task as 1 x 4, 2 x 2 and 4 x 1 (processes x devices), `evaluation`
 evaluates what came, `resume` goes on from the checkpoint of four processes with fewer, `lost` kills
 one of four at each place and runs the same command again. Each appends its figures with the
-commands to benchmarks/results/many_hosts.jsonl. Four devices are simulated on this machine's CPU.
+commands to a file in benchmarks/results/. Four devices are simulated on this machine's CPU.
 """
 
 import json
