@@ -75,22 +75,6 @@ def test_a_small_configuration_end_to_end(tmp_path):
   assert re.search(r'^memory      update: \d', out, re.MULTILINE)
 
 
-@pytest.mark.slow
-@needs_libtpu
-def test_the_largest_batch_that_fits():
-  # A chip's memory would take thousands of such images: most of it is to be spared.
-  sides = [f'--config.image.{name}=256' for name in ('shorter', 'longer')]
-  large = [*sides, '--config.image.canvases=((256,256),)']
-  out, err = run(*SMALL, *large, '--mode=train', '--fit', '--spare=0.98', '--json')
-  planned = json.loads(out)
-  found, limit = planned['fit'], 0.02 * planned['chip_memory']
-  images = found['images_per_chip']
-  assert found['memory'] <= limit < found['memory'] + 0.1 * images * found['memory_per_image']
-  (train,) = planned['programs']
-  assert train['images_per_chip'] == images
-  assert f'compiling step, {images} images a chip' in err
-
-
 MISTAKES = {
   'no topology': ((SMALL[0],), ['--topology']),
   'no such chip': ((SMALL[0], '--topology=v9:2x2'), ['v9', 'v5e', 'a100']),
