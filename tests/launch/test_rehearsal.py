@@ -152,7 +152,7 @@ def same_outputs(run: pathlib.Path, export: pathlib.Path, photo: pathlib.Path) -
   exported = AutoModel.from_pretrained(export, trust_remote_code=True)
   with torch.no_grad():
     theirs = exported(
-      pixel_values=torch.from_numpy(inputs[0].transpose(0, 3, 1, 2)),
+      pixel_values=torch.from_numpy(inputs[0].transpose(0, 3, 1, 2).copy()),
       image_size=torch.from_numpy(inputs[1]),
       input_ids=torch.from_numpy(ids[0]),
       attention_mask=torch.from_numpy(ids[0] > 0),

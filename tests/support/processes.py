@@ -64,13 +64,16 @@ def assert_ends_as(workdir: pathlib.Path, other: pathlib.Path) -> None:
 
 
 def farthest(workdir: pathlib.Path, other: pathlib.Path) -> float:
-  """Returns the largest relative difference between the losses that two runs logged."""
-  lines, others = timeless(metrics(workdir)), timeless(metrics(other))
-  names = [[(x['step'], x['split'], *x) for x in both] for both in (lines, others)]
-  assert names[0] == names[1]
+  """Returns the largest relative difference of the losses of a run from those of another.
+
+  A run that went on beyond an earlier end also has the result of that end.
+  """
+  logs = [timeless(metrics(folder)) for folder in (workdir, other)]
+  lines, expected = ({(x['step'], x['split']): x for x in log} for log in logs)
+  assert expected.keys() <= lines.keys()
   return max(
-    abs(line[name] - expected[name]) / abs(expected[name])
-    for line, expected in zip(lines, others, strict=True)
-    for name in line
-    if name.endswith('loss') and expected[name]
+    abs(lines[place][name] - value) / abs(value)
+    for place, line in expected.items()
+    for name, value in line.items()
+    if name.endswith('loss') and value
   )
