@@ -11,7 +11,7 @@ from pixelbert_jax.checkpoints.saved import Manifest
 from tests.support.paths import ROOT
 from tests.support.runs import metrics, timeless
 
-STEPS = 30
+STEPS = 60  # so that a signal is agreed upon before the last, on a busy machine too
 WOVEN = [sys.executable, '-m', 'tests.support.woven']
 LOST = 134, -6  # exit codes where another process is gone: of a shell, and of an abort
 
