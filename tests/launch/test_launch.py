@@ -254,13 +254,18 @@ def test_a_bucket_that_does_not_answer_is_no_empty_one(cloud, saved, said, code,
   assert trainings(cloud) == starts
 
 
-def test_the_name_of_a_run_may_have_a_space(cloud):
-  create(cloud)
+def replace_python(cloud, command):
+  """Makes Python on each worker a shell command."""
   for worker in range(fake_tools.WORKERS):
     python = cloud / f'workers/{worker}/pixelbert/.venv/bin/python'
     python.parent.mkdir(parents=True)
-    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > ~/arguments\n')
+    python.write_text(f'#!/bin/sh\n{command}\n')
     python.chmod(0o755)
+
+
+def test_the_name_of_a_run_may_have_a_space(cloud):
+  create(cloud)
+  replace_python(cloud, r'printf "%s\n" "$@" > ~/arguments')
   done = shell(*RUN, '--run=my run', '--no-setup', *TRAIN, '--config.data.name=a b')
   assert done.returncode == 0, done.stderr
   arguments = (cloud / 'workers/0/arguments').read_text().splitlines()[3:]
@@ -271,11 +276,7 @@ def test_the_name_of_a_run_may_have_a_space(cloud):
 def test_the_workers_of_a_slice_share_compiled_programs_in_the_bucket(cloud, monkeypatch):
   monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR', raising=False)
   create(cloud)
-  for worker in range(fake_tools.WORKERS):
-    python = cloud / f'workers/{worker}/pixelbert/.venv/bin/python'
-    python.parent.mkdir(parents=True)
-    python.write_text('#!/bin/sh\necho "$JAX_COMPILATION_CACHE_DIR" > ~/programs\n')
-    python.chmod(0o755)
+  replace_python(cloud, 'echo "$JAX_COMPILATION_CACHE_DIR" > ~/programs')
   assert shell(*RUN, '--no-setup', *TRAIN).returncode == 0
   for worker in range(fake_tools.WORKERS):
     home = cloud / f'workers/{worker}'

@@ -16,8 +16,8 @@ from pixelbert_jax.experiment import init_variables, make_model, resolve
 from pixelbert_jax.models import gradients
 from pixelbert_jax.models.bert import Dense
 from pixelbert_jax.models.forward import forward
+from pixelbert_jax.plan.target import ENVIRONMENT
 from tests.support.paths import ROOT
-from tests.support.slice_gradients import ENVIRONMENT
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 

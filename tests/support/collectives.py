@@ -9,7 +9,6 @@ of the parameters, as JSON.
 
 import functools
 import json
-import math
 import pathlib
 import re
 import sys
@@ -19,22 +18,20 @@ import jax
 from configs.pretrain import get_config
 from pixelbert_jax import sharding
 from pixelbert_jax.experiment import Experiment, prepare_data, resolve
+from pixelbert_jax.plan.hlo import COLLECTIVES, arrays
 from pixelbert_jax.train import init_state
 from tests.support.mesh_run import scores_of_retrieval
 
-KINDS = 'all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute'
-LINE = re.compile(rf' = (.*?) (?:{"|".join(KINDS)})(?:-start)?\(')
-ARRAY = re.compile(r'\b[a-z]+(\d+)\[([\d,]*)\]')
+LINE = re.compile(rf' = (.*?) (?:{"|".join(COLLECTIVES)})(?:-start)?\(')
 
 
 def collectives(program: str) -> list[tuple[tuple[int, ...], int]]:
   """Returns shape and bytes of each array that a collective of a program gives, outside loops."""
   return [
-    (shape, math.prod(shape) * int(bits) // 8)
+    (array.shape, array.bytes)
     for line in program.splitlines()
     for result in LINE.findall(line)
-    for bits, sizes in ARRAY.findall(result)
-    for shape in [tuple(int(size) for size in sizes.split(',') if size)]
+    for array in arrays(result)
   ]
 
 

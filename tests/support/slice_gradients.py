@@ -2,7 +2,7 @@
 
     python -m tests.support.slice_gradients float32
 
-prints one line a sum over devices: its types. Needs libtpu, and its environment (`ENVIRONMENT`).
+prints one line a sum over devices: its types. Needs libtpu, and `plan.target.ENVIRONMENT`.
 """
 
 import re
@@ -17,14 +17,8 @@ from jax.sharding import PartitionSpec as P
 from configs.pretrain import get_config
 from pixelbert_jax.experiment import init_variables, make_model, resolve
 from pixelbert_jax.models.forward import forward
+from pixelbert_jax.plan.hlo import arrays
 
-ENVIRONMENT = {
-  'JAX_PLATFORMS': 'cpu',
-  'TPU_SKIP_MDS_QUERY': '1',
-  'TPU_ACCELERATOR_TYPE': 'v5litepod-8',
-  'TPU_WORKER_HOSTNAMES': 'localhost',
-  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
-}
 VOCAB, B, K, T, SIDE = 29, 8, 2, 6, 64
 
 
@@ -67,7 +61,7 @@ def main(gradient_dtype: str) -> None:
   for line in text.splitlines():
     found = re.match(r'\s*(?:ROOT )?%\S+ = (.*?) (?:all-reduce|reduce-scatter)(?:-start)?\(', line)
     if found:
-      print(*sorted(set(re.findall(r'\b([a-z]+\d+)\[', found[1]))))
+      print(*sorted({array.kind for array in arrays(found[1])}))
 
 
 if __name__ == '__main__':
