@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import orbax.checkpoint
 from etils import epath
 
 from pixelbert_jax import disk
@@ -17,6 +18,7 @@ from pixelbert_jax.checkpoints.workdir import check_owned
 
 Tree = Any
 
+ORBAX = pathlib.Path(orbax.checkpoint.__file__).parent
 GRACE_SECONDS = 10
 CURE = 'take another --workdir; the steps before are whole'
 
@@ -77,8 +79,11 @@ def omit_repeated() -> None:
   shown = sys.unraisablehook
 
   def show(what: Any) -> None:
-    # TensorStore reports writes to the loop of a save that has failed, and so is closed.
-    if str(what.exc_value) != 'Event loop is closed':
+    # TensorStore reports writes to the loop of a save that has failed, and so is closed. What Orbax
+    # had begun to read beside an array that failed is closed by Python, which it takes for errors.
+    code = getattr(what.object, 'cr_code', None)
+    of_orbax = code is not None and pathlib.Path(code.co_filename).is_relative_to(ORBAX)
+    if str(what.exc_value) != 'Event loop is closed' and not of_orbax:
       shown(what)
 
   sys.unraisablehook = show

@@ -1,6 +1,8 @@
 """A step for which the disk has no room: one line, the steps before whole, and on with room."""
 
+import asyncio
 import contextlib
+import gc
 import re
 import shutil
 import subprocess
@@ -8,8 +10,10 @@ import sys
 import types
 
 import pytest
+from orbax.checkpoint import serialization
 
 from pixelbert_jax import disk
+from pixelbert_jax.checkpoints import room
 from pixelbert_jax.checkpoints.checkpoint import Checkpoints, steps
 from pixelbert_jax.checkpoints.workdir import LOCK, owned
 from pixelbert_jax.lock import LockError
@@ -96,3 +100,24 @@ def test_what_killed_processes_left_in_a_workdir_is_deleted(tmp_path):
     assert not any((tmp_path / name).exists() for name in left)
     assert steps(tmp_path) == [4]
     assert (tmp_path / 'predictions/test.json').exists()
+
+
+def test_what_orbax_had_begun_beside_a_failed_read_is_not_shown(monkeypatch):
+  shown = []
+  monkeypatch.setattr('sys.unraisablehook', shown.append)
+  room.omit_repeated.__wrapped__()
+  for name, expected in [(serialization.__file__, 0), (__file__, 1)]:
+    # As Orbax reads an array: all that ends it, Python's closing too, becomes an error.
+    code = """
+async def read(waited):
+  try:
+    await waited
+  except BaseException as error:
+    raise Exception('Encountered error while reading') from error
+"""
+    exec(compile(code, name, 'exec'), names := {})
+    reading = names['read'](asyncio.sleep(0))
+    reading.send(None)
+    del reading
+    gc.collect()
+    assert len(shown) == expected
