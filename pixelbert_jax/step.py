@@ -112,7 +112,8 @@ def update(
     opt_state=opt_state,
     sums=jax.tree.map(jnp.add, state.sums, gradients.sums | {'gradient_norm': norm}),
   )
-  finite = is_finite(after)
+  # The optimiser's moments are then finite, too: their overflow would have been the norm's.
+  finite = is_finite((after.params, after.batch_stats, after.sums))
   if skip:
     unchanged = state._replace(step=after.step)
     after = jax.tree.map(functools.partial(jnp.where, finite), after, unchanged)

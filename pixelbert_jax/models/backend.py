@@ -7,8 +7,9 @@ class Backend(NamedTuple):
   """Ways to compute the same values, up to rounding.
 
   Attributes:
-    unroll: layers one after the other instead of in a scan. Inside a loop, XLA runs convolutions
-      on one core of a CPU, 20 to 200 times as slowly; elsewhere a scan compiles one layer for all.
+    unroll: layers one after the other instead of in a scan, which compiles one layer for all.
+      Inside a loop, XLA runs convolutions on one core of a CPU, 20 to 200 times as slowly; on a TPU
+      it copies what is kept for the backward pass, a tenth of a step.
     products: 1x1 convolutions as matrix products: a quarter off a step on CPU, 18% more on TPU.
     taps: the gradient of a grouped kernel as one product for each of its positions. XLA's takes 80
       times as long on CPU (benchmarks/results/grouped_convolution.jsonl).
@@ -18,6 +19,8 @@ class Backend(NamedTuple):
       then a sum over the kernel's, and what a convolution puts out need not be kept or recomputed.
     pairs: where BatchNorm is fixed, stages of half the lanes or less compute pairs of columns,
       which else are padded to twice their bytes; needs `folds` and `lanes`.
+    strips: that an image is cut into for the stem; needs `folds`. A TPU lays out arrays of 3
+      channels by the batch, and of 8 images pads it to 128: to 16 times their bytes.
   """
 
   unroll: bool = False
@@ -26,6 +29,7 @@ class Backend(NamedTuple):
   lanes: int = 0
   folds: bool = False
   pairs: bool = False
+  strips: int = 1
 
 
 def backend(platform: str) -> Backend:
@@ -33,5 +37,5 @@ def backend(platform: str) -> Backend:
   if platform == 'cpu':
     return Backend(unroll=True, taps=True)
   if platform == 'tpu':
-    return Backend(products=False, lanes=128, folds=True, pairs=True)
+    return Backend(unroll=True, products=False, lanes=128, folds=True, pairs=True, strips=16)
   return Backend()

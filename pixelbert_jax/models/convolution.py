@@ -112,10 +112,11 @@ def merge_groups(kernel: Array, groups: int, merged: int) -> Array:
   """
   if merged == 1:
     return kernel
-  size, _, inputs, outputs = kernel.shape
-  by_group = kernel.reshape(size, size, 1, inputs, groups // merged, merged, outputs // groups)
-  own = jnp.eye(merged, dtype=bool)[:, None, None, :, None]
-  return jnp.where(own, by_group, 0).reshape(size, size, merged * inputs, outputs)
+  inputs, outputs = kernel.shape[2:]
+  of_input = jnp.arange(merged * inputs)[:, None] // inputs
+  of_output = jnp.arange(outputs) // (outputs // groups) % merged
+  # Outputs stay the last axis throughout: others would be copied from lane to lane on a TPU.
+  return jnp.where(of_input == of_output, jnp.tile(kernel, (1, 1, merged, 1)), 0)
 
 
 # --- Pairs of columns ----------------------------------------------------------------------

@@ -11,20 +11,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from pixelbert_jax.models import gradients
 from pixelbert_jax.models.backend import Backend
 from pixelbert_jax.models.convolution import Conv
-from pixelbert_jax.models.padded import BatchNorm, max_pool, only_real, pixel_mask
+from pixelbert_jax.models.padded import BatchNorm, max_pool, normalised, only_real, pixel_mask
+from pixelbert_jax.models.stem import Stem
 
 Array = jax.Array
-
-
-def normalised(conv: Conv, norm: BatchNorm, x: Array, mask: Array, train: bool) -> Array:
-  """Convolves x and normalises the result, of which `mask` says what is real."""
-  if conv.backend.folds and (norm.frozen or not train):
-    gain, bias = norm.running()
-    return gradients.shift(conv(x, gain), jnp.tile(bias, 2 if conv.pairs else 1))
-  return norm(conv(x), mask, train)
 
 
 class Bottleneck(nn.Module):
@@ -135,44 +127,6 @@ class Stage(nn.Module):
 def pack(x: Array, columns: int) -> Array:
   """Makes neighbouring columns channels of one: [B, h, w, C] to [B, h, w / n, n C]."""
   return x.reshape(*x.shape[:2], x.shape[2] // columns, columns * x.shape[3])
-
-
-class Stem(nn.Module):
-  """The first layers, to stride 4: torchvision's 7x7 convolution and max-pool, or 4x4 patches.
-
-  Patches (`space_to_depth`) are for small images: 4x4x3 values become channels of a 3x3
-  convolution.
-  """
-
-  kind: str
-  features: int
-  frozen: bool
-  dtype: jnp.dtype
-  backend: Backend = Backend()
-
-  @nn.compact
-  def __call__(self, x: Array, mask: Array, train: bool) -> tuple[Array, Array]:
-    if self.kind == '7x7':
-      size, stride = 7, 2
-    elif self.kind == 'space_to_depth':
-      size, stride = 3, 1
-      x, mask = space_to_depth(x, 4), mask[:, ::4, ::4]
-    else:
-      raise ValueError(f"stem is {self.kind!r}, expected '7x7' or 'space_to_depth'")
-    conv = Conv(self.features, size, stride, dtype=self.dtype, backend=self.backend, name='conv1')
-    mask = mask[:, ::stride, ::stride]
-    norm = BatchNorm(self.features, self.frozen, name='bn1')
-    x = nn.relu(normalised(conv, norm, x, mask, train)) * mask
-    return max_pool(x, mask, 3, before=1) if self.kind == '7x7' else (x, mask)
-
-
-def space_to_depth(x: Array, patch: int) -> Array:
-  """Reshapes [B, H, W, C] to [B, ceil(H/p), ceil(W/p), p*p*C]; zero-pads at the bottom right."""
-  b, h, w, c = x.shape
-  x = jnp.pad(x, ((0, 0), (0, -h % patch), (0, -w % patch), (0, 0)))
-  h, w = -(-h // patch), -(-w // patch)
-  x = x.reshape(b, h, patch, w, patch, c).transpose(0, 1, 3, 2, 4, 5)
-  return x.reshape(b, h, w, patch * patch * c)
 
 
 class ResNet(nn.Module):
