@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from pixelbert_jax import UserError
+from pixelbert_jax import UserError, first_line
 
 # The exit code that a shell gives an aborted process: JAX aborts the others when one is lost.
 PEER_LOST = 134
@@ -84,8 +84,10 @@ def leaving_at_once() -> Iterator[None]:
       print(f'error: {error}', file=sys.stderr)
     elif tells_of_a_lost_process(error):
       code = PEER_LOST
-      reason = str(error).splitlines()[0]
-      print(f'error: another process was lost ({reason}): run again to resume', file=sys.stderr)
+      print(
+        f'error: another process was lost ({first_line(error)}): run again to resume',
+        file=sys.stderr,
+      )
     else:
       traceback.print_exc()
     sys.stdout.flush()

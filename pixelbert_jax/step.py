@@ -1,7 +1,7 @@
 """A training step on global arrays: gradients over a batch or its micro-batches, and the update."""
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -153,7 +153,7 @@ class Step:
   ):
     """Defines the programs; `shardings` are those of the state, `skip` is as in `update`."""
     self.micro_batches, self.shardings = micro_batches, shardings
-    self.in_flight, self._programs = InFlight(), dict[tuple, Any]()
+    self.in_flight, self._programs = InFlight(), dict[Hashable, Any]()
     of_step: Any = shardings.step
     add = functools.partial(add_gradients, task=task, model=model, seed=seed, mesh=of_step.mesh)
     apply = functools.partial(update, optimizer=optimizer, skip=skip)
@@ -220,21 +220,21 @@ class Step:
     """Returns the program for this batch shape; compiles it on first use, and says so."""
     batch = arguments[-1]
     shapes = (len(batch['image']), *model_canvas(batch)), batch['image'].shape
-    if shapes not in self._programs:
-      jitted = self._whole if self.micro_batches == 1 else self._part
-      title = f'images {"x".join(map(str, shapes[0]))}'
-      self._programs[shapes] = compiled(jitted, *arguments, title=title, place=place)
-    return self._programs[shapes]
+    jitted = self._whole if self.micro_batches == 1 else self._part
+    title = f'images {"x".join(map(str, shapes[0]))}'
+    return self._made(shapes, lambda: compiled(jitted, *arguments, title=title, place=place))
 
   def _gradients(self, state: State) -> Gradients:
     return sharding.abstract(jax.eval_shape(nothing_yet, state), self._held)
 
   def _start(self, state: State) -> Any:
-    if ('start',) not in self._programs:
-      self._programs['start',] = stopping.heard(self._nothing.lower(state).compile)
-    return self._programs['start',]
+    return self._made('start', lambda: stopping.heard(self._nothing.lower(state).compile))
 
   def _end(self, gradients: Gradients, state: State) -> Any:
-    if ('end',) not in self._programs:
-      self._programs['end',] = compiled(self._apply, gradients, state, title='the update')
-    return self._programs['end',]
+    make = functools.partial(compiled, self._apply, gradients, state, title='the update')
+    return self._made('end', make)
+
+  def _made(self, key: Hashable, make: Callable[[], Any]) -> Any:
+    if key not in self._programs:
+      self._programs[key] = make()
+    return self._programs[key]

@@ -16,7 +16,7 @@ FOLDERS = ('pixelbert_jax', 'data', 'configs', 'launch', 'benchmarks')
 FILES = [path.relative_to(ROOT) for folder in FOLDERS for path in (ROOT / folder).rglob('*.py')]
 EXPORTED = pathlib.Path('pixelbert_jax/convert/modeling_pixelbert.py')  # one file, for its users
 LINES, FUNCTION_LINES, ARGUMENTS = 300, 60, 5
-BELOW = ('UserError', 'require_checkout')  # in pixelbert_jax/__init__.py
+BELOW = ('UserError', 'first_line', 'require_checkout')  # in pixelbert_jax/__init__.py
 AXES = ('permute', 'reshape', 'transpose')  # take one list, of axes or sizes
 
 

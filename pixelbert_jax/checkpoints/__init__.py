@@ -7,7 +7,7 @@ steps of a run, and models to load), `starting` and `provenance` (what a new run
 import contextlib
 from collections.abc import Iterator
 
-from pixelbert_jax import UserError
+from pixelbert_jax import UserError, first_line
 
 
 class CheckpointError(UserError):
@@ -28,8 +28,7 @@ def reachable(name: str) -> Iterator[None]:
   except Exception as error:  # Of a package that is missing, of its network library, KeyError.
     if ':/' not in name:
       raise
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
     raise CheckpointError(
-      f'{name} cannot be read ({reason}): mount the bucket (gcsfuse for gs://), or copy it to a '
-      'disk'
+      f'{name} cannot be read ({first_line(error)}): mount the bucket (gcsfuse for gs://), or '
+      'copy it to a disk'
     ) from error

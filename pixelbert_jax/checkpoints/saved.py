@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from pixelbert_jax import jsons, processes
+from pixelbert_jax import first_line, jsons, processes
 from pixelbert_jax.checkpoints import CheckpointError, DamagedError
 from pixelbert_jax.checkpoints.checksum import by_name, checksums, not_finite
 from pixelbert_jax.checkpoints.room import omit_repeated
@@ -180,9 +180,10 @@ def read(folder: Folder, manifest: Manifest, like: dict[str, Tree]) -> dict[str,
     with ocp.StandardCheckpointer() as reader:
       items = {name: reader.restore(path / name, tree) for name, tree in like.items()}
   except Exception as error:
+    if jax.process_count() > 1 and processes.tells_of_a_lost_process(error):
+      raise  # The step is as it was.
     # Orbax raises errors of many types for damaged files.
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise DamagedError(f'cannot be read: {first[:200]}') from error
+    raise DamagedError(f'cannot be read: {first_line(error)}') from error
   damaged = manifest.damaged(items)
   if damaged:
     more = f' and {len(damaged) - 1} more' if damaged[1:] else ''

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import logging
 
-from pixelbert_jax import UserError
+from pixelbert_jax import UserError, first_line
 from pixelbert_jax.input.seal import Seal
 from pixelbert_jax.input.sidecar import Sidecar
 
@@ -60,10 +60,9 @@ class Split:
     except (DatasetError, MemoryError):
       raise
     except Exception as error:  # array_record raises whatever its C++ side met
-      reason = (str(error) or type(error).__name__).splitlines()[0][:100]
       raise RecordError(
-        f'{self._id(image)}: record {number} cannot be read ({reason}): delete {self.path} and '
-        'build again'
+        f'{self._id(image)}: record {number} cannot be read ({first_line(error, 100)}): delete '
+        f'{self.path} and build again'
       ) from error
     found = record.get(f'{name}_id')
     if found is not None and found != self.sidecar.image_id[image]:

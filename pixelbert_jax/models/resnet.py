@@ -67,8 +67,8 @@ class Bottleneck(nn.Module):
 class Stage(nn.Module):
   """Blocks of one resolution: `first` changes it, `rest` are equal and scanned.
 
-  The scan stacks their parameters on a leading axis and compiles one block instead of up to 35
-  (ResNeXt-152), which keeps compilation for a TPU slice short.
+  The scan stacks their parameters on a leading axis. Where it is not unrolled, one block is
+  compiled instead of up to 35 (ResNeXt-152).
   """
 
   blocks: int
@@ -109,7 +109,7 @@ class Stage(nn.Module):
         split_rngs={'params': True},
         in_axes=nn.broadcast,  # Carried, the mask would be saved once more for each block.
         length=self.blocks - 1,
-        unroll=self.blocks - 1 if self.backend.unroll or columns > 1 else 1,
+        unroll=self.blocks - 1 if self.backend.unroll else 1,
       )
       x, _ = scan(make('rest', 1), x, mask)
     if columns > 1:

@@ -1,5 +1,7 @@
 """The first layers of the CNN, from pixels to features of stride 4."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -27,20 +29,22 @@ class Stem(nn.Module):
   def __call__(self, x: Array, mask: Array, train: bool) -> tuple[Array, Array]:
     """Maps x [B, H, W, 3] and mask [B, H, W, 1] to [B, ceil(H / 4), ceil(W / 4), features]."""
     norm = BatchNorm(self.features, self.frozen, name='bn1')
-    options = {'dtype': self.dtype, 'backend': self.backend, 'name': 'conv1'}
+    conv = functools.partial(
+      Conv, self.features, dtype=self.dtype, backend=self.backend, name='conv1'
+    )
     real = mask[:, ::4, ::4]
     if self.kind == 'space_to_depth':
-      conv = Conv(self.features, size=3, **options)
-      return nn.relu(normalised(conv, norm, space_to_depth(x, 4), real, train)) * real, real
+      x = normalised(conv(size=3), norm, space_to_depth(x, 4), real, train)
+      return nn.relu(x) * real, real
     if self.kind != '7x7':
       raise ValueError(f"stem is {self.kind!r}, expected '7x7' or 'space_to_depth'")
     strips, columns = self._strips(x, train), real.shape[2]
     if strips > 1:
       x, mask = cut(x, strips), cut(mask, strips)
     mask = mask[:, ::2, ::2]
-    conv = Conv(self.features, size=7, stride=2, **options)
     # ReLU of a maximum is the maximum of ReLUs, with a quarter of the work.
-    x = normalised(conv, norm, x, mask, train, lambda y: max_pool(y, mask, 3, before=1)[0])
+    pool = functools.partial(max_pool, mask=mask, window=3, before=1)
+    x = normalised(conv(size=7, stride=2), norm, x, mask, train, pool=lambda y: pool(y)[0])
     if strips > 1:
       x = joined(x, strips, columns)
     return nn.relu(x) * real, real

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pixelbert_jax import UserError
+from pixelbert_jax import UserError, first_line
 
 GIB = 2**30
 
@@ -137,9 +137,8 @@ class Target(NamedTuple):
       )
       return topology.devices
     except Exception as error:  # Plugins raise many types.
-      first = str(error).partition('\n')[0]
       raise UserError(
-        f'--topology={self.name}: {first}: name a slice that exists, such as {EXAMPLES}'
+        f'--topology={self.name}: {first_line(error)}: name a slice that exists, such as {EXAMPLES}'
       ) from error
 
   def _description(self) -> str:

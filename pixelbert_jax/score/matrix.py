@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pixelbert_jax import UserError, files
+from pixelbert_jax import UserError, files, first_line
 from pixelbert_jax.score.predictions import PredictionError, Reader
 
 FIVE = 5  # captions per image in the convention that omits the sixth and seventh
@@ -45,9 +45,8 @@ def read(path: files.Path) -> tuple[np.ndarray, list[str], list[str]]:
     needed = 'scores, image_ids and text_ids'
     raise UserError(f'{path} lacks an array ({error.args[0]}): it needs {needed}') from error
   except Exception as error:  # For damaged files zipfile and NumPy raise many types.
-    reason = str(error).partition('\n')[0] or type(error).__name__
     raise UserError(
-      f'{path} is not an npz file of plain arrays ({reason}): write it again'
+      f'{path} is not an npz file of plain arrays ({first_line(error)}): write it again'
     ) from error
   faults = []
   if scores.dtype.kind not in 'fiu':
