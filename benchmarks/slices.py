@@ -36,8 +36,12 @@ DERIVED: tuple[tuple[str, str, str, int], ...] = (
   ('vqa:r50', 'a100:1', 'a100:8', 1),
   ('nlvr2:r50', 'a100:1', 'a100:8', 1),
   ('retrieval:r50', 'a100:1', 'a100:8', 2),
-  ('retrieval:r50', 'v5e:2x4', 'v5e:16x16', 1),
-  ('retrieval:r50', 'v5e:2x4', 'v6e:2x4', 8),
+  *(
+    (f'{task}:{model}', 'v5e:2x4', *to)
+    for task, parts in {'pretrain': 16, 'vqa': 4, 'nlvr2': 4, 'retrieval': 8}.items()
+    for model in ('r50', 'x152')
+    for to in (('v5e:16x16', 1), ('v6e:2x4', parts))
+  ),
 )
 
 
@@ -107,13 +111,17 @@ def derived(line: Mapping[str, Any], topology: str, micro_batches: int) -> Row:
   """Makes the row of another slice from a line: the same program with as many images or fewer.
 
   Memory is that of the line. FLOPs and bytes are in proportion to the images of a chip in a step.
+  A batch that has less than an image, or a pair of them, for each chip is doubled.
 
   Raises:
     ValueError: the other chip would have more images at a time than was compiled.
   """
   program, row = _training(line), measured(line)
   kind, _, shape = topology.partition(':')
-  images = program['images_per_batch'] // (math.prod(map(int, shape.split('x'))) * micro_batches)
+  of_group = 2 if row.config.startswith('nlvr2:') else 1
+  takes = math.prod(map(int, shape.split('x'))) * micro_batches
+  batches = max(1, of_group * takes // program['images_per_batch'])
+  images = batches * program['images_per_batch'] // takes
   if images > row.images:
     raise ValueError(f'{row.config} on {topology}: {images} images, compiled with {row.images}')
   of, to = CHIPS[row.topology.partition(':')[0]], CHIPS[kind]
@@ -123,11 +131,13 @@ def derived(line: Mapping[str, Any], topology: str, micro_batches: int) -> Row:
   kept = [x for x in row.overrides if not x.startswith('micro_batches=')]
   default = program['micro_batches'] if kept == list(row.overrides) else 1
   parts = [f'micro_batches={micro_batches}'] if micro_batches != default else []
+  if batches > 1:
+    parts.append(f'batch_size={batches * program["batch_size"]}')
   return row._replace(
     topology=topology,
     overrides=(*kept, *parts),
     images=images,
-    hours={name: row.hours[name] * work * factor for name, factor in slower.items()},
+    hours={name: row.hours[name] * work / batches * factor for name, factor in slower.items()},
     source=row.topology,
   )
 

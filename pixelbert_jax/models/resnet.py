@@ -172,6 +172,23 @@ class ResNet(nn.Module):
     halvings = possible.index(self.total_stride)
     return [2 if 1 <= i <= halvings else 1 for i in range(len(self.stages))]
 
+  @nn.nowrap
+  def stage(self, number: int) -> Stage:
+    """Makes a stage, of which the first is 1."""
+    wider = 2 ** (number - 1)
+    return Stage(
+      blocks=self.stages[number - 1],
+      width=(self.groups * self.group_width if self.group_width else self.width) * wider,
+      features=4 * self.width * wider,
+      frozen=self.frozen or number <= self.frozen_stages,
+      stride=self.stage_strides()[number - 1],
+      groups=self.groups,
+      remat=self.remat,
+      dtype=self.dtype,
+      backend=self.backend,
+      name=f'layer{number}',
+    )
+
   @property
   def first_centre(self) -> float:
     """Distance in pixels from the image's edge to the centre of the first cell.
@@ -199,20 +216,9 @@ class ResNet(nn.Module):
     frozen = self.frozen or self.frozen_stages > 0
     stem = Stem(self.stem, self.width, frozen, self.dtype, self.backend, name='stem')
     x, mask = stem(x, mask, train)
-    for i, (blocks, stride) in enumerate(zip(self.stages, self.stage_strides(), strict=True)):
-      x, mask = Stage(
-        blocks=blocks,
-        width=(self.groups * self.group_width if self.group_width else self.width) * 2**i,
-        features=4 * self.width * 2**i,
-        frozen=self.frozen or i < self.frozen_stages,
-        stride=stride,
-        groups=self.groups,
-        remat=self.remat,
-        dtype=self.dtype,
-        backend=self.backend,
-        name=f'layer{i + 1}',
-      )(x, mask, train)
-      if i + 1 == self.frozen_stages:
+    for number in range(1, len(self.stages) + 1):
+      x, mask = self.stage(number)(x, mask, train)
+      if number == self.frozen_stages:
         x = jax.lax.stop_gradient(x)
     x, mask = max_pool(nn.relu(x) * mask, mask, 2, before=0)
     return x, mask[..., 0]

@@ -61,3 +61,8 @@ def test_a_slice_that_follows_from_another_has_its_share_of_the_work():
   )
   with pytest.raises(ValueError, match='8 images, compiled with 4'):
     slices.derived(line, 'v6e:2x4', 16)
+  pairs = program | {'images_per_chip': 8, 'images_per_batch': 256, 'micro_batches': 4}
+  line = {'config': 'nlvr2:r50', 'topology': 'v5e:2x4', 'overrides': ['micro_batches=4']}
+  row = slices.derived(line | {'programs': [pairs | {'batch_size': 128}]}, 'v5e:16x16', 1)
+  assert (row.images, row.overrides) == (2, ('batch_size=256',))  # 128 pairs are half of the chips
+  assert row.hours['flops'] == pytest.approx(10 * 8 / 256)

@@ -1,0 +1,24 @@
+"""BENCHMARKS.md has the newest of what its commands wrote."""
+
+import json
+
+import pytest
+
+from benchmarks import stages
+from tests.support.paths import ROOT
+
+PAGE = (ROOT / 'BENCHMARKS.md').read_text()
+STEPS = (ROOT / 'benchmarks/results/plan_steps.jsonl').read_text().splitlines()
+
+
+def test_the_table_of_parts():
+  assert stages.table() in PAGE
+
+
+@pytest.mark.parametrize('line', list(map(json.loads, STEPS)), ids=lambda x: x['config'])
+def test_steps(line):
+  (program,) = line['programs']
+  milliseconds = [1e3 * program['seconds'][name] for name in ('cycles', 'bytes')]
+  moved, temporaries = program['bytes'] / 1e9, program['programs']['step']['temporaries'] / 1e9
+  row = f'{milliseconds[0]:.0f} | {moved:.1f} | {milliseconds[1]:.0f} | {temporaries:.2f} |'
+  assert row in PAGE
