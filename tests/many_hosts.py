@@ -4,8 +4,9 @@
 
 Experiments: `losses` trains each task as 1 x 4, 2 x 2 and 4 x 1 (processes x devices), `evaluation`
 evaluates what came, `resume` goes on from the checkpoint of four processes with fewer, `lost` kills
-one of four at each place and runs the same command again. Each appends its figures with the
-commands to a file in benchmarks/results/. Four devices are simulated on this machine's CPU.
+one of four at each place and runs the same command again. Each appends its figures to a file in
+benchmarks/results/; at the end the tables of docs/pod.md are printed. Four devices are simulated on
+this machine's CPU.
 """
 
 import json
@@ -32,7 +33,17 @@ SHAPES = '1x4', '2x2', '4x1'  # processes x devices of each; the first is the re
 # Wide enough that some parameters are split; dropout and sampled pixels are on.
 WIDE = '--config.transformer.width=128', '--config.transformer.mlp_width=512'
 MESH = '--config.mesh.data=2', '--config.mesh.fsdp=2'
-PLACES = 'step:6', 'save:2', 'batch:1', 'restore:1'
+# Task, process that dies, and where (`woven.PLACES`).
+DEATHS = (
+  ('pretrain', 2, 'step:6'),
+  ('pretrain', 0, 'step:6'),
+  ('pretrain', 2, 'save:2'),
+  ('pretrain', 0, 'save:2'),
+  ('pretrain', 2, 'restore:1'),
+  ('pretrain', 0, 'batch:1'),
+  ('retrieval', 2, 'batch:1'),
+  ('retrieval', 0, 'gathering:2'),
+)
 
 
 def train(task: str, workdir: pathlib.Path, number: int) -> list[str]:
@@ -101,34 +112,61 @@ def resume(folder: pathlib.Path) -> Iterator[dict[str, Any]]:
 
 def lost(folder: pathlib.Path) -> Iterator[dict[str, Any]]:
   """Kills one of four processes at each place; compares with the run that lost none."""
-  for task, places in ('pretrain', PLACES), ('retrieval', ('batch:1', 'gathering:2')):
+  for task, process, place in DEATHS:
+    workdir = folder / f'lost-{task}-{place.replace(":", "")}-{process}'
     whole = folder / f'{task}-4x1'
-    for place in places:
-      for process in (2, 0):
-        workdir = folder / f'lost-{task}-{place.replace(":", "")}-{process}'
-        if place.startswith('restore'):
-          run('4x1', train(task, workdir, 4))
-        began = time.monotonic()
-        os.environ['DIES'] = f'{process}:{place}'
-        codes, said = ends(start('4x1', train(task, workdir, 8)))
-        del os.environ['DIES']
-        seconds, saved = round(time.monotonic() - began, 1), steps(workdir)
-        others = codes[:process] + codes[process + 1 :]
-        assert codes[process] == -9, (codes, said)
-        again = run('4x1', train(task, workdir, 8))
-        at = int(again.split('at step ')[1].split()[0]) if 'resuming' in again else 0
-        yield {
-          'task': task,
-          'dies': f'{process}:{place}',
-          'codes': codes,
-          'lost': all(code in LOST for code in others),
-          'seconds': seconds,
-          'saved': saved,
-          'resumed_at': at,
-          'same_log': timeless(metrics(workdir)) == timeless(metrics(whole)),
-          'same_bits': Manifest.read(workdir / 'checkpoints/8').arrays
-          == Manifest.read(whole / 'checkpoints/8').arrays,
-        }
+    if place.startswith('restore'):
+      run('4x1', train(task, workdir, 4))
+    began = time.monotonic()
+    os.environ['DIES'] = f'{process}:{place}'
+    codes, said = ends(start('4x1', train(task, workdir, 8)))
+    del os.environ['DIES']
+    seconds, saved = round(time.monotonic() - began, 1), steps(workdir)
+    others = codes[:process] + codes[process + 1 :]
+    assert codes[process] == -9, (codes, said)
+    again = run('4x1', train(task, workdir, 8))
+    at = int(again.split('at step ')[1].split()[0]) if 'resuming' in again else 0
+    ended = [Manifest.read(x / 'checkpoints/8').arrays for x in (workdir, whole)]
+    yield {
+      'task': task,
+      'dies': f'{process}:{place}',
+      'codes': codes,
+      'lost': all(code in LOST for code in others),
+      'seconds': seconds,
+      'saved': saved,
+      'resumed_at': at,
+      'same_log': timeless(metrics(workdir)) == timeless(metrics(whole)),
+      'same_bits': ended[0] == ended[1],
+    }
+
+
+def tables(path: pathlib.Path = RESULTS) -> str:
+  """Formats the newest figures: differences by number of processes, and what deaths led to."""
+  newest: dict[str, dict[tuple, dict[str, Any]]] = {name: {} for name in EXPERIMENTS}
+  for x in map(json.loads, path.read_text().splitlines()):
+    key = x.get('task'), x.get('shape'), x.get('dies')
+    newest[x['experiment']][key] = x
+  rows = ['| | one process | two | four |', '|---|---|---|---|']
+  words = {'losses': 'losses of 8 steps', 'evaluation': 'evaluation', 'resume': 'resumed from four'}
+  for name, title in words.items():
+    for task in dict.fromkeys(task for task, _, _ in newest[name]):
+      found = [newest[name][task, shape, None]['difference'] for shape in SHAPES]
+      cells = [f'{x:.1e}' if x else '0' for x in found]
+      rows.append(f'| {task or TASKS[0]}: {title} | {" | ".join(cells)} |')
+  rows += ['', '| dies | the others end with | saved | goes on at | ends with the same bits |']
+  rows.append('|---|---|---|---|---|')
+  for x in newest['lost'].values():
+    process, place = x['dies'].split(':', 1)
+    codes = sorted({abs(code) for n, code in enumerate(x['codes']) if n != int(process)})
+    cells = [
+      f'{x["task"]}: process {process}, {place}',
+      ', '.join('134' if code == 6 else str(code) for code in codes),
+      ', '.join(map(str, x['saved'])) or 'none',
+      f'step {x["resumed_at"]}' if x['resumed_at'] else 'the start',
+      'yes' if x['same_bits'] and x['same_log'] else 'no',
+    ]
+    rows.append(f'| {" | ".join(cells)} |')
+  return '\n'.join(rows)
 
 
 EXPERIMENTS = {x.__name__: x for x in (losses, evaluation, resume, lost)}
@@ -145,8 +183,9 @@ def main(*names: str) -> None:
   for name in names or EXPERIMENTS:
     for figures in EXPERIMENTS[name](folder):
       print(name, json.dumps(figures), flush=True)
-      record.append(RESULTS, command=f'python -m tests.many_hosts {name}', **figures)
+      record.append(RESULTS, experiment=name, **figures)
   shutil.rmtree(folder)
+  print(tables())
 
 
 if __name__ == '__main__':

@@ -4,6 +4,8 @@ Post-LayerNorm with epsilon 1e-12, and erf GELU. Softmax and LayerNorm compute i
 Weights of Hugging Face's `BertModel` map one to one; `qkv` concatenates query, key and value.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -161,7 +163,9 @@ class Encoder(nn.Module):
   @nn.compact
   def __call__(self, x: Array, mask: Array, deterministic: bool) -> Array:
     """Maps x [N, S, D] and mask [N, S] bool to [N, S, D]."""
-    layer = nn.remat(Layer, static_argnums=(3,), prevent_cse=False) if self.remat else Layer
+    # Outside of a loop, XLA would keep what was computed instead of computing it again.
+    remat = functools.partial(nn.remat, static_argnums=(3,), prevent_cse=False)
+    layer = remat(Layer) if self.remat else Layer
     scan = nn.scan(
       lambda layer, x, _: (layer(x, mask, deterministic), None),
       variable_axes={'params': 0, 'attention': 0},
