@@ -164,7 +164,7 @@ class Encoder(nn.Module):
   def __call__(self, x: Array, mask: Array, deterministic: bool) -> Array:
     """Maps x [N, S, D] and mask [N, S] bool to [N, S, D]."""
     # Outside of a loop, XLA would keep what was computed instead of computing it again.
-    remat = functools.partial(nn.remat, static_argnums=(3,), prevent_cse=False)
+    remat = functools.partial(nn.remat, static_argnums=(3,), prevent_cse=self.backend.unroll)
     layer = remat(Layer) if self.remat else Layer
     scan = nn.scan(
       lambda layer, x, _: (layer(x, mask, deterministic), None),
