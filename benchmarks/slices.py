@@ -8,7 +8,7 @@ It is made of benchmarks/results/plan.jsonl, of which `python -m pixelbert_jax.p
       --mode=train --record=benchmarks/results/plan.jsonl
 
 The newest line of a configuration on a slice counts, of those that set no field but the
-micro-batches or the batch. Some rows are derived from another slice's line (`DERIVED`), and say so.
+micro-batches or the batch, and without `--fit`. Some rows are derived from another slice's line (`DERIVED`), and say so.
 """
 
 import json
@@ -82,7 +82,9 @@ def read(path: pathlib.Path = RESULTS) -> dict[tuple[str, str], dict[str, Any]]:
   return {
     (x['config'], x['topology']): x
     for x in lines
-    if _training(x) and all(y.partition('=')[0] in OVERRIDES for y in x.get('overrides', ()))
+    if _training(x)
+    and 'fit' not in x
+    and all(y.partition('=')[0] in OVERRIDES for y in x.get('overrides', ()))
   }
 
 
