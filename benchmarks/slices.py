@@ -8,7 +8,8 @@ It is made of benchmarks/results/plan.jsonl, of which `python -m pixelbert_jax.p
       --mode=train --record=benchmarks/results/plan.jsonl
 
 The newest line of a configuration on a slice counts, of those that set no field but the
-micro-batches or the batch, and without `--fit`. Some rows are derived from another slice's line (`DERIVED`), and say so.
+micro-batches or the batch, without `--fit`. Some rows are derived from another slice's line
+(`DERIVED`), and say so.
 """
 
 import json
