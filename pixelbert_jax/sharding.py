@@ -100,7 +100,11 @@ def whole(mesh: Mesh, tree: Tree) -> Tree:
   """Gathers arrays of the state, between programs, so that every device has them whole."""
   if mesh.shape['fsdp'] == 1:
     return tree
-  return jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))(tree)
+  return jax.jit(_same, out_shardings=replicated(mesh))(tree)
+
+
+def _same(tree: Tree) -> Tree:
+  return tree  # Not a lambda: of a new function each call would compile a new program.
 
 
 def split(mesh: Mesh | None, gradients: Tree) -> Tree:

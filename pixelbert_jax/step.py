@@ -220,9 +220,13 @@ class Step:
     """Returns the program for this batch shape; compiles it on first use, and says so."""
     batch = arguments[-1]
     shapes = (len(batch['image']), *model_canvas(batch)), batch['image'].shape
-    jitted = self._whole if self.micro_batches == 1 else self._part
-    title = f'images {"x".join(map(str, shapes[0]))}'
-    return self._made(shapes, lambda: compiled(jitted, *arguments, title=title, place=place))
+
+    def make() -> Any:
+      jitted = self._whole if self.micro_batches == 1 else self._part
+      title = f'images {"x".join(map(str, shapes[0]))}'
+      return compiled(jitted, *arguments, title=title, place=place)
+
+    return self._made(shapes, make)
 
   def _gradients(self, state: State) -> Gradients:
     return sharding.abstract(jax.eval_shape(nothing_yet, state), self._held)

@@ -157,10 +157,11 @@ def tables(path: pathlib.Path = RESULTS) -> str:
   rows.append('|---|---|---|---|---|')
   for x in newest['lost'].values():
     process, place = x['dies'].split(':', 1)
-    codes = sorted({abs(code) for n, code in enumerate(x['codes']) if n != int(process)})
+    others = [code for n, code in enumerate(x['codes']) if n != int(process)]
+    codes = sorted({LOST[0] if code in LOST else code for code in others})
     cells = [
       f'{x["task"]}: process {process}, {place}',
-      ', '.join('134' if code == 6 else str(code) for code in codes),
+      ', '.join(map(str, codes)),
       ', '.join(map(str, x['saved'])) or 'none',
       f'step {x["resumed_at"]}' if x['resumed_at'] else 'the start',
       'yes' if x['same_bits'] and x['same_log'] else 'no',

@@ -31,6 +31,10 @@ class Backend(NamedTuple):
   pairs: bool = False
   strips: int = 1
 
+  def folded(self, frozen: bool, train: bool) -> bool:
+    """Tells whether a BatchNorm is folded into kernels: where its statistics are fixed."""
+    return self.folds and (frozen or not train)
+
 
 def backend(platform: str) -> Backend:
   """Returns what is best for programs of a platform, as `jax.Device.platform` names it."""

@@ -126,7 +126,7 @@ def normalised(
     train: as for `BatchNorm`.
     pool: a maximum, which is then taken before the bias is added where that saves work.
   """
-  if conv.backend.folds and (norm.frozen or not train):
+  if conv.backend.folded(norm.frozen, train):
     gain, bias = norm.running()
     return gradients.shift(pool(conv(x, gain)), jnp.tile(bias, 2 if conv.pairs else 1))
   return pool(norm(conv(x), mask, train))

@@ -119,7 +119,7 @@ class Stage(nn.Module):
   def _columns(self, x: Array, train: bool) -> int:
     """Returns how many neighbouring columns are computed as channels of one: 1 or 2."""
     best = self.backend
-    fixed = best.folds and (self.frozen or not train)
+    fixed = best.folded(self.frozen, train)
     fits = 2 * self.width <= best.lanes and x.shape[2] % 2 == 0
     return 2 if best.pairs and fixed and fits and self.stride == self.groups == 1 else 1
 

@@ -52,8 +52,8 @@ class Stem(nn.Module):
   def _strips(self, x: Array, train: bool) -> int:
     """Returns into how many strips images are cut: none of less than 32 columns."""
     best = self.backend
-    fixed = best.folds and (self.frozen or not train)
-    return best.strips if fixed and x.shape[2] >= 32 * best.strips else 1
+    wide = x.shape[2] >= 32 * best.strips
+    return best.strips if wide and best.folded(self.frozen, train) else 1
 
 
 # Pixels that a strip has beside its own columns. What the pool's window makes of 4 columns depends
