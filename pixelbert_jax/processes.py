@@ -4,15 +4,18 @@ All run the same program on their share of each batch. Only the first writes fil
 """
 
 import contextlib
+import functools
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from pixelbert_jax import UserError, first_line
 
@@ -34,6 +37,8 @@ def join() -> None:
   """
   numbers = [os.environ.get(f'JAX_{name}') for name in ('NUM_PROCESSES', 'PROCESS_ID')]
   count, number = (int(text) if text else None for text in numbers)
+  # It catches SIGTERM, and sometimes nothing follows. A run hears signals itself (stopping.py).
+  jax.config.update('jax_enable_preemption_service', False)
   try:
     # A host without a heartbeat for this long counts as lost.
     heartbeat = int(os.environ.get('PIXELBERT_HEARTBEAT_SECONDS', '100'))
@@ -120,3 +125,20 @@ def agree(value: bool) -> bool:
   if jax.process_count() == 1:
     return value
   return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
+def whether_any(value: bool) -> jax.Array:
+  """Starts to find out whether the value is true in any process: bool [], the same in all.
+
+  It does not wait: the devices work on it after what they were given before.
+  """
+  split, combine = _any()
+  values = jax.make_array_from_callback((jax.device_count(),), split, lambda _: np.array([value]))
+  return combine(values)
+
+
+@functools.cache
+def _any() -> tuple[NamedSharding, Callable[[jax.Array], jax.Array]]:
+  mesh = Mesh(np.array(jax.devices()), 'all')
+  split, same = NamedSharding(mesh, P('all')), NamedSharding(mesh, P())
+  return split, jax.jit(lambda values: values.any(), out_shardings=same)

@@ -212,7 +212,6 @@ class Step:
       before = self._gradients(state), state
     for number, batch in enumerate(batches, 1):
       self.program(*before, batch, place=f'({number} of {len(batches)})')
-      stopping.leave_if_asked()  # Several processes, which do not hear while they compile.
     if self.micro_batches > 1:
       self._end(*before)
 

@@ -1,9 +1,9 @@
-"""Stopping a run early on a signal: on SIGTERM and, of a single process, SIGINT.
+"""Stopping a run early on a signal: SIGTERM or SIGINT.
 
 Within `stop_signal` the run asks at points where it can stop (`asked`, `leave_if_asked`). Several
 processes all stop at the same point when one of them gets the signal, so each must ask at the same
 points. A single process also hears the signal while it compiles or evaluates, which may take
-minutes (`heard`). A second signal ends it at once.
+minutes (`heard`). A second signal ends the process at once.
 """
 
 import contextlib
@@ -12,17 +12,22 @@ import os
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
-from jax.experimental import multihost_utils
+
+from pixelbert_jax import processes
 
 Result = TypeVar('Result')
 
 POLL_SECONDS = 0.1
 # What evaluates looks at the request between batches, and ends by itself if they are short.
 GRACE_SECONDS = 2
+# Points after which several processes act on a signal. What they exchanged is there by then, since
+# two batches at most are on the devices: asking takes no time.
+DELAY = 2
 
 
 class Stopped(Exception):
@@ -34,15 +39,15 @@ class _Stop:
 
   def __init__(self) -> None:
     self.event = threading.Event()
-    self._points = 0
+    self._agreed, self._exchanged = False, deque[jax.Array]()
 
   def asked(self) -> bool:
-    if jax.process_count() > 1 and not self.event.is_set():
-      # Points are numbered without gaps: the processes agree on the number of one to come.
-      self._points += 1
-      if multihost_utils.reached_preemption_sync_point(self._points):
-        self.event.set()
-    return self.event.is_set()
+    if jax.process_count() == 1:
+      return self.event.is_set()
+    if not self._agreed:
+      self._exchanged.append(processes.whether_any(self.event.is_set()))
+      self._agreed = len(self._exchanged) > DELAY and bool(self._exchanged.popleft())
+    return self._agreed
 
 
 # Not a plain global: a thread that was left behind still belongs to the run that was stopped.
@@ -62,9 +67,7 @@ def stop_signal() -> Iterator[None]:
     os.write(2, b'stopping as soon as all is saved; a second signal stops at once\n')
     signal.signal(number, signal.SIG_DFL)
 
-  # In several processes JAX catches SIGTERM.
-  numbers = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else ()
-  before = {number: signal.signal(number, handler) for number in numbers}
+  before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
   try:
     yield
   finally:  # A notebook outlives the run.

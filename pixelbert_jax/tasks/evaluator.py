@@ -47,7 +47,6 @@ class Evaluator:
     for number, batch in enumerate(shapes, 1):
       place = f'({number} of {len(shapes)})'
       self._prepare(variables, sharding.global_shapes(self._mesh, batch), place)
-      stopping.leave_if_asked()
 
   def _prepare(self, variables: dict, batch: dict[str, Any], place: str = '') -> None:
     shape = len(batch['image']), *model_canvas(batch)

@@ -83,7 +83,6 @@ class Ranker:
       words = f'{title} with {len(ids)} texts of {ids.shape[1]} tokens'
       compiled(self._score, variables, *pixels, ids, mask, title=words)
       self._compiled.add((*key, ids.shape))
-      stopping.leave_if_asked()
 
   def _limited(self, batches: RankingBatches) -> RankingBatches:
     limit = min(filter(None, (batches.most_images, self._limit)), default=0)
