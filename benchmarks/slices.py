@@ -38,8 +38,8 @@ DERIVED: tuple[tuple[str, str, str, int], ...] = (
   ('retrieval:r50', 'a100:1', 'a100:8', 2),
   *(
     (f'{task}:{model}', 'v5e:2x4', *to)
-    for task, parts in {'pretrain': 16, 'vqa': 4, 'nlvr2': 4, 'retrieval': 8}.items()
-    for model in ('r50', 'x152')
+    for task, parts in {'pretrain': 16, 'vqa': 4, 'nlvr2': 4, 'retrieval': 8, 'nlvr': 1}.items()
+    for model in ('r50', 'x101', 'x152')
     for to in (('v5e:16x16', 1), ('v6e:2x4', parts))
   ),
 )

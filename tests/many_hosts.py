@@ -164,7 +164,7 @@ def tables(path: pathlib.Path = RESULTS) -> str:
       ', '.join(map(str, codes)),
       ', '.join(map(str, x['saved'])) or 'none',
       f'step {x["resumed_at"]}' if x['resumed_at'] else 'the start',
-      'yes' if x['same_bits'] and x['same_log'] else 'no',
+      'yes' if x['same_bits'] else 'no',
     ]
     rows.append(f'| {" | ".join(cells)} |')
   return '\n'.join(rows)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks import stages
+from tests import many_hosts
 from tests.support.paths import ROOT
 
 PAGE = (ROOT / 'BENCHMARKS.md').read_text()
@@ -22,3 +23,9 @@ def test_steps(line):
   moved, temporaries = program['bytes'] / 1e9, program['programs']['step']['temporaries'] / 1e9
   row = f'{milliseconds[0]:.0f} | {moved:.1f} | {milliseconds[1]:.0f} | {temporaries:.2f} |'
   assert row in PAGE
+
+
+def test_the_page_on_pods_has_the_newest_figures_of_many_hosts():
+  page = (ROOT / 'docs/pod.md').read_text()
+  for table in many_hosts.tables().split('\n\n'):
+    assert table in page
