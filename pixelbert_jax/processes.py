@@ -14,10 +14,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import NamedSharding
 
-from pixelbert_jax import UserError, first_line
+from pixelbert_jax import UserError, first_line, sharding
 
 # The exit code that a shell gives an aborted process: JAX aborts the others when one is lost.
 PEER_LOST = 134
@@ -139,6 +138,6 @@ def whether_any(value: bool) -> jax.Array:
 
 @functools.cache
 def _any() -> tuple[NamedSharding, Callable[[jax.Array], jax.Array]]:
-  mesh = Mesh(np.array(jax.devices()), 'all')
-  split, same = NamedSharding(mesh, P('all')), NamedSharding(mesh, P())
+  mesh = sharding.make_mesh()
+  split, same = sharding.batch_sharding(mesh), sharding.replicated(mesh)
   return split, jax.jit(lambda values: values.any(), out_shardings=same)
