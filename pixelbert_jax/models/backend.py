@@ -13,6 +13,8 @@ class Backend(NamedTuple):
     products: 1x1 convolutions as matrix products: a quarter off a step on CPU, 18% more on TPU.
     taps: the gradient of a grouped kernel as one product for each of its positions. XLA's takes 80
       times as long on CPU (benchmarks/results/grouped_convolution.jsonl).
+    compares: maxima over windows by comparisons, whose gradient is a choice. XLA looks for each
+      maximum anew, which takes seven times as long on CPU.
     lanes: channels that narrow groups of a convolution are merged to; 0 leaves them as they are. A
       TPU pads each group to its 128 lanes.
     folds: fixed BatchNorm's scale as a factor of the kernel before it. The gradient of the scale is
@@ -26,6 +28,7 @@ class Backend(NamedTuple):
   unroll: bool = False
   products: bool = True
   taps: bool = False
+  compares: bool = False
   lanes: int = 0
   folds: bool = False
   pairs: bool = False
@@ -39,7 +42,7 @@ class Backend(NamedTuple):
 def backend(platform: str) -> Backend:
   """Returns what is best for programs of a platform, as `jax.Device.platform` names it."""
   if platform == 'cpu':
-    return Backend(unroll=True, taps=True)
+    return Backend(unroll=True, taps=True, compares=True)
   if platform == 'tpu':
     return Backend(unroll=True, products=False, lanes=128, folds=True, pairs=True, strips=16)
   return Backend()

@@ -105,10 +105,11 @@ class Attention(nn.Module):
   def __call__(self, x: Array, mask: Array, deterministic: bool) -> Array:
     """Maps x [N, S, D] to [N, S, D]; only positions in `mask` [N, S] bool are attended to."""
     n, s, d = x.shape
-    qkv = Dense(3 * d, self.init_std, self.dtype, name='qkv')(x).reshape(
-      n, s, 3, self.heads, d // self.heads
+    qkv = Dense(3 * d, self.init_std, self.dtype, name='qkv')(x)
+    # The gradient of a split is a concatenation; that of three slices, a sum of padded ones.
+    query, key, value = (
+      part.reshape(n, s, self.heads, d // self.heads) for part in jnp.split(qkv, 3, axis=-1)
     )
-    query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
     wide = jnp.promote_types(self.dtype, jnp.float32)
     scores = jnp.einsum('nqhd,nkhd->nhqk', query, key, preferred_element_type=wide)
     scores = scores / (d // self.heads) ** 0.5

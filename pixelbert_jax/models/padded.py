@@ -3,6 +3,7 @@
 Images of different sizes lie in the top left corner of one canvas; the mask says where.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -31,8 +32,12 @@ def pixel_mask(size: Array, height: int, width: int) -> Array:
   return rows & columns
 
 
-def max_pool(x: Array, mask: Array, window: int, before: int) -> tuple[Array, Array]:
+def max_pool(
+  x: Array, mask: Array, window: int, before: int, compares: bool = False
+) -> tuple[Array, Array]:
   """Max-pools real pixels with stride 2; sizes are halved and rounded up.
+
+  The gradient goes to the first of equal maxima, in the order of rows, as in PyTorch.
 
   Args:
     x: [B, h, w, C].
@@ -40,6 +45,7 @@ def max_pool(x: Array, mask: Array, window: int, before: int) -> tuple[Array, Ar
     window: side of the square window.
     before: rows and columns of padding at the top left; the bottom right gets as many as the last
       window needs.
+    compares: as in `Backend`.
 
   Returns:
     Pooled [B, ceil(h/2), ceil(w/2), C], zero in the padding, and its mask.
@@ -47,9 +53,27 @@ def max_pool(x: Array, mask: Array, window: int, before: int) -> tuple[Array, Ar
   lowest = jnp.finfo(x.dtype).min
   # The last of ceil(n / 2) windows starts at row 2 (ceil(n / 2) - 1) - before.
   padding = [(before, 2 * (-(-n // 2) - 1) + window - before - n) for n in x.shape[1:3]]
-  pooled = nn.max_pool(jnp.where(mask, x, lowest), (window, window), (2, 2), padding)
+  x = jnp.where(mask, x, lowest)
+  if compares:
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=lowest)
+    pooled = maxima(maxima(x, window, axis=2), window, axis=1)
+  else:
+    pooled = nn.max_pool(x, (window, window), (2, 2), padding)
   mask = mask[:, ::2, ::2]
   return jnp.where(mask, pooled, 0), mask
+
+
+def maxima(x: Array, window: int, axis: int) -> Array:
+  """Computes the maxima over windows along an axis, 2 apart, by comparing slices of x."""
+  places = (x.shape[axis] - window) // 2 + 1
+
+  def at(start: int) -> Array:
+    return jax.lax.slice_in_dim(x, start, start + 2 * places - 1, 2, axis)
+
+  def larger(a: Array, b: Array) -> Array:
+    return jnp.where((a >= b) | jnp.isnan(a), a, b)  # NaN if one of them is
+
+  return functools.reduce(larger, map(at, range(window)))
 
 
 def only_real(x: Array, mask: Array) -> Array:

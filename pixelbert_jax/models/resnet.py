@@ -220,5 +220,5 @@ class ResNet(nn.Module):
       x, mask = self.stage(number)(x, mask, train)
       if number == self.frozen_stages:
         x = jax.lax.stop_gradient(x)
-    x, mask = max_pool(nn.relu(x) * mask, mask, 2, before=0)
+    x, mask = max_pool(nn.relu(x) * mask, mask, 2, before=0, compares=self.backend.compares)
     return x, mask[..., 0]

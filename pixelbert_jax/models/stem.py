@@ -43,7 +43,9 @@ class Stem(nn.Module):
       x, mask = cut(x, strips), cut(mask, strips)
     mask = mask[:, ::2, ::2]
     # ReLU of a maximum is the maximum of ReLUs, with a quarter of the work.
-    pool = functools.partial(max_pool, mask=mask, window=3, before=1)
+    pool = functools.partial(
+      max_pool, mask=mask, window=3, before=1, compares=self.backend.compares
+    )
     x = normalised(conv(size=7, stride=2), norm, x, mask, train, pool=lambda y: pool(y)[0])
     if strips > 1:
       x = joined(x, strips, columns)
