@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from pixelbert_jax import commandline, configuration, require_checkout
+from pixelbert_jax import commandline, configuration, huge_pages, require_checkout
 
 
 def command(argv: Sequence[str]) -> int:
@@ -67,4 +67,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
+  huge_pages.ask()
   sys.exit(main(sys.argv[1:]))

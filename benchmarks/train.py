@@ -1,0 +1,225 @@
+"""Measures a pre-training step beside PyTorch's, part by part.
+
+    pip install -e '.[test]'
+    python -m benchmarks.train [--models=r50,x152,small] [--images=2] [--canvas=384x512]
+
+Programs take turns, each in a process of its own: this project's step, started as
+`pixelbert_jax.main` starts it; PyTorch as one would write it (`plain_pytorch.py`), eager and by
+`torch.compile`; and the PyTorch model that an export holds, which masks padding as ours does. All
+have the same sizes, optimisers and batch: images that fill their canvas. On a GPU all compute in
+bfloat16, PyTorch by AMP. Blocks are not recomputed (--remat: ours are). The small model is that of
+configs/pretrain.py, with SGD, which PyTorch has for convolutions.
+
+A ratio is the median over rounds of PyTorch's seconds by ours. FLOPs are what PyTorch counts of
+its own step; the peak is that of square products of matrices by the faster of the two libraries.
+The Transformer's time is what the other parts leave. Memory is the most that a process had.
+
+Prints tables and, as last line, one JSON object, each value by model; appends to benchmarks/results/train.jsonl.
+"""
+
+import functools
+import importlib.util
+import json
+import multiprocessing
+import os
+import pathlib
+import resource
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+from absl import app, flags
+from tqdm import tqdm
+
+RESULTS = pathlib.Path(__file__).with_name('results') / 'train.jsonl'
+OURS, PLAIN, COMPILED, TWIN = 'ours', 'PyTorch', 'torch.compile', 'masked PyTorch'
+SIDE = 4096  # of the matrices whose product is the machine's peak
+REPEATS = 3  # of a part
+
+
+class Sizes(NamedTuple):
+  """What is measured: a model of configs/pretrain.py ('' is the small one) and its batch."""
+
+  variant: str
+  images: int
+  texts: int
+  canvas: tuple[int, int]
+  remat: bool
+
+
+def work(sizes: Sizes) -> Any:
+  """Makes the work of a step."""
+  import jax
+
+  from benchmarks.steps import Work
+  from configs import pretrain
+  from data.scenes import vocabulary
+  from pixelbert_jax.experiment import resolve
+  from pixelbert_jax.input.vocabulary import read_vocabulary
+  from pixelbert_jax.plan import corpus
+
+  config = pretrain.get_config(sizes.variant)
+  config.dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
+  config.cnn.remat, config.optimizer.cnn_rule = sizes.remat, 'sgd'
+  config.texts_per_image, config.micro_batches = sizes.texts, 1
+  config.batch_size = sizes.images * sizes.texts
+  config.text.vocabulary = str(vocabulary.FILE)
+  if sizes.variant:
+    config.init_from = 'C'  # converted weights: their BatchNorm is fixed
+  words = len(read_vocabulary(vocabulary.FILE, '')[1])
+  return Work(resolve(config), corpus.WORDS if sizes.variant else words, sizes.canvas)
+
+
+def serve(asked: Connection, name: str, sizes: Sizes) -> None:
+  """Makes a step in a process of its own, and does what is asked for, until that is None."""
+  from benchmarks import steps
+
+  made = steps.Ours(work(sizes)) if name == OURS else steps.PyTorch(work(sizes), name == TWIN)
+  answers: dict[str, Callable[[], Any]] = {
+    'step': functools.partial(seconds, made),
+    'parts': lambda: {part: median(call) for part, call in made.parts().items()},
+    'memory': lambda: (
+      made.peak_memory() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    ),
+    'peak': lambda: 2 * SIDE**3 / median(made.product(SIDE)),
+  }
+  if name == PLAIN:
+    answers['flops'] = made.flops
+  if name == COMPILED:
+    made.compile()
+  made()  # compiles, or fills caches
+  asked.send('ready')
+  for question in iter(asked.recv, None):
+    asked.send(answers[question]())
+
+
+def seconds(call: Callable[[], Any]) -> float:
+  """Times a call."""
+  began = time.perf_counter()
+  call()
+  return time.perf_counter() - began
+
+
+def median(call: Callable[[], Any]) -> float:
+  """Times calls after the first; returns the median of their seconds."""
+  call()
+  return statistics.median(seconds(call) for _ in range(REPEATS))
+
+
+class Program:
+  """A step in a process of its own."""
+
+  def __init__(self, name: str, sizes: Sizes):
+    """Starts the process and waits until its step is compiled."""
+    from pixelbert_jax import huge_pages
+
+    if name == OURS and huge_pages.given_to_those_that_ask():
+      os.environ['GLIBC_TUNABLES'] = huge_pages.ASKS
+    context = multiprocessing.get_context('spawn')
+    self.connection, theirs = context.Pipe()
+    self.process = context.Process(target=serve, args=(theirs, name, sizes), daemon=True)
+    self.process.start()
+    os.environ.pop('GLIBC_TUNABLES', None)
+    theirs.close()
+    self.connection.recv()
+
+  def ask(self, question: str) -> Any:
+    """Returns the answer of the process."""
+    self.connection.send(question)
+    return self.connection.recv()
+
+  def end(self) -> None:
+    """Ends the process."""
+    self.connection.send(None)
+    self.process.join()
+
+
+def programs(sizes: Sizes) -> dict[str, Program]:
+  """Starts all programs, one after the other."""
+  compiler = importlib.util.find_spec('triton') or shutil.which('g++') or shutil.which('clang++')
+  names = [OURS, PLAIN, *[COMPILED] * bool(compiler), TWIN]
+  return {name: Program(name, sizes) for name in tqdm(names, 'compiling', leave=False)}
+
+
+def measure(sizes: Sizes, rounds: int) -> dict[str, Any]:
+  """Measures all programs in turn; returns times, ratios, shares and memory."""
+  started = programs(sizes)
+  times: dict[str, list[float]] = {name: [] for name in started}
+  for _ in tqdm(range(rounds), 'rounds', leave=False):
+    for name, program in started.items():
+      times[name].append(program.ask('step'))
+  memory = {name: program.ask('memory') for name, program in started.items()}
+  parts = {name: program.ask('parts') for name, program in started.items() if name != COMPILED}
+  flops = started[PLAIN].ask('flops')
+  peak = max(started[name].ask('peak') for name in (OURS, PLAIN))
+  for program in started.values():
+    program.end()
+  middle = {name: statistics.median(x) for name, x in times.items()}
+  for name, of in parts.items():
+    of['Transformer'] = middle[name] - sum(of.values())
+
+  def ratio(name: str) -> float | None:
+    if name not in times:
+      return None
+    return round(statistics.median(a / b for a, b in zip(times[name], times[OURS], strict=True)), 3)
+
+  return {
+    'ratio_to_eager': ratio(PLAIN),
+    'ratio_to_compile': ratio(COMPILED),
+    'ratio_to_masked': ratio(TWIN),
+    'mfu': round(flops / middle[OURS] / peak, 3),
+    'seconds': {name: round(x, 4) for name, x in middle.items()},
+    'parts': {name: {part: round(x, 4) for part, x in of.items()} for name, of in parts.items()},
+    'flops': flops,
+    'peak_flops': round(peak),
+    'memory': memory,
+  }
+
+
+def table(found: dict[str, Any]) -> str:
+  """Formats what `measure` returns, a row for each program."""
+  header = ('', 's a step', 'GFLOP/s', 'of peak', 'input', 'CNN', 'Transformer', 'optimiser', 'GB')
+  rows = [header]
+  for name, whole in found['seconds'].items():
+    rate = found['flops'] / whole
+    of = found['parts'].get(name, {})
+    cells = [f'{of[part]:.3f}' if part in of else '' for part in header[4:8]]
+    memory = f'{found["memory"][name] / 1e9:.1f}'
+    share = f'{rate / found["peak_flops"]:.2f}'
+    rows.append((name, f'{whole:.3f}', f'{rate / 1e9:.0f}', share, *cells, memory))
+  return '\n'.join(''.join(f'{cell:>14}' for cell in row) for row in rows)
+
+
+def canvas(text: str) -> tuple[int, int]:
+  """Reads a canvas as in '384x512'."""
+  height, width = map(int, text.split('x'))
+  return height, width
+
+
+def main(_: Sequence[str]) -> None:
+  from benchmarks import record
+
+  values, results = flags.FLAGS, {}
+  for model in values.models:
+    sizes = Sizes(model, values.images, values.texts, canvas(values.canvas), values.remat)
+    if model == 'small':
+      sizes = Sizes('', 16, 8, (64, 64), remat=False)
+    found = measure(sizes, values.rounds if model != 'small' else 4 * values.rounds)
+    print(f'{model}, {sizes.images} images of {"x".join(map(str, sizes.canvas))}\n{table(found)}')
+    record.append(pathlib.Path(values.output), model=model, **sizes._asdict(), **found)
+    results[model] = found
+  print(json.dumps({key: {model: x[key] for model, x in results.items()} for key in found}))
+
+
+if __name__ == '__main__':
+  flags.DEFINE_list('models', ['r50', 'x152', 'small'], 'Variants of configs/pretrain.py.')
+  flags.DEFINE_integer('images', 2, 'Images a step, but of the small model.')
+  flags.DEFINE_integer('texts', 1, 'Texts an image, but of the small model.')
+  flags.DEFINE_string('canvas', '384x512', 'Size of the images, but of the small model.')
+  flags.DEFINE_boolean('remat', False, "Recompute the CNN's blocks in the backward pass.")
+  flags.DEFINE_integer('rounds', 7, 'Turns of each program; four times as many of the small model.')
+  flags.DEFINE_string('output', str(RESULTS), 'File of results.')
+  app.run(main)
