@@ -14,7 +14,8 @@ A ratio is the median over rounds of PyTorch's seconds by ours. FLOPs are what P
 its own step; the peak is that of square products of matrices by the faster of the two libraries.
 The Transformer's time is what the other parts leave. Memory is the most that a process had.
 
-Prints tables and, as last line, one JSON object, each value by model; appends to benchmarks/results/train.jsonl.
+Appends to benchmarks/results/train.jsonl. Prints tables, that of BENCHMARKS.md, and as last line
+one JSON object, each value by model.
 """
 
 import functools
@@ -79,7 +80,7 @@ def serve(asked: Connection, name: str, sizes: Sizes) -> None:
 
   made = steps.Ours(work(sizes)) if name == OURS else steps.PyTorch(work(sizes), name == TWIN)
   answers: dict[str, Callable[[], Any]] = {
-    'step': functools.partial(seconds, made),
+    'step': functools.partial(second, made),
     'parts': lambda: {part: median(call) for part, call in made.parts().items()},
     'memory': lambda: (
       made.peak_memory() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
@@ -103,6 +104,12 @@ def seconds(call: Callable[[], Any]) -> float:
   return time.perf_counter() - began
 
 
+def second(call: Callable[[], Any]) -> float:
+  """Times the second of two calls: in training, no step comes after a pause."""
+  call()
+  return seconds(call)
+
+
 def median(call: Callable[[], Any]) -> float:
   """Times calls after the first; returns the median of their seconds."""
   call()
@@ -118,6 +125,7 @@ class Program:
 
     if name == OURS and huge_pages.given_to_those_that_ask():
       os.environ['GLIBC_TUNABLES'] = huge_pages.ASKS
+    os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'  # All programs share a GPU's memory.
     context = multiprocessing.get_context('spawn')
     self.connection, theirs = context.Pipe()
     self.process = context.Process(target=serve, args=(theirs, name, sizes), daemon=True)
@@ -193,6 +201,40 @@ def table(found: dict[str, Any]) -> str:
   return '\n'.join(''.join(f'{cell:>14}' for cell in row) for row in rows)
 
 
+def page() -> str:
+  """Formats the newest line of each model on each device, as in BENCHMARKS.md."""
+  lines = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+  newest = {(x['device'], x['model'], *x['canvas'], x['images']): x for x in lines}
+  parts = ('input', 'CNN', 'Transformer', 'optimiser')
+  header = (
+    'device',
+    'model, batch',
+    'program',
+    's a step',
+    'ours faster by',
+    'of peak',
+    *parts,
+    'GB',
+  )
+  rows = ['| ' + ' | '.join(header) + ' |', '|---' * len(header) + '|']
+  for x in newest.values():
+    ratios = {
+      PLAIN: x['ratio_to_eager'],
+      COMPILED: x['ratio_to_compile'],
+      TWIN: x['ratio_to_masked'],
+    }
+    batch = f'{x["model"]}, {x["images"]} x {"x".join(map(str, x["canvas"]))}'
+    for name, whole in x['seconds'].items():
+      cells = [f'{x["parts"][name][part]:.3f}' if name in x['parts'] else '' for part in parts]
+      share = x['flops'] / whole / x['peak_flops']
+      first = [x['device'], batch] if name == OURS else ['', '']
+      ratio = f'{ratios[name]:.2f}' if name in ratios else ''
+      memory = f'{x["memory"][name] / 1e9:.1f}'
+      row = (*first, name, f'{whole:.3f}', ratio, f'{share:.2f}', *cells, memory)
+      rows.append('| ' + ' | '.join(row) + ' |')
+  return '\n'.join(rows)
+
+
 def canvas(text: str) -> tuple[int, int]:
   """Reads a canvas as in '384x512'."""
   height, width = map(int, text.split('x'))
@@ -211,6 +253,7 @@ def main(_: Sequence[str]) -> None:
     print(f'{model}, {sizes.images} images of {"x".join(map(str, sizes.canvas))}\n{table(found)}')
     record.append(pathlib.Path(values.output), model=model, **sizes._asdict(), **found)
     results[model] = found
+  print(page())
   print(json.dumps({key: {model: x[key] for model, x in results.items()} for key in found}))
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import stages
+from benchmarks import stages, train
 from tests import many_hosts
 from tests.support.paths import ROOT
 
@@ -14,6 +14,10 @@ STEPS = (ROOT / 'benchmarks/results/plan_steps.jsonl').read_text().splitlines()
 
 def test_the_table_of_parts():
   assert stages.table() in PAGE
+
+
+def test_the_table_of_steps_beside_pytorchs():
+  assert train.page() in PAGE
 
 
 @pytest.mark.parametrize('line', list(map(json.loads, STEPS)), ids=lambda x: x['config'])
