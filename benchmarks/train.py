@@ -3,8 +3,8 @@
     pip install -e '.[test]'
     python -m benchmarks.train [--models=r50,x152,small] [--images=2] [--canvas=384x512]
 
-Programs take turns, each in a process of its own: this project's step, started as
-`pixelbert_jax.main` starts it; PyTorch as one would write it (`plain_pytorch.py`), eager and by
+This project's step takes turns with others, each in a process of its own, ours as
+`pixelbert_jax.main` starts it: PyTorch as one would write it (`plain_pytorch.py`), eager and by
 `torch.compile`; and the PyTorch model that an export holds, which masks padding as ours does. All
 have the same sizes, optimisers and batch: images that fill their canvas. On a GPU all compute in
 bfloat16, PyTorch by AMP. Blocks are not recomputed (--remat: ours are). The small model is that of
@@ -18,6 +18,7 @@ Appends to benchmarks/results/train.jsonl. Prints tables, that of BENCHMARKS.md,
 one JSON object, each value by model.
 """
 
+import atexit
 import functools
 import importlib.util
 import json
@@ -27,6 +28,7 @@ import pathlib
 import resource
 import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
@@ -145,39 +147,42 @@ class Program:
     self.process.join()
 
 
-def programs(sizes: Sizes) -> dict[str, Program]:
-  """Starts all programs, one after the other."""
+def others() -> list[str]:
+  """Lists what ours is compared with: `torch.compile` only where it finds a compiler."""
   compiler = importlib.util.find_spec('triton') or shutil.which('g++') or shutil.which('clang++')
-  names = [OURS, PLAIN, *[COMPILED] * bool(compiler), TWIN]
-  return {name: Program(name, sizes) for name in tqdm(names, 'compiling', leave=False)}
+  return [PLAIN, *[COMPILED] * bool(compiler), TWIN]
 
 
 def measure(sizes: Sizes, rounds: int) -> dict[str, Any]:
-  """Measures all programs in turn; returns times, ratios, shares and memory."""
-  started = programs(sizes)
-  times: dict[str, list[float]] = {name: [] for name in started}
-  for _ in tqdm(range(rounds), 'rounds', leave=False):
-    for name, program in started.items():
-      times[name].append(program.ask('step'))
-  memory = {name: program.ask('memory') for name, program in started.items()}
-  parts = {name: program.ask('parts') for name, program in started.items() if name != COMPILED}
-  flops = started[PLAIN].ask('flops')
-  peak = max(started[name].ask('peak') for name in (OURS, PLAIN))
-  for program in started.values():
-    program.end()
+  """Measures ours in turn with each other program; returns times, ratios, shares and memory.
+
+  Two at a time, as memory may not hold all.
+  """
+  times: dict[str, list[float]] = {OURS: []}
+  ratios, parts, memory, peaks, flops = {}, {}, {}, [], 0
+  for other in tqdm(others(), 'programs', leave=False):
+    pair = {name: Program(name, sizes) for name in (OURS, other)}
+    turns = [[pair[name].ask('step') for name in pair] for _ in range(rounds)]
+    ratios[other] = round(statistics.median(theirs / ours for ours, theirs in turns), 3)
+    mine, times[other] = map(list, zip(*turns, strict=True))
+    times[OURS] += mine
+    for name, program in pair.items():
+      memory[name] = program.ask('memory')
+      if name not in (*parts, COMPILED):
+        parts[name] = program.ask('parts')
+        peaks.append(program.ask('peak'))
+    flops = flops or pair[PLAIN].ask('flops')
+    for program in pair.values():
+      program.end()
+  peak = max(peaks)
   middle = {name: statistics.median(x) for name, x in times.items()}
   for name, of in parts.items():
     of['Transformer'] = middle[name] - sum(of.values())
 
-  def ratio(name: str) -> float | None:
-    if name not in times:
-      return None
-    return round(statistics.median(a / b for a, b in zip(times[name], times[OURS], strict=True)), 3)
-
   return {
-    'ratio_to_eager': ratio(PLAIN),
-    'ratio_to_compile': ratio(COMPILED),
-    'ratio_to_masked': ratio(TWIN),
+    'ratio_to_eager': ratios[PLAIN],
+    'ratio_to_compile': ratios.get(COMPILED),
+    'ratio_to_masked': ratios[TWIN],
     'mfu': round(flops / middle[OURS] / peak, 3),
     'seconds': {name: round(x, 4) for name, x in middle.items()},
     'parts': {name: {part: round(x, 4) for part, x in of.items()} for name, of in parts.items()},
@@ -245,6 +250,9 @@ def main(_: Sequence[str]) -> None:
   from benchmarks import record
 
   values, results = flags.FLAGS, {}
+  cache = tempfile.mkdtemp()  # as ours is started once for each other program
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = cache
+  atexit.register(shutil.rmtree, cache)
   for model in values.models:
     sizes = Sizes(model, values.images, values.texts, canvas(values.canvas), values.remat)
     if model == 'small':
