@@ -3,14 +3,18 @@
     pip install -e '.[test]'
     python -m benchmarks.train [--models=r50,x152,small] [--images=2] [--canvas=384x512]
 
-This project's step takes turns with others, each in a process of its own, ours as
-`pixelbert_jax.main` starts it: PyTorch as one would write it (`plain_pytorch.py`), eager and by
-`torch.compile`; and the PyTorch model that an export holds, which masks padding as ours does. All
-have the same sizes, optimisers and batch: images that fill their canvas. On a GPU all compute in
-bfloat16, PyTorch by AMP. Blocks are not recomputed (--remat: ours are). The small model is that of
-configs/pretrain.py, with SGD, which PyTorch has for convolutions.
+This project's step, started as `pixelbert_jax.main` starts it, takes turns with others, each in a
+process of its own:
 
-A ratio is the median over rounds of PyTorch's seconds by ours. FLOPs are what PyTorch counts of
+- PyTorch as one would write it (`plain_pytorch.py`), eager and by `torch.compile`,
+- the PyTorch model that an export holds, which masks padding as ours does,
+- this project's step without huge pages (`pixelbert_jax/huge_pages.py`).
+
+All have the same sizes, optimisers and batch: images that fill their canvas. On a GPU all compute
+in bfloat16, PyTorch by AMP. Blocks are not recomputed (--remat: ours are). The small model is that
+of configs/pretrain.py, with SGD, which PyTorch has for convolutions.
+
+A ratio is the median over rounds of the other's seconds by ours. FLOPs are what PyTorch counts of
 its own step; the peak is that of square products of matrices by the faster of the two libraries.
 The Transformer's time is what the other parts leave. Memory is the most that a process had.
 
@@ -39,6 +43,7 @@ from tqdm import tqdm
 
 RESULTS = pathlib.Path(__file__).with_name('results') / 'train.jsonl'
 OURS, PLAIN, COMPILED, TWIN = 'ours', 'PyTorch', 'torch.compile', 'masked PyTorch'
+SMALL_PAGES = 'ours, no huge pages'
 SIDE = 4096  # of the matrices whose product is the machine's peak
 REPEATS = 3  # of a part
 
@@ -80,7 +85,8 @@ def serve(asked: Connection, name: str, sizes: Sizes) -> None:
   """Makes a step in a process of its own, and does what is asked for, until that is None."""
   from benchmarks import steps
 
-  made = steps.Ours(work(sizes)) if name == OURS else steps.PyTorch(work(sizes), name == TWIN)
+  ours = name in (OURS, SMALL_PAGES)
+  made = steps.Ours(work(sizes)) if ours else steps.PyTorch(work(sizes), name == TWIN)
   answers: dict[str, Callable[[], Any]] = {
     'step': functools.partial(second, made),
     'parts': lambda: {part: median(call) for part, call in made.parts().items()},
@@ -149,8 +155,11 @@ class Program:
 
 def others() -> list[str]:
   """Lists what ours is compared with: `torch.compile` only where it finds a compiler."""
+  from pixelbert_jax import huge_pages
+
   compiler = importlib.util.find_spec('triton') or shutil.which('g++') or shutil.which('clang++')
-  return [PLAIN, *[COMPILED] * bool(compiler), TWIN]
+  small = huge_pages.given_to_those_that_ask()
+  return [PLAIN, *[COMPILED] * bool(compiler), TWIN, *[SMALL_PAGES] * small]
 
 
 def measure(sizes: Sizes, rounds: int) -> dict[str, Any]:
@@ -168,7 +177,7 @@ def measure(sizes: Sizes, rounds: int) -> dict[str, Any]:
     times[OURS] += mine
     for name, program in pair.items():
       memory[name] = program.ask('memory')
-      if name not in (*parts, COMPILED):
+      if name not in (*parts, COMPILED, SMALL_PAGES):
         parts[name] = program.ask('parts')
         peaks.append(program.ask('peak'))
     flops = flops or pair[PLAIN].ask('flops')
@@ -183,6 +192,7 @@ def measure(sizes: Sizes, rounds: int) -> dict[str, Any]:
     'ratio_to_eager': ratios[PLAIN],
     'ratio_to_compile': ratios.get(COMPILED),
     'ratio_to_masked': ratios[TWIN],
+    'ratios': ratios,
     'mfu': round(flops / middle[OURS] / peak, 3),
     'seconds': {name: round(x, 4) for name, x in middle.items()},
     'parts': {name: {part: round(x, 4) for part, x in of.items()} for name, of in parts.items()},
@@ -223,17 +233,12 @@ def page() -> str:
   )
   rows = ['| ' + ' | '.join(header) + ' |', '|---' * len(header) + '|']
   for x in newest.values():
-    ratios = {
-      PLAIN: x['ratio_to_eager'],
-      COMPILED: x['ratio_to_compile'],
-      TWIN: x['ratio_to_masked'],
-    }
     batch = f'{x["model"]}, {x["images"]} x {"x".join(map(str, x["canvas"]))}'
     for name, whole in x['seconds'].items():
       cells = [f'{x["parts"][name][part]:.3f}' if name in x['parts'] else '' for part in parts]
       share = x['flops'] / whole / x['peak_flops']
       first = [x['device'], batch] if name == OURS else ['', '']
-      ratio = f'{ratios[name]:.2f}' if name in ratios else ''
+      ratio = f'{x["ratios"][name]:.2f}' if name in x['ratios'] else ''
       memory = f'{x["memory"][name] / 1e9:.1f}'
       row = (*first, name, f'{whole:.3f}', ratio, f'{share:.2f}', *cells, memory)
       rows.append('| ' + ' | '.join(row) + ' |')
