@@ -1,7 +1,7 @@
 """Huge pages for the large arrays of a process, on Linux.
 
-A step on CPU allocates its activations anew. In pages of 4 KiB, the kernel takes a sixth of the
-step to hand them out (benchmarks/results/train.jsonl); in pages of 2 MiB almost nothing.
+A step on CPU allocates its activations anew. In pages of 4 KiB, the kernel takes an eighth
+of R50's step to hand them out (benchmarks/results/train.jsonl); in pages of 2 MiB almost nothing.
 """
 
 import contextlib
