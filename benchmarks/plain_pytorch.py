@@ -57,9 +57,9 @@ def resnet(c: PixelBertConfig) -> nn.Sequential:
 class PlainPixelBert(nn.Module):
   """Pixel-BERT with its two pre-training heads."""
 
-  def __init__(self, c: PixelBertConfig, sampled_pixels: int):
+  def __init__(self, c: PixelBertConfig):
     super().__init__()
-    self.frozen, self.sampled_pixels = c.batch_norm == 'frozen', sampled_pixels
+    self.frozen = c.batch_norm == 'frozen'
     self.cnn = resnet(c)
     self.projection = nn.Linear(4 * c.cnn_width * 2 ** (len(c.stages) - 1), c.hidden_size)
     self.semantic = nn.Parameter(torch.zeros(c.hidden_size))
@@ -83,7 +83,14 @@ class PlainPixelBert(nn.Module):
     self.cnn.train(mode and not self.frozen)
     return self
 
-  def forward(self, image: Tensor, ids: Tensor, labels: Tensor, matched: Tensor) -> Tensor:
+  def forward(
+    self,
+    image: Tensor,
+    ids: Tensor,
+    labels: Tensor,
+    matched: Tensor,
+    pixel_indices: Tensor | None = None,
+  ) -> Tensor:
     """Computes the loss of pre-training, in nats.
 
     Args:
@@ -91,13 +98,12 @@ class PlainPixelBert(nn.Module):
       ids: [N, T], the first N / B texts are those of the first image.
       labels: [N, T], the words under the masks, and -100 elsewhere.
       matched: [N] float, 1 where image and text match.
+      pixel_indices: [N, p], the pixels sampled for each text; None is all.
     """
     pixels = self.projection(self.cnn(image).flatten(2).mT) + self.semantic
     pixels = pixels.repeat_interleave(len(ids) // len(image), 0)
-    if 0 < self.sampled_pixels < pixels.shape[1]:
-      noise = torch.rand(pixels.shape[:2], device=pixels.device)
-      index = noise.topk(self.sampled_pixels).indices
-      pixels = pixels.take_along_dim(index[..., None], 1)
+    if pixel_indices is not None:
+      pixels = pixels.take_along_dim(pixel_indices[..., None], 1)
     bert = self.bert.bert
     x = torch.cat([bert.embeddings(input_ids=ids), pixels], 1)
     tokens = bert.encoder(x).last_hidden_state[:, : ids.shape[1]]

@@ -68,11 +68,11 @@ class Ours:
 
   def __init__(self, work: Work):
     config = work.config
-    self.task = make_task(config)
-    self.model = make_model(config, work.words, self.task)
+    task = make_task(config)
+    self.model = make_model(config, work.words, task)
     mesh = sharding.make_mesh(data=1, devices=jax.devices()[:1])
     make, self.step, _ = define(
-      config, self.task, self.model, mesh, batch=work.batch, steps_per_epoch=1000
+      config, task, self.model, mesh, batch=work.batch, steps_per_epoch=1000
     )
     self.state = jax.jit(make, out_shardings=self.step.shardings)()
     self.optimizer, _ = make_optimizer(config, self.state.params, 1000)
@@ -100,21 +100,19 @@ class Ours:
     prepare = jax.jit(lambda batch: model_input(batch, backbone.mean, backbone.deviation))
     images, state = prepare(self.batch), jax.tree.map(jnp.copy, self.state)
 
-    def loss(params: dict, images: jax.Array) -> jax.Array:
-      variables = {'params': {**state.params, 'backbone': params}, 'batch_stats': state.batch_stats}
-      (features, _), _ = self.model.apply(
-        variables,
+    def features(of_cnn: dict, images: jax.Array) -> jax.Array:
+      params = state.params | {'backbone': state.params['backbone'] | {'cnn': of_cnn}}
+      (found, _), _ = self.model.apply(
+        {'params': params, 'batch_stats': state.batch_stats},
         images,
         self.batch['size'],
         True,
         method=lambda model, *x: model.backbone.cnn(*x),
         mutable=['batch_stats'],
       )
-      return features.astype(jnp.float32).sum()
+      return found.astype(jnp.float32).sum()
 
-    cnn = jax.jit(jax.grad(lambda of_cnn, *x: loss({**rest, 'cnn': of_cnn}, *x)))
-    rest = dict(state.params['backbone'])
-    of_cnn = rest.pop('cnn')
+    cnn, of_cnn = jax.jit(jax.grad(features)), state.params['backbone']['cnn']
     gradients = nothing_yet(state)
     apply = jax.jit(functools.partial(update, optimizer=self.optimizer), donate_argnums=1)
     held = [jax.tree.map(jnp.copy, state)]
@@ -139,8 +137,7 @@ class PyTorch:
     self.device = torch.device('cuda' if jax.default_backend() == 'gpu' else 'cpu')
     self.narrow = c.dtype == 'bfloat16'
     sizes = PixelBertConfig(**model_config(c.to_dict(), work.words))
-    self.sampled = c.sampled_pixels
-    model = PixelBert(sizes) if masks else PlainPixelBert(sizes, self.sampled)
+    model = PixelBert(sizes) if masks else PlainPixelBert(sizes)
     model = model.to(self.device, memory_format=torch.channels_last).train()
     self.model: Any = model
     o = c.optimizer
@@ -163,7 +160,8 @@ class PyTorch:
     self.mean, self.deviation = (
       torch.tensor(x, device=self.device)[:, None, None] for x in (c.image.mean, c.image.deviation)
     )
-    self.masks = masks
+    self.masks, self.sampled = masks, c.sampled_pixels
+    self.pixels = math.prod(-(-side // c.cnn.total_stride) for side in work.canvas)
 
   def compile(self) -> None:
     """Has `torch.compile` compile the model, in place, on the next call."""
@@ -196,15 +194,13 @@ class PyTorch:
         labels=self.labels,
         itm_labels=self.matched,
       ).loss
-    return self.model(image, ids, self.labels, self.matched)
+    return self.model(image, ids, self.labels, self.matched, pixel_indices=self.sample())
 
   def sample(self) -> torch.Tensor | None:
     """Draws pixels for each text, all on the canvas being real; None for all."""
-    stride = self.model.config.total_stride
-    pixels = math.prod(-(-side // stride) for side in self.batch['canvas'].shape[1:3])
-    if not 0 < self.sampled < pixels:
+    if not 0 < self.sampled < self.pixels:
       return None
-    noise = torch.rand((len(self.labels), pixels), device=self.device)
+    noise = torch.rand((len(self.labels), self.pixels), device=self.device)
     return noise.topk(self.sampled).indices
 
   def optimise(self) -> None:

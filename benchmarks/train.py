@@ -18,8 +18,8 @@ A ratio is the median over rounds of the other's seconds by ours. FLOPs are what
 its own step; the peak is that of square products of matrices by the faster of the two libraries.
 The Transformer's time is what the other parts leave. Memory is the most that a process had.
 
-Appends to benchmarks/results/train.jsonl. Prints tables, that of BENCHMARKS.md, and as last line
-one JSON object, each value by model.
+Appends to benchmarks/results/train.jsonl. Prints the table of BENCHMARKS.md and, as last line, one
+JSON object, each value by model.
 """
 
 import atexit
@@ -187,7 +187,6 @@ def measure(sizes: Sizes, rounds: int) -> dict[str, Any]:
   middle = {name: statistics.median(x) for name, x in times.items()}
   for name, of in parts.items():
     of['Transformer'] = middle[name] - sum(of.values())
-
   return {
     'ratio_to_eager': ratios[PLAIN],
     'ratio_to_compile': ratios.get(COMPILED),
@@ -202,47 +201,27 @@ def measure(sizes: Sizes, rounds: int) -> dict[str, Any]:
   }
 
 
-def table(found: dict[str, Any]) -> str:
-  """Formats what `measure` returns, a row for each program."""
-  header = ('', 's a step', 'GFLOP/s', 'of peak', 'input', 'CNN', 'Transformer', 'optimiser', 'GB')
-  rows = [header]
-  for name, whole in found['seconds'].items():
-    rate = found['flops'] / whole
-    of = found['parts'].get(name, {})
-    cells = [f'{of[part]:.3f}' if part in of else '' for part in header[4:8]]
-    memory = f'{found["memory"][name] / 1e9:.1f}'
-    share = f'{rate / found["peak_flops"]:.2f}'
-    rows.append((name, f'{whole:.3f}', f'{rate / 1e9:.0f}', share, *cells, memory))
-  return '\n'.join(''.join(f'{cell:>14}' for cell in row) for row in rows)
-
-
-def page() -> str:
-  """Formats the newest line of each model on each device, as in BENCHMARKS.md."""
-  lines = [json.loads(line) for line in RESULTS.read_text().splitlines()]
-  newest = {(x['device'], x['model'], *x['canvas'], x['images']): x for x in lines}
+def page(results: pathlib.Path = RESULTS) -> str:
+  """Formats the newest line of each work on each device, as in BENCHMARKS.md."""
+  lines = [json.loads(line) for line in results.read_text().splitlines()]
   parts = ('input', 'CNN', 'Transformer', 'optimiser')
-  header = (
-    'device',
-    'model, batch',
-    'program',
-    's a step',
-    'ours faster by',
-    'of peak',
-    *parts,
-    'GB',
-  )
-  rows = ['| ' + ' | '.join(header) + ' |', '|---' * len(header) + '|']
-  for x in newest.values():
-    batch = f'{x["model"]}, {x["images"]} x {"x".join(map(str, x["canvas"]))}'
+  named = ('program', 's a step', 'ours faster by', 'GFLOP/s', 'of peak')
+  header = ('device', 'model, images, texts of each', *named, *parts, 'GB')
+  rows = [header, ('---',) * len(header)]
+  of_work = {json.dumps([x[name] for name in ('device', *Sizes._fields)]): x for x in lines}
+  for x in of_work.values():
+    remat = ', recomputed' * x['remat']
+    size = 'x'.join(map(str, x['canvas']))
+    first = x['device'], f'{x["model"]}, {x["images"]} of {size}, {x["texts"]}{remat}'
     for name, whole in x['seconds'].items():
-      cells = [f'{x["parts"][name][part]:.3f}' if name in x['parts'] else '' for part in parts]
-      share = x['flops'] / whole / x['peak_flops']
-      first = [x['device'], batch] if name == OURS else ['', '']
+      rate, of = x['flops'] / whole, x['parts'].get(name, {})
       ratio = f'{x["ratios"][name]:.2f}' if name in x['ratios'] else ''
+      cells = [f'{of[part]:.3f}' if part in of else '' for part in parts]
+      speed = f'{rate / 1e9:.0f}', f'{rate / x["peak_flops"]:.2f}'
       memory = f'{x["memory"][name] / 1e9:.1f}'
-      row = (*first, name, f'{whole:.3f}', ratio, f'{share:.2f}', *cells, memory)
-      rows.append('| ' + ' | '.join(row) + ' |')
-  return '\n'.join(rows)
+      rows.append((*first, name, f'{whole:.3f}', ratio, *speed, *cells, memory))
+      first = '', ''
+  return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
 
 
 def canvas(text: str) -> tuple[int, int]:
@@ -255,6 +234,7 @@ def main(_: Sequence[str]) -> None:
   from benchmarks import record
 
   values, results = flags.FLAGS, {}
+  output = pathlib.Path(values.output)
   cache = tempfile.mkdtemp()  # as ours is started once for each other program
   os.environ['JAX_COMPILATION_CACHE_DIR'] = cache
   atexit.register(shutil.rmtree, cache)
@@ -263,10 +243,9 @@ def main(_: Sequence[str]) -> None:
     if model == 'small':
       sizes = Sizes('', 16, 8, (64, 64), remat=False)
     found = measure(sizes, values.rounds if model != 'small' else 4 * values.rounds)
-    print(f'{model}, {sizes.images} images of {"x".join(map(str, sizes.canvas))}\n{table(found)}')
-    record.append(pathlib.Path(values.output), model=model, **sizes._asdict(), **found)
+    record.append(output, model=model, **sizes._asdict(), **found)
     results[model] = found
-  print(page())
+  print(page(output))
   print(json.dumps({key: {model: x[key] for model, x in results.items()} for key in found}))
 
 
