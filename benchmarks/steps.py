@@ -19,7 +19,7 @@ from pixelbert_jax.convert.export import model_config
 from pixelbert_jax.convert.modeling_pixelbert import PixelBert, PixelBertConfig
 from pixelbert_jax.experiment import make_model, make_optimizer, make_task
 from pixelbert_jax.input.image import model_input
-from pixelbert_jax.step import nothing_yet, update
+from pixelbert_jax.step import State, nothing_yet, update
 from pixelbert_jax.train import define
 
 Call = Callable[[], Any]
@@ -98,9 +98,9 @@ class Ours:
     """Returns calls of the parts, by name."""
     backbone = self.model.backbone
     prepare = jax.jit(lambda batch: model_input(batch, backbone.mean, backbone.deviation))
-    images, state = prepare(self.batch), jax.tree.map(jnp.copy, self.state)
+    images = prepare(self.batch)
 
-    def features(of_cnn: dict, images: jax.Array) -> jax.Array:
+    def features(of_cnn: dict, state: State, images: jax.Array) -> jax.Array:
       params = state.params | {'backbone': state.params['backbone'] | {'cnn': of_cnn}}
       (found, _), _ = self.model.apply(
         {'params': params, 'batch_stats': state.batch_stats},
@@ -112,19 +112,20 @@ class Ours:
       )
       return found.astype(jnp.float32).sum()
 
-    cnn, of_cnn = jax.jit(jax.grad(features)), state.params['backbone']['cnn']
-    gradients = nothing_yet(state)
+    of_cnn, gradients = jax.jit(jax.grad(features)), nothing_yet(self.state)
     apply = jax.jit(functools.partial(update, optimizer=self.optimizer), donate_argnums=1)
-    held = [jax.tree.map(jnp.copy, state)]
 
-    def optimise() -> Any:
-      held[0], finite = apply(gradients, held[0])
-      return held[0], finite
+    def cnn() -> None:
+      jax.block_until_ready(of_cnn(self.state.params['backbone']['cnn'], self.state, images))
+
+    def optimise() -> None:
+      self.state, finite = apply(gradients, self.state)
+      jax.block_until_ready((self.state, finite))
 
     return {
       'input': lambda: jax.block_until_ready(prepare(self.batch)),
-      'CNN': lambda: jax.block_until_ready(cnn(of_cnn, images)),
-      'optimiser': lambda: jax.block_until_ready(optimise()),
+      'CNN': cnn,
+      'optimiser': optimise,
     }
 
 

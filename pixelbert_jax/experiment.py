@@ -253,10 +253,9 @@ def make_batches(config: ConfigDict, task: Task, splits: Mapping[str, Split]) ->
   """Makes the batches of the splits of a resolved configuration, by role."""
   images, parts = images_per_batch(config), config.micro_batches
   tokenizer = Tokenizer(config.text.vocabulary, config.text.length)
-  devices = sharding.local_devices(sharding.make_mesh(**config.mesh))
   shapes = tuple(map(tuple, config.image.canvases))
   canvases = Canvases(config.image.shorter, config.image.longer, shapes)
-  return {
+  made = {
     role: task.batches(
       role,
       split=split,
@@ -268,10 +267,11 @@ def make_batches(config: ConfigDict, task: Task, splits: Mapping[str, Split]) ->
       training=role == 'train',
       micro_batches=parts if role == 'train' else 1,
       flip=config.image.flip,
-      devices=devices,
+      devices=sharding.local_devices(sharding.make_mesh(**config.mesh)),
     )
     for role, split in splits.items()
   }
+  return {role: x if x.training else x.regrouped() for role, x in made.items()}
 
 
 def prepare_data(config: ConfigDict) -> Dataset:

@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import grain
 import jax
@@ -16,7 +16,7 @@ import numpy as np
 from pixelbert_jax import UserError
 from pixelbert_jax.input import image
 from pixelbert_jax.input.dataset import RecordError, Split
-from pixelbert_jax.input.order import FLIPS, Batching, Plan
+from pixelbert_jax.input.order import FLIPS, Batching, Plan, texts_at_a_time
 from pixelbert_jax.input.sidecar import Questions, Sidecar, Statements
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.input.truth import Truth
@@ -93,6 +93,21 @@ class Batches(Batching, abc.ABC):
   def texts(self) -> int:
     """Number of texts in the split."""
     return len(self.table.text)
+
+  @property
+  def starts(self) -> np.ndarray:
+    """The first text [N + 1] of each image, or pair of images; the last is the number of texts."""
+    return self.split.sidecar.captions.start
+
+  def regrouped(self) -> Self:
+    """Returns these batches with as many texts of an image at a time as cost an evaluation least.
+
+    A batch has no more images and no more texts than before.
+    """
+    devices, texts = self.devices[1], self.images * self.texts_per_image
+    at_a_time = texts_at_a_time(np.diff(self.starts), texts // devices)
+    images = min(self.images, texts // at_a_time // devices * devices)
+    return dataclasses.replace(self, images=images, texts_per_image=at_a_time)
 
   def text(self, i: int) -> str:
     """Returns the text that has number i in the plan."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Self
 
 import numpy as np
 
@@ -149,6 +150,10 @@ class RankingBatches(Batches):
   def gallery(self) -> Gallery:
     """The images and captions that an evaluation ranks."""
     return choose_gallery(self.split.sidecar, self.most_images, self.most_captions)
+
+  def regrouped(self) -> Self:
+    """Returns these batches: an evaluation runs the CNN once an image as it is."""
+    return self
 
   @property
   def truth(self) -> Truth:

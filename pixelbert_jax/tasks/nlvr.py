@@ -96,18 +96,22 @@ class Nlvr2Batches(StatementBatches):
     return first, pair[first]
 
   @property
+  def starts(self) -> np.ndarray:
+    """The first statement of each run; the last is the number of statements."""
+    return np.append(self._runs[0], len(self.table))
+
+  @property
   def _sizes(self) -> np.ndarray:
     return self.split.sidecar.size[self._runs[1]]
 
   def _plan(self, epoch: int) -> Plan:
     if not len(self.table):
       raise UserError('the split has no statements about two images: name an NLVR2 dataset')
-    first, pairs = self._runs
     return plan_texts(
       self,
       epoch,
-      start=np.append(first, len(self.table)),
-      image=pairs,
+      start=self.starts,
+      image=self._runs[1],
       canvas=self.canvases.choose(self._sizes),
       label=self.table.label,
     )

@@ -65,6 +65,11 @@ class QuestionBatches(Batches):
     """The questions of the split."""
     return self.split.sidecar.questions
 
+  @property
+  def starts(self) -> np.ndarray:
+    """The first question of each image; the last is the number of questions."""
+    return np.searchsorted(self.table.image, np.arange(len(self.split.sidecar.image_id) + 1))
+
   @functools.cached_property
   def _numbers(self) -> np.ndarray:
     return answer_numbers(self.table, self.answers, self.scoring)
@@ -75,14 +80,13 @@ class QuestionBatches(Batches):
 
   def _plan(self, epoch: int) -> Plan:
     sidecar = self.split.sidecar
-    images = np.arange(len(sidecar.image_id))
     if not len(self.table):
       raise UserError('the split has no questions')
     return plan_texts(
       self,
       epoch,
-      start=np.searchsorted(self.table.image, np.append(images, len(images))),
-      image=images,
+      start=self.starts,
+      image=np.arange(len(sidecar.image_id)),
       canvas=self.canvases.choose(sidecar.size),
       label=np.ones(len(self.table), bool),
     )

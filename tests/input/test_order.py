@@ -13,7 +13,14 @@ from pixelbert_jax import UserError
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.groups import Groups, mismatch_half
 from pixelbert_jax.input.image import placed_size
-from pixelbert_jax.input.order import Batching, Plan, group_texts, plan_epoch, swap_images
+from pixelbert_jax.input.order import (
+  Batching,
+  Plan,
+  group_texts,
+  plan_epoch,
+  swap_images,
+  texts_at_a_time,
+)
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Ragged, Sidecar
 from pixelbert_jax.input.truth import text_numbers
@@ -84,6 +91,24 @@ def listed(plan: Plan) -> list[tuple[int, int, bool]]:
 def assert_same(left: Plan, right: Plan) -> None:
   for name, array in vars(left).items():
     np.testing.assert_array_equal(array, getattr(right, name), name)
+
+
+# --- How many texts at a time ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  ('count', 'most', 'expected'),
+  [
+    ([5] * 99 + [7], 100, 5),
+    ([5] * 9, 3, 3),
+    ([1, 0, 1], 8, 1),
+    ([0], 8, 1),
+    ([50], 64, 50),
+    ([1] * 60 + [60], 64, 2),
+  ],
+)
+def test_texts_at_a_time_cost_least(count, most, expected):
+  assert texts_at_a_time(np.array(count), most) == expected
 
 
 # --- Which pairs there are ---------------------------------------------------------------

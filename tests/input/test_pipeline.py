@@ -283,6 +283,25 @@ def test_evaluation_counts_every_caption_once(make, texts):
   assert len(found) % (4 * texts) != 0
 
 
+@pytest.mark.parametrize(('images', 'texts'), [(10, 1), (4, 2), (1, 3)])
+def test_regrouped_evaluation_shows_each_image_once_if_its_texts_fit(make, images, texts):
+  batches = make(training=False, images=images, texts_per_image=texts).regrouped()
+  plan = batches.plan(0)
+  real = plan.image[plan.weight.any(-1)]
+  assert sorted(plan.text[plan.weight > 0].tolist()) == list(range(batches.texts))
+  assert batches.images * batches.texts_per_image <= images * texts
+  times = 1 if images * texts >= 5 else 2
+  np.testing.assert_array_equal(np.bincount(real), np.full(46, times))
+
+
+@pytest.mark.parametrize('devices', [1, 2])
+def test_regrouped_batches_divide_among_devices(make, devices):
+  batches = make(training=False, images=8, texts_per_image=1, devices=((0,), devices)).regrouped()
+  assert batches.images % devices == 0
+  assert batches.images * batches.texts_per_image <= 8
+  assert len(batches[0]['image']) == batches.images // devices
+
+
 def test_swapped_images_change_nothing_else(make):
   own = make(training=False)
   other = dataclasses.replace(own, swapped=True)
