@@ -40,7 +40,7 @@ def main() -> None:
   normal = functools.partial(jax.random.normal, jax.random.key(0), dtype=jnp.float32)
   x, kernel = normal(SHAPE), normal((3, 3, SHAPE[-1] // GROUPS, SHAPE[-1]))
   xla = seconds(convolution.convolve, x, kernel)
-  ours = seconds(convolution.convolve_by_taps, x, kernel)
+  ours = seconds(convolution.convolve_by_rows, x, kernel)
   device = jax.devices()[0].device_kind
   line = {
     'device': f'{device} {platform.machine()}' if device == 'cpu' else device,

@@ -47,8 +47,8 @@ class Conv(nn.Module):
       return gradients.multiply(x[:, :: self.stride, :: self.stride], kernel[0, 0])
     merged = groups_to_merge(self.groups, inputs, self.backend.lanes)
     kernel, groups = merge_groups(kernel, self.groups, merged), self.groups // merged
-    by_taps = groups > 1 and self.backend.taps
-    function = convolve_by_taps if by_taps else convolve_wide
+    by_rows = groups > 1 and self.backend.rows
+    function = convolve_by_rows if by_rows else convolve_wide
     return function(x, kernel, self.stride, groups)
 
 
@@ -77,12 +77,38 @@ def convolve_wide(x: Array, kernel: Array, stride: int, groups: int) -> Array:
   return gradients.apply_wide(operation, gradient, x, kernel)
 
 
-def convolve_by_taps(x: Array, kernel: Array, stride: int, groups: int) -> Array:
-  """Convolves like `convolve_wide`; computes the kernel's gradient position by position."""
-  operation = functools.partial(convolve, stride=stride, groups=groups)
+def convolve_by_rows(x: Array, kernel: Array, stride: int, groups: int) -> Array:
+  """Convolves like `convolve_wide`, by one product of unfolded rows for each group."""
+  operation = functools.partial(_products_of_rows, stride=stride, groups=groups)
   like = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
-  gradient = functools.partial(_gradient_by_taps, like, stride, groups)
-  return gradients.apply(operation, gradient, x, kernel)
+
+  def gradient(x: Array, dy: Array) -> Array:
+    # It is linear in the kernel, which may then be anything.
+    wide = functools.partial(operation, x.astype(like.dtype))
+    return jax.vjp(wide, jnp.zeros(like.shape, like.dtype))[1](dy.astype(like.dtype))[0]
+
+  return gradients.apply_wide(operation, gradient, x, kernel)
+
+
+def _products_of_rows(x: Array, kernel: Array, *, stride: int, groups: int) -> Array:
+  """Multiplies the k rows of each window by all k columns of the kernel, then adds up columns.
+
+  Unfolding rows alone takes a third of the memory that unfolding whole windows takes.
+  """
+  size, _, inputs, outputs = kernel.shape
+  (b, h, w, _), pad = x.shape, size // 2
+  h, w = (-(-side // stride) for side in (h, w))
+  x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+  rows = [x[:, i : i + (h - 1) * stride + 1 : stride] for i in range(size)]
+  rows = [row.reshape(*row.shape[:3], groups, inputs) for row in rows]
+  kernel = kernel.reshape(size, size, inputs, groups, outputs // groups)
+  kernel = kernel.transpose(3, 0, 2, 1, 4).reshape(groups, size * inputs, -1)
+  wide = jnp.promote_types(x.dtype, jnp.float32)
+  y = jnp.einsum('bhwgi,gio->gbhwo', jnp.concatenate(rows, -1), kernel, preferred_element_type=wide)
+  y = y.reshape(*y.shape[:4], size, -1)
+  columns = [y[:, :, :, j : j + (w - 1) * stride + 1 : stride, j] for j in range(size)]
+  y = functools.reduce(jnp.add, columns)
+  return jnp.moveaxis(y, 0, 3).reshape(b, h, w, outputs).astype(x.dtype)
 
 
 # --- Groups --------------------------------------------------------------------------------
@@ -159,23 +185,3 @@ def _kernel_gradient(
     batch_group_count=groups,
     preferred_element_type=kernel.dtype,
   )
-
-
-def _gradient_by_taps(
-  kernel: jax.ShapeDtypeStruct, stride: int, groups: int, x: Array, dy: Array
-) -> Array:
-  """Computes the gradient of a kernel as one grouped product for each of its positions."""
-  size, _, inputs, outputs = kernel.shape
-  b, h, w, _ = dy.shape
-  pad = size // 2
-  x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-  dy = dy.reshape(b, h, w, groups, outputs // groups)
-
-  def position(i: int, j: int) -> Array:
-    inputs_at = x[:, i : i + (h - 1) * stride + 1 : stride, j : j + (w - 1) * stride + 1 : stride]
-    inputs_at = inputs_at.reshape(b, h, w, groups, inputs)
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    return jnp.einsum('bhwgi,bhwgo->igo', inputs_at, dy, preferred_element_type=wide)
-
-  positions = [position(i, j) for i in range(size) for j in range(size)]
-  return jnp.stack(positions).reshape(kernel.shape).astype(kernel.dtype)

@@ -61,7 +61,18 @@ class Bottleneck(nn.Module):
     y = conv_bn(y, out_mask, 3, self.features)
     if self.stride > 1 or x.shape[-1] != columns * self.features:
       x = conv_bn(x, out_mask, '_downsample', self.features, stride=self.stride)
-    return x + y
+    x = x + y
+    return kept(x, out_mask) if self.backend.keeps else x
+
+
+def kept(x: Array, mask: Array) -> Array:
+  """Returns x [B, h, w, C], which XLA's fusions on CPU then read instead of computing it anew.
+
+  They repeat all that x is made of but what costs much, such as a division: here by 1, which the
+  compiler cannot tell from mask [B, h, w, 1]. It ignores `optimization_barrier`, and a divisor that
+  is not a scalar takes away more than this gives.
+  """
+  return x / jnp.maximum(mask[0, 0, 0, 0], 1).astype(x.dtype)
 
 
 class Stage(nn.Module):

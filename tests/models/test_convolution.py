@@ -11,7 +11,7 @@ from pixelbert_jax.models.backend import Backend, backend
 from pixelbert_jax.models.convolution import (
   Conv,
   convolve,
-  convolve_by_taps,
+  convolve_by_rows,
   convolve_wide,
   groups_to_merge,
   merge_groups,
@@ -50,7 +50,7 @@ def test_gradients_are_those_of_each_group(stride, size, height, width):
   with jax.enable_x64(True):
     x = jnp.array(rng.normal(size=(2, height, width, 8)))
     kernel = jnp.array(rng.normal(size=(size, size, 2, 12)))
-    found = results(lambda x, k: convolve_by_taps(x, k, stride, GROUPS), x, kernel)
+    found = results(lambda x, k: convolve_by_rows(x, k, stride, GROUPS), x, kernel)
     expected = results(lambda x, k: by_group(x, k, stride), x, kernel)
     assert expected[0].dtype == np.float64
     assert_same(found, expected, 1e-12)
@@ -68,10 +68,10 @@ def test_merged_groups_compute_what_groups_do(width, merged, stride):
     kernel = jnp.array(rng.normal(size=(3, 3, width, groups * width)) / width)
 
     def as_one(x, kernel):
-      # By positions, since XLA's own gradient of a grouped kernel takes half a minute.
-      return convolve_by_taps(x, merge_groups(kernel, groups, merged), stride, groups // merged)
+      # By rows, since XLA's own gradient of a grouped kernel takes half a minute.
+      return convolve_by_rows(x, merge_groups(kernel, groups, merged), stride, groups // merged)
 
-    expected = results(lambda x, k: convolve_by_taps(x, k, stride, groups), x, kernel)
+    expected = results(lambda x, k: convolve_by_rows(x, k, stride, groups), x, kernel)
     assert_same(results(as_one, x, kernel), expected, 1e-10)
 
 
@@ -106,7 +106,7 @@ def test_a_layer_is_the_same_on_every_backend(platform, size, stride, groups):
 def test_gradients_in_bfloat16_add_up_in_float32():
   # 4,096 places of gradient 1: in bfloat16 a sum stops growing at 256.
   x, kernel = jnp.ones((1, 64, 64, 4), jnp.bfloat16), jnp.ones((3, 3, 1, 4), jnp.bfloat16)
-  gradient = jax.grad(lambda k: convolve_by_taps(x, k, 1, GROUPS).astype(jnp.float32).sum())(kernel)
+  gradient = jax.grad(lambda k: convolve_by_rows(x, k, 1, GROUPS).astype(jnp.float32).sum())(kernel)
   assert gradient.dtype == jnp.bfloat16
   np.testing.assert_array_equal(gradient[1, 1], 4096)
 
