@@ -60,9 +60,12 @@ def multiply(x: Array, kernel: Array) -> Array:
 
   def gradient(x: Array, dy: Array) -> Array:
     axes = tuple(range(x.ndim - 1))
-    return jnp.tensordot(x, dy, (axes, axes), preferred_element_type=wide)
+    # The first is transposed in memory: the narrower. JAX's own is always dy.
+    if x.shape[-1] <= dy.shape[-1]:
+      return jnp.tensordot(x, dy, (axes, axes), preferred_element_type=wide)
+    return jnp.tensordot(dy, x, (axes, axes), preferred_element_type=wide).T
 
-  return apply_wide(jnp.matmul, gradient, x, kernel)
+  return apply(jnp.matmul, gradient, x, kernel)
 
 
 def scale(x: Array, gain: Array) -> Array:
