@@ -60,8 +60,9 @@ def multiply(x: Array, kernel: Array) -> Array:
 
   def gradient(x: Array, dy: Array) -> Array:
     axes = tuple(range(x.ndim - 1))
-    # The first is transposed in memory: the narrower. JAX's own is always dy.
-    if x.shape[-1] <= dy.shape[-1]:
+    # On CPU, the first is transposed in memory: the narrower. JAX's own is always dy. XLA has no
+    # product of bfloat16 into float32 for both.
+    if x.shape[-1] <= dy.shape[-1] or x.dtype != wide:
       return jnp.tensordot(x, dy, (axes, axes), preferred_element_type=wide)
     return jnp.tensordot(dy, x, (axes, axes), preferred_element_type=wide).T
 
