@@ -110,7 +110,7 @@ def test_json_is_written_strictly():
 
 def test_predict_loads_no_datasets():
   code = (
-    "import sys, pixelbert_jax.predict; print({'tensorflow_datasets', 'data'} & {*sys.modules})"
+    "import sys, pixelbert_jax.predict.model; print({'tensorflow_datasets', 'data'} & {*sys.modules})"
   )
   done = subprocess.run(
     [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True

@@ -4,6 +4,7 @@ Only a dataset that knows the content of its images (scenes) marks visual words.
 """
 
 import collections
+import functools
 
 import numpy as np
 
@@ -31,6 +32,12 @@ class TextGuess:
   """Guesses a visual word from its two neighbours: the text-only baseline, fitted on captions."""
 
   def __init__(self, sidecar: Sidecar):
+    self._sidecar = sidecar
+
+  @functools.cached_property
+  def _best(self) -> dict[tuple[str, str], str]:
+    """The most frequent word between two neighbours; counted when an evaluation first asks."""
+    sidecar = self._sidecar
     counts: dict[tuple[str, str], collections.Counter[str]] = collections.defaultdict(
       collections.Counter
     )
@@ -38,7 +45,7 @@ class TextGuess:
       words = sidecar.caption(i).split()
       for j in np.flatnonzero(sidecar.kinds[i] != ord('.')).tolist():
         counts[self._context(words, j)][words[j]] += 1
-    self._best = {context: c.most_common(1)[0][0] for context, c in counts.items()}
+    return {context: c.most_common(1)[0][0] for context, c in counts.items()}
 
   @staticmethod
   def _context(words: list[str], j: int) -> tuple[str, str]:

@@ -6,11 +6,42 @@
 docs/predict.md shows both.
 """
 
-from pixelbert_jax.checkpoints import CheckpointError as CheckpointError
-from pixelbert_jax.input.image import ImageError as ImageError
-from pixelbert_jax.input.text import TextError as TextError
-from pixelbert_jax.predict.heatmap import Heatmap as Heatmap
-from pixelbert_jax.predict.model import HeadError as HeadError
-from pixelbert_jax.predict.model import Model as Model
-from pixelbert_jax.predict.model import load as load
-from pixelbert_jax.predict.runner import Encoded as Encoded
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from pixelbert_jax.checkpoints import CheckpointError as CheckpointError
+  from pixelbert_jax.input.image import ImageError as ImageError
+  from pixelbert_jax.input.text import TextError as TextError
+  from pixelbert_jax.predict.heatmap import Heatmap as Heatmap
+  from pixelbert_jax.predict.model import HeadError as HeadError
+  from pixelbert_jax.predict.model import Model as Model
+  from pixelbert_jax.predict.model import load as load
+  from pixelbert_jax.predict.runner import Encoded as Encoded
+
+# By method of a model: the flag of the command.
+FLAGS = {'answer': '--question', 'match': '--text', 'fill': '--fill'}
+
+# Imported when first used: JAX takes a second, and the command's `--help` needs none.
+HOMES = {
+  'CheckpointError': 'pixelbert_jax.checkpoints',
+  'ImageError': 'pixelbert_jax.input.image',
+  'TextError': 'pixelbert_jax.input.text',
+  'Heatmap': 'pixelbert_jax.predict.heatmap',
+  'HeadError': 'pixelbert_jax.predict.model',
+  'Model': 'pixelbert_jax.predict.model',
+  'load': 'pixelbert_jax.predict.model',
+  'Encoded': 'pixelbert_jax.predict.runner',
+}
+
+
+def __getattr__(name: str) -> Any:
+  """Imports a name of the API from its module."""
+  if name not in HOMES:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  return getattr(importlib.import_module(HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+  """Lists the names of the API."""
+  return sorted([*globals(), *HOMES])

@@ -16,8 +16,7 @@ from typing import Any
 from absl import logging
 
 from pixelbert_jax import commandline, jsons
-from pixelbert_jax.predict import heatmap
-from pixelbert_jax.predict.model import FLAGS, load
+from pixelbert_jax.predict import FLAGS, heatmap
 
 # By head: the line above its output, which says what the numbers are.
 TITLES = {
@@ -62,6 +61,9 @@ def flags_of(argv: Sequence[str]) -> Any:
 def command(argv: Sequence[str]) -> None:
   """Runs the model as the flags ask, and prints the result."""
   flags = flags_of(argv)
+  with commandline.interruptible():  # JAX is imported only once the flags are right.
+    from pixelbert_jax.predict.model import load
+
   logging.set_verbosity(logging.WARNING)
   with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter('always')

@@ -20,10 +20,9 @@ from pixelbert_jax.input import image as image_lib
 from pixelbert_jax.input.text import tokens_of
 from pixelbert_jax.main import main as train_main
 from pixelbert_jax.models.pixelbert import PixelBert
-from pixelbert_jax.predict import HeadError, ImageError, TextError, photos
+from pixelbert_jax.predict import FLAGS, HeadError, ImageError, TextError, photos
 from pixelbert_jax.predict import runner as inference
 from pixelbert_jax.predict.__main__ import main
-from pixelbert_jax.predict.model import FLAGS
 from tests.support import tiny
 from tests.support.paths import ROOT
 
