@@ -2,6 +2,7 @@
 
     pip install -e '.[test]'
     python -m benchmarks.train [--models=r50,x152,small] [--images=2] [--canvas=384x512]
+    python -m benchmarks.train --models=r50 --images=1 --texts=4 --against=PyTorch
 
 This project's step, started as `pixelbert_jax.main` starts it, takes turns with others, each in a
 process of its own:
@@ -153,23 +154,24 @@ class Program:
     self.process.join()
 
 
-def others() -> list[str]:
-  """Lists what ours is compared with: `torch.compile` only where it finds a compiler."""
+def others(asked: Sequence[str]) -> list[str]:
+  """Lists what ours is compared with: PyTorch, and of those asked for what this machine can run."""
   from pixelbert_jax import huge_pages
 
   compiler = importlib.util.find_spec('triton') or shutil.which('g++') or shutil.which('clang++')
   small = huge_pages.given_to_those_that_ask()
-  return [PLAIN, *[COMPILED] * bool(compiler), TWIN, *[SMALL_PAGES] * small]
+  runs = {COMPILED: bool(compiler), TWIN: True, SMALL_PAGES: small}
+  return [PLAIN, *(name for name in asked if runs.get(name))]
 
 
-def measure(sizes: Sizes, rounds: int) -> dict[str, Any]:
-  """Measures ours in turn with each other program; returns times, ratios, shares and memory.
+def measure(sizes: Sizes, rounds: int, against: Sequence[str]) -> dict[str, Any]:
+  """Measures ours in turn with each program; returns times, ratios, shares and memory.
 
   Two at a time, as memory may not hold all.
   """
   times: dict[str, list[float]] = {OURS: []}
   ratios, parts, memory, peaks, flops = {}, {}, {}, [], 0
-  for other in tqdm(others(), 'programs', leave=False):
+  for other in tqdm(others(against), 'programs', leave=False):
     pair = {name: Program(name, sizes) for name in (OURS, other)}
     turns = [[pair[name].ask('step') for name in pair] for _ in range(rounds)]
     ratios[other] = round(statistics.median(theirs / ours for ours, theirs in turns), 3)
@@ -190,7 +192,7 @@ def measure(sizes: Sizes, rounds: int) -> dict[str, Any]:
   return {
     'ratio_to_eager': ratios[PLAIN],
     'ratio_to_compile': ratios.get(COMPILED),
-    'ratio_to_masked': ratios[TWIN],
+    'ratio_to_masked': ratios.get(TWIN),
     'ratios': ratios,
     'mfu': round(flops / middle[OURS] / peak, 3),
     'seconds': {name: round(x, 4) for name, x in middle.items()},
@@ -242,7 +244,8 @@ def main(_: Sequence[str]) -> None:
     sizes = Sizes(model, values.images, values.texts, canvas(values.canvas), values.remat)
     if model == 'small':
       sizes = Sizes('', 16, 8, (64, 64), remat=False)
-    found = measure(sizes, values.rounds if model != 'small' else 4 * values.rounds)
+    rounds = values.rounds if model != 'small' else 4 * values.rounds
+    found = measure(sizes, rounds, values.against)
     record.append(output, model=model, **sizes._asdict(), **found)
     results[model] = found
   print(page(output))
@@ -256,5 +259,7 @@ if __name__ == '__main__':
   flags.DEFINE_string('canvas', '384x512', 'Size of the images, but of the small model.')
   flags.DEFINE_boolean('remat', False, "Recompute the CNN's blocks in the backward pass.")
   flags.DEFINE_integer('rounds', 7, 'Turns of each program; four times as many of the small model.')
+  programs = [PLAIN, COMPILED, TWIN, SMALL_PAGES]
+  flags.DEFINE_multi_enum('against', programs, programs, 'What ours is compared with.')
   flags.DEFINE_string('output', str(RESULTS), 'File of results.')
   app.run(main)

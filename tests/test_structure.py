@@ -109,9 +109,8 @@ def test_json_is_written_strictly():
 
 
 def test_predict_loads_no_datasets():
-  code = (
-    "import sys, pixelbert_jax.predict.model; print({'tensorflow_datasets', 'data'} & {*sys.modules})"
-  )
+  heavy = "{'tensorflow_datasets', 'data'}"
+  code = f'import sys, pixelbert_jax.predict.model; print({heavy} & {{*sys.modules}})'
   done = subprocess.run(
     [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True
   )
