@@ -7,7 +7,7 @@ default run of configs/pretrain.py from its start to the end of its second step,
 compilation cache and with a filled one; and of a prediction by what it trained, after a first one.
 The dataset `scenes` is built before.
 
-Appends one line to benchmarks/results/start.jsonl.
+Appends one line to benchmarks/results/start.jsonl, and prints the table of BENCHMARKS.md.
 """
 
 import json
@@ -76,6 +76,13 @@ def cases(folder: pathlib.Path) -> Iterator[tuple[str, Callable[[], float]]]:
   yield 'prediction', lambda: until(['-m', 'pixelbert_jax.predict', *asked])
 
 
+def page() -> str:
+  """Formats the newest line, as in BENCHMARKS.md."""
+  results = json.loads(RESULTS.read_text().splitlines()[-1])['results']
+  rows = [f'| {name} | {seconds:.1f} |' for name, seconds in results.items()]
+  return '\n'.join(['| from the start to the end, or to | s |', '|---|---|', *rows])
+
+
 def main(_: Sequence[str]) -> None:
   values = flags.FLAGS
   until(['-m', 'data.build', 'scenes'])
@@ -84,8 +91,8 @@ def main(_: Sequence[str]) -> None:
     for name, call in cases(pathlib.Path(folder)):
       call()  # reads the files from disk
       results[name] = round(statistics.median(call() for _ in range(values.rounds)), 2)
-      print(f'{name:<36}{results[name]:>8.2f}', flush=True)
   record.append(RESULTS, results=results)
+  print(page())
 
 
 if __name__ == '__main__':

@@ -15,9 +15,10 @@ All have the same sizes, optimisers and batch: images that fill their canvas. On
 in bfloat16, PyTorch by AMP. Blocks are not recomputed (--remat: ours are). The small model is that
 of configs/pretrain.py, with SGD, which PyTorch has for convolutions.
 
-A ratio is the median over rounds of the other's seconds by ours. FLOPs are three
-times what PyTorch counts of its forward pass; the peak is that of square products of matrices by the faster of the two libraries.
-The Transformer's time is what the other parts leave. Memory is the most that a process had.
+A ratio is the median over rounds of the other's seconds by ours. FLOPs are three times what PyTorch
+counts of its forward pass; the peak is that of square products of matrices by the faster of the two
+libraries. The Transformer's time is what the other parts leave. Memory is the most that a process
+had.
 
 Appends to benchmarks/results/train.jsonl. Prints the table of BENCHMARKS.md and, as last line, one
 JSON object, each value by model.

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import stages, train
+from benchmarks import counts, stages, start, train
 from tests import many_hosts
 from tests.support.paths import ROOT
 
@@ -18,6 +18,17 @@ def test_the_table_of_parts():
 
 def test_the_table_of_steps_beside_pytorchs():
   assert train.page() in PAGE
+
+
+def test_the_table_of_starts():
+  assert start.page() in PAGE
+
+
+def test_the_time_of_the_host():
+  found = json.loads(counts.RESULTS.read_text())
+  assert f'{found["host_ms"]:.1f} ms' in PAGE
+  assert f'{found["host_ms_r50"]:.1f} ms' in PAGE
+  assert found['compilations_in_2000_steps'] == 0
 
 
 @pytest.mark.parametrize('line', list(map(json.loads, STEPS)), ids=lambda x: x['config'])

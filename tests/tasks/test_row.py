@@ -16,8 +16,11 @@ def test_a_row_is_like_a_batch(module, role, few_scenes):
   config.data.data_dir = str(few_scenes)
   config = resolve(config)
   experiment = Experiment.of(config, prepare_data(config), roles=['train', 'validation', 'test'])
-  batch = experiment.batches[role][0]
-  row = experiment.task.row(config.texts_per_image, config.text.length, role == 'train')
+  batches = experiment.batches[role]
+  batch = batches[0]
+  # An evaluation has another number of texts an image, but in retrieval.
+  texts = config.texts_per_image if role == 'train' else batches.texts_per_image
+  row = experiment.task.row(texts, config.text.length, role == 'train')
   assert row.keys() == batch.keys() - IMAGES
   for name, x in row.items():
     assert x.shape == (1, *batch[name].shape[1:]), name
