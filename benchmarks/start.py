@@ -10,6 +10,7 @@ The dataset `scenes` is built before.
 Appends one line to benchmarks/results/start.jsonl, and prints the table of BENCHMARKS.md.
 """
 
+import itertools
 import json
 import os
 import pathlib
@@ -62,7 +63,7 @@ def cases(folder: pathlib.Path) -> Iterator[tuple[str, Callable[[], float]]]:
   score = [f'--annotations={folder}/truth.json', f'--predictions={folder}/said.csv']
   yield 'score of 7,000 statements', lambda: until(['-m', 'pixelbert_jax.score', 'nlvr2', *score])
   yield 'data.build of what is built', lambda: until(['-m', 'data.build', 'scenes'])
-  numbers = iter(range(1000))
+  numbers = itertools.count()
 
   def start(runs: str) -> float:
     return until([*TRAIN, f'--workdir={folder}/{runs}/{next(numbers)}'], 'pace')

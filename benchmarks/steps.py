@@ -70,13 +70,13 @@ class Ours:
     config = work.config
     task = make_task(config)
     self.model = make_model(config, work.words, task)
-    mesh = sharding.make_mesh(data=1, devices=jax.devices()[:1])
+    self.mesh = sharding.make_mesh(data=1, devices=jax.devices()[:1])
     make, self.step, _ = define(
-      config, task, self.model, mesh, batch=work.batch, steps_per_epoch=1000
+      config, task, self.model, self.mesh, batch=work.batch, steps_per_epoch=1000
     )
     self.state = jax.jit(make, out_shardings=self.step.shardings)()
     self.optimizer, _ = make_optimizer(config, self.state.params, 1000)
-    self.batch = sharding.global_batch(mesh, work.batch)
+    self.batch = sharding.global_batch(self.mesh, work.batch)
     self.step.compile(self.state, [self.batch])
 
   def __call__(self) -> None:

@@ -60,6 +60,9 @@ class Sizes(NamedTuple):
   remat: bool
 
 
+SMALL = Sizes('', 16, 8, (64, 64), remat=False)
+
+
 def work(sizes: Sizes) -> Any:
   """Makes the work of a step."""
   import jax
@@ -243,9 +246,9 @@ def main(_: Sequence[str]) -> None:
   atexit.register(shutil.rmtree, cache)
   for model in values.models:
     sizes = Sizes(model, values.images, values.texts, canvas(values.canvas), values.remat)
+    rounds = values.rounds
     if model == 'small':
-      sizes = Sizes('', 16, 8, (64, 64), remat=False)
-    rounds = values.rounds if model != 'small' else 4 * values.rounds
+      sizes, rounds = SMALL, 4 * rounds
     found = measure(sizes, rounds, values.against)
     record.append(output, model=model, **sizes._asdict(), **found)
     results[model] = found
