@@ -31,12 +31,13 @@ from data.miniatures import photograph
 from pixelbert_jax.input import image as image_lib
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Split
+from pixelbert_jax.input.negatives import Negatives
 from pixelbert_jax.input.order import Batching, plan_epoch
 from pixelbert_jax.input.pipeline import read
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Questions, Ragged, Sidecar, Statements
 from pixelbert_jax.input.text import Tokenizer
-from pixelbert_jax.tasks.pretraining import PairBatches
+from pixelbert_jax.tasks.pretraining import Hiding, PairBatches
 
 try:
   import cv2
@@ -85,8 +86,7 @@ def batches_of(images: Sequence[bytes], length: int, canvases: Canvases) -> Pair
     seed=0,
     images=BATCH,
     texts_per_image=1,
-    mask_share=0.15,
-    whole_share=0.0,
+    hiding=Hiding(0.15),
     training=True,
   )
 
@@ -266,7 +266,7 @@ def planning() -> dict[str, float]:
   watcher = threading.Thread(target=watch)
   watcher.start()
   began = time.perf_counter()
-  plan = plan_epoch(sidecar, batching, epoch=0)
+  plan = plan_epoch(sidecar, batching, 0, negatives=Negatives.of(sidecar))
   seconds = time.perf_counter() - began
   done.set()
   watcher.join()

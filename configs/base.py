@@ -72,6 +72,8 @@ def paper() -> ConfigDict:
   # Of kernels' gradients, summed over pixels, tokens and devices (docs/precision.md).
   c.gradient_dtype = Field('float32', one_of('float32', 'bfloat16'))
   c.sampled_pixels = Field(0, at_least(0))  # of each image in training; 0 is all
+  # Added to the pixels, which in the paper do not know where they are; kinds: `PixelPosition`.
+  c.pixel_position = Field('none', one_of('none', 'learnt', 'sine2d'))
   c.texts_per_image = Field(1, at_least(1))
   c.batch_size = Field(256, at_least(1))  # image-text pairs
   c.micro_batches = Field(1, at_least(1))  # parts of a batch, one after the other, to save memory

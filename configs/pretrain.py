@@ -35,13 +35,28 @@ has 0.95 of the pairs that it has with one text an image, 80% of COCO's and 96% 
 from ml_collections import ConfigDict
 
 from configs import base
-from pixelbert_jax.rules import SHARE, SHARES, Field, start_of
+from pixelbert_jax.rules import SHARE, SHARES, Field, at_least, one_of, start_of
 
 
 def fields(c: ConfigDict) -> None:
   """Defines the fields of this task."""
   c.mask_share = Field(0.15, ('above 0 and below 1', lambda x: 0 < x < 1))
   c.whole_share = Field(0.0, SHARE)  # open: of pairs with no token masked: ITM on whole texts
+  # Of the losses, which the paper sums; 0 switches a task off and saves its work: without MLM no
+  # word is hidden, without ITM every pair is true.
+  c.mlm_weight, c.itm_weight = Field(1.0, at_least(0)), Field(1.0, at_least(0))
+  c.mlm = ConfigDict()
+  # Open. Of phrases as short as Visual Genome's, 31% have no word among 15% of the tokens; UNITER
+  # hides one in each text.
+  c.mlm.at_least_one = True
+  # Open. As ViLT, true pairs alone: no image helps to predict an unrelated text. SOHO counts 'all'.
+  c.mlm.pairs = Field('matched', one_of('matched', 'all'))
+  c.itm = ConfigDict()
+  # Open. In a mixture, as ViLT, UNITER and SOHO: 'across' corpora nine in ten of COCO's images have
+  # an untrue text of Visual Genome's, told by its style.
+  c.itm.negatives = Field('within', one_of('within', 'across'))
+  # Of the untrue texts, those that are nearly true: `input/negatives.py`. The paper has none.
+  c.itm.hard = Field(0.0, SHARE)
   # Of the sources of 'a+b' in an epoch; () is every pair of all of them once.
   c.data.shares = Field((), SHARES)
 

@@ -153,6 +153,7 @@ def make_model(
     text=text,
     encoder=encoder,
     sampled_pixels=config.sampled_pixels,
+    pixel_position=config.get('pixel_position', 'none'),  # which earlier checkpoints lack
     mean=tuple(config.image.mean),
     deviation=tuple(config.image.deviation),
     tuned_cnn=config.optimizer.cnn_rule != 'none',

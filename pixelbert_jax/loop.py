@@ -225,7 +225,7 @@ class Loop:
   def log_training(self, state: State, number: int, progress: Progress) -> State:
     """Logs the means since the last call; returns the state with the sums reset."""
     self.bad.look()
-    metrics = finish(jax.device_get(state.sums))
+    metrics = finish(jax.device_get(state.sums), self.task.weights)
     main_metrics = {name: metrics[name] for name in self.task.SHOWN if name in metrics}
     speed = progress.examples_per_second(number, self.config.batch_size)
     waiting = self.step.in_flight.waiting()

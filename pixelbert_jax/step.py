@@ -79,7 +79,7 @@ def add_gradients(
       model, variables, batch, train=True, rngs=rngs, mutable=['batch_stats']
     )
     sums = task.losses(outputs, batch)
-    value = sums_lib.loss(sums, batch)
+    value = sums_lib.loss(sums, batch, task.weights)
     return value, (sums | task.accuracies(outputs, batch), changed['batch_stats'])
 
   gradients, (sums, batch_stats) = jax.grad(loss, has_aux=True)(

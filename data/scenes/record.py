@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from data.scenes import captions, claims, questions, render, statements, world
+from data.scenes import captions, claims, foils, questions, render, statements, world
 
 SEED = 20200402
 SPLITS = {'train': 8_000, 'val': 500, 'test': 1_000}
 
 # Purposes of random draws; each has its own stream.
-_SCENE, _TEXT, _PAIRS = range(3)
+_SCENE, _TEXT, _PAIRS, _FOILS = range(4)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +66,18 @@ def example(place: Place) -> dict[str, Any]:
   true = claims.true_claims(drawn, difficulty)
   texts = captions.captions(rng, drawn, difficulty, true)
   asked = questions.questions(rng, drawn, difficulty, true)
+  rng = _rng(place.difficulty, place.split, _FOILS, place.index)
+  false = [foils.foils(rng, text.claim, drawn, difficulty, true) for text in texts]
   return {
     'image': render.jpeg(drawn),
     'image_id': place.image_id,
     'height': drawn.height,
     'width': drawn.width,
     'objects': [_object(thing) for thing in drawn.things],
-    'captions': [_caption(caption, place.text_id(i)) for i, caption in enumerate(texts)],
+    'captions': [
+      _caption(caption, place.text_id(i)) | {'foils': json.dumps(false[i])}
+      for i, caption in enumerate(texts)
+    ],
     'claims': sorted(true),
     'questions': [_question(question, place.text_id(i)) for i, question in enumerate(asked)],
   }

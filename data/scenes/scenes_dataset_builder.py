@@ -24,7 +24,7 @@ MOST_WORKERS = 4
 class Builder(tfds.core.GeneratorBasedBuilder):
   """Scenes of coloured shapes at three difficulties; see README.md."""
 
-  VERSION = tfds.core.Version('1.4.0')
+  VERSION = tfds.core.Version('1.5.0')
   BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS's own form)
     tfds.core.BuilderConfig(name=name, description=f'{name.capitalize()} scenes.')
     for name in world.DIFFICULTIES
@@ -43,7 +43,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       'width': np.int32,
       'objects': tfds.features.Sequence(looks | {'bbox': box}),
       'captions': tfds.features.Sequence(
-        {'text': text, 'id': np.int64, 'claim': text, 'kinds': text, 'rivals': text}
+        dict.fromkeys(('text', 'claim', 'kinds', 'rivals', 'foils'), text) | {'id': np.int64}
       ),
       'claims': tfds.features.Sequence(text),
       'questions': tfds.features.Sequence(
@@ -93,7 +93,7 @@ def _columns(columns: dict[str, Sequence], *names: str) -> Iterator[tuple]:
 
 
 def _captions(columns: dict[str, Sequence]) -> list[rows.Caption]:
-  names = ('text', 'id', 'claim', 'kinds', 'rivals')
+  names = ('text', 'id', 'claim', 'kinds', 'rivals', 'foils')
   return [
     rows.Caption(
       text,
@@ -101,8 +101,9 @@ def _captions(columns: dict[str, Sequence]) -> list[rows.Caption]:
       claim=claim,
       kinds=kinds,
       rivals=tuple(map(int, rivals.split(',') if rivals else ())),
+      foils=tuple(json.loads(foils)),
     )
-    for text, number, claim, kinds, rivals in _columns(columns, *names)
+    for text, number, claim, kinds, rivals, foils in _columns(columns, *names)
   ]
 
 

@@ -4,10 +4,6 @@ import dataclasses
 
 import numpy as np
 
-from pixelbert_jax import UserError
-from pixelbert_jax.input.sidecar import Sidecar
-from pixelbert_jax.input.truth import Truth
-
 
 @dataclasses.dataclass(frozen=True)
 class Groups:
@@ -67,47 +63,3 @@ def keep_shares(shares: Shares, groups: Groups, rng: np.random.Generator) -> Gro
   taken = np.floor(count * kept[number // canvases] + 0.5).astype(int)
   rank = np.arange(len(cell)) - np.repeat(first, count)
   return groups.take(np.sort(order[rank < np.repeat(taken, count)]))
-
-
-def mismatch_half(
-  sidecar: Sidecar, groups: Groups, rng: np.random.Generator, truth: Truth | None = None
-) -> Groups:
-  """Makes half of each group's pairs untrue, by permuting the texts of these pairs.
-
-  `truth` says which pairs are true; by default the sidecar's own claims or captions do.
-
-  The few texts that are true of so many images that no place is left for them get weight 0.
-
-  Raises:
-    UserError: most texts are true of nearly every image.
-  """
-  g, k = groups.text.shape
-  # Half of each group; where K is odd, half of the groups have one more.
-  rank = np.argsort(np.argsort(rng.random((g, k)), axis=1), axis=1)
-  matched = rank >= (k + (rng.permutation(g) % 2)[:, None]) // 2
-  i, j = np.nonzero(~matched & (groups.weight > 0))
-  images, texts = groups.image[i], rng.permutation(groups.text[i, j])
-  truth = truth or Truth(sidecar)
-  wrong = np.flatnonzero(truth(images, texts))
-  for _ in range(200):
-    if not len(wrong):
-      break
-    # Swap each with a random partner; disjoint pairs, so that swaps do not interfere.
-    swap = np.stack([wrong, rng.integers(len(texts), size=len(wrong))], axis=1)
-    first = np.zeros(swap.size, bool)
-    first[np.unique(swap, return_index=True)[1]] = True
-    a, b = swap[first.reshape(-1, 2).all(1)].T
-    good = ~truth(images[a], texts[b]) & ~truth(images[b], texts[a])
-    a, b = a[good], b[good]
-    texts[a], texts[b] = texts[b], texts[a]
-    wrong = np.setdiff1d(wrong, np.concatenate([a, b]), assume_unique=True)
-  if 2 * len(wrong) > len(texts):
-    raise UserError(
-      f'{len(wrong)} of {len(texts)} texts are true of nearly every image, for example '
-      f'{sidecar.caption(texts[wrong[0]])!r}: no image is left to mismatch them with; '
-      'if they are longer than text.length, so that what tells them apart is cut, raise it'
-    )
-  text, weight = groups.text.copy(), groups.weight.copy()
-  text[i, j] = texts
-  weight[i[wrong], j[wrong]] = 0
-  return dataclasses.replace(groups, text=text, matched=matched, weight=weight)

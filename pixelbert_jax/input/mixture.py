@@ -14,7 +14,7 @@ import numpy as np
 from pixelbert_jax import UserError
 from pixelbert_jax.input.dataset import Dataset, Split
 from pixelbert_jax.input.groups import Shares
-from pixelbert_jax.input.sidecar import Ragged, Sidecar
+from pixelbert_jax.input.sidecar import Ragged, Sidecar, joined
 from pixelbert_jax.input.truth import Truth
 
 
@@ -113,9 +113,7 @@ def _stack(parts: Sequence[Any], images: Sequence[int]) -> Any:
   if isinstance(parts[0], np.ndarray):
     return np.concatenate(parts)
   if isinstance(parts[0], Ragged):
-    lengths = np.concatenate([np.diff(part.start) for part in parts])
-    values = np.concatenate([part.values for part in parts])
-    return Ragged(values, np.append(0, np.cumsum(lengths)))
+    return joined(parts)
   strings = _firsts(len(part.strings) for part in parts)
   shifts = dict.fromkeys(parts[0].NUMBERS, strings) | dict.fromkeys(parts[0].IMAGES, images)
   parts = [
@@ -125,6 +123,11 @@ def _stack(parts: Sequence[Any], images: Sequence[int]) -> Any:
   names = [field.name for field in dataclasses.fields(parts[0])]
   columns = {name: _stack([getattr(part, name) for part in parts], images) for name in names}
   return type(parts[0])(**columns)
+
+
+def firsts(split: Split) -> tuple[int, ...]:
+  """Returns the number of the first image of each source of a split."""
+  return tuple(split.source.first[:-1]) if isinstance(split.source, Joined) else (0,)
 
 
 def shares_of(split: Split, share: Sequence[float]) -> Shares | None:
@@ -137,13 +140,13 @@ def shares_of(split: Split, share: Sequence[float]) -> Shares | None:
   """
   if not share:
     return None
-  first = split.source.first[:-1] if isinstance(split.source, Joined) else [0]
+  first = firsts(split)
   if len(share) != len(first) or min(share) <= 0:
     raise UserError(
       f'data.shares {tuple(share)}: give one positive number for each of {len(first)} sources, '
       'in the order of data.name, or none to use every pair once in an epoch'
     )
-  return Shares(tuple(first), tuple(x / sum(share) for x in share))
+  return Shares(first, tuple(x / sum(share) for x in share))
 
 
 def summary(datasets: Sequence[Dataset], mixture: Dataset, train: str) -> str:

@@ -12,9 +12,9 @@ import numpy as np
 
 from pixelbert_jax import UserError
 from pixelbert_jax.input.canvases import Canvases
-from pixelbert_jax.input.groups import Groups, Shares, keep_shares, mismatch_half
+from pixelbert_jax.input.groups import Groups, Shares, keep_shares
+from pixelbert_jax.input.negatives import Negatives
 from pixelbert_jax.input.sidecar import Sidecar
-from pixelbert_jax.input.truth import Truth
 
 # Texts that the Transformer reads in the time that the CNN takes for an image: by R50's FLOPs 8
 # where pixels are sampled and 4 where they are not; 3 in the small model.
@@ -87,7 +87,7 @@ def plan_epoch(
   batching: Batching,
   epoch: int,
   shares: Shares | None = None,
-  truth: Truth | None = None,
+  negatives: Negatives | None = None,
 ) -> Plan:
   """Plans an epoch of image-text pairs.
 
@@ -95,13 +95,11 @@ def plan_epoch(
   a batch (or, for images with enough texts, a group of `texts_per_image`). Evaluation keeps every
   caption once, in a fixed order; places that fill up a group or batch have weight 0.
 
-  Half of the texts are matched. The others are permuted among each other and so given to images of
-  which they are not true; true and false pairs then have the same texts. Where the corpus labels
-  its texts itself, those labels are taken and nothing is permuted.
+  Half of the texts are matched; the others become untrue by `negatives`. Without these, or where
+  the corpus labels its texts itself, pairs stay as they are listed.
 
   With `shares`, an epoch has as many pairs as it can have without any coming twice: all of one
-  source, and another part of the rest in each epoch. `truth` says which pairs are true, as in
-  `mismatch_half`.
+  source, and another part of the rest in each epoch.
 
   Raises:
     UserError: the split has no texts, or in training too few for one batch.
@@ -113,8 +111,8 @@ def plan_epoch(
   groups = group_texts(sidecar.captions.start, canvas, sidecar.label, batching, rng)
   if shares:
     groups = keep_shares(shares, groups, rng)
-  if sidecar.label.all():
-    groups = mismatch_half(sidecar, groups, rng, truth)
+  if negatives and sidecar.label.all():
+    groups = negatives(groups, rng)
   return batch_groups(groups, batching, rng)
 
 

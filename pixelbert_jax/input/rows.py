@@ -27,6 +27,7 @@ class Caption:
     rivals: bit masks over the words. Another sentence, which differs from this one in exactly
       the words of a mask, is also true of the image: if all of them are hidden, the image does not
       determine them.
+    foils: texts that differ from this one in what matters, and are false of its image.
     subset: the part of the split that it is in, if it has parts; `split[subset]` selects it.
   """
 
@@ -36,6 +37,7 @@ class Caption:
   claim: str | None = None
   kinds: str | None = None
   rivals: tuple[int, ...] = ()
+  foils: tuple[str, ...] = ()
   subset: str = ''
 
 

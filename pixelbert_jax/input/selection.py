@@ -79,7 +79,7 @@ def _with_texts(
   """Returns the sidecar with only the texts of these numbers."""
   kept = np.bincount(sidecar.caption_image[captions], minlength=len(sidecar.image_id))
   start = np.append(0, np.cumsum(kept))
-  names = ('text', 'label', 'subset', 'kinds', 'rivals')
+  names = ('text', 'label', 'subset', 'kinds', 'rivals', 'foils')
   columns: dict[str, Any] = {name: getattr(sidecar, name).take(captions) for name in names}
   claim = sidecar.claim[captions] if len(sidecar.claim) else sidecar.claim
   return dataclasses.replace(

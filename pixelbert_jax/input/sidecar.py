@@ -55,6 +55,12 @@ class Ragged:
     return cls(np.array(values, dtype), np.array(start, np.int64))
 
 
+def joined(parts: Sequence[Ragged]) -> Ragged:
+  """Returns the rows of several tables, one table after the other."""
+  lengths = np.concatenate([np.diff(part.start) for part in parts])
+  return Ragged(np.concatenate([part.values for part in parts]), np.append(0, np.cumsum(lengths)))
+
+
 @dataclasses.dataclass(frozen=True)
 class Questions:
   """A table of Q questions, in the order of their images.
@@ -173,6 +179,7 @@ class Sidecar:
     claims: ragged int32 over images, sorted for each; without values if there are no claims.
     kinds: ragged uint8 over captions, a letter for each word; without values if there are none.
     rivals: ragged uint64 over captions.
+    foils: ragged int32 over captions, string numbers of false texts that are like each.
     subset: [N] int32, string number; '' for none.
     strings: ragged uint8, UTF-8.
     questions, statements: empty tables if the dataset has none.
@@ -180,7 +187,7 @@ class Sidecar:
     IMAGES: the columns that hold image numbers.
   """
 
-  NUMBERS: ClassVar = ('subset',)
+  NUMBERS: ClassVar = ('subset', 'foils')
   IMAGES: ClassVar = ()
 
   image_id: np.ndarray
@@ -192,6 +199,7 @@ class Sidecar:
   claims: Ragged
   kinds: Ragged
   rivals: Ragged
+  foils: Ragged
   subset: np.ndarray
   strings: Ragged
   questions: Questions
@@ -220,7 +228,7 @@ class Sidecar:
     for row in rows:
       for c in row.captions:
         check(c, row, captions[0])
-    subset = _Numbers()
+    number_of = _Numbers()
     names = sorted({c for row in rows for c in row.claims} | {c.claim for c in captions if c.claim})
     number = {name: i for i, name in enumerate(names)}
     return cls(
@@ -233,8 +241,9 @@ class Sidecar:
       claims=Ragged.of((sorted({number[c] for c in row.claims}) for row in rows), np.int32),
       kinds=Ragged.of(((c.kinds or '').encode() for c in captions), np.uint8),
       rivals=Ragged.of((c.rivals for c in captions), np.uint64),
-      subset=np.array([subset[c.subset] for c in captions], np.int32),
-      strings=subset.strings(),
+      subset=np.array([number_of[c.subset] for c in captions], np.int32),
+      foils=Ragged.of(([number_of[f] for f in c.foils] for c in captions), np.int32),
+      strings=number_of.strings(),
       questions=Questions.of([(i, q) for i, row in enumerate(rows) for q in row.questions]),
       statements=Statements.of(
         [s for row in rows for s in row.statements], {row.image_id: i for i, row in enumerate(rows)}

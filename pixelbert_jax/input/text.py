@@ -188,7 +188,12 @@ def hiding_places(length: int, share: float) -> int:
 
 
 def hide_words(
-  ids: np.ndarray, hideable: np.ndarray, draws: np.ndarray, share: float, tokenizer: Tokenizer
+  ids: np.ndarray,
+  hideable: np.ndarray,
+  draws: np.ndarray,
+  share: float,
+  tokenizer: Tokenizer,
+  least: int = 0,
 ) -> Masked:
   """Hides tokens as BERT does (section 3.3): 80% [MASK], 10% another token, 10% unchanged.
 
@@ -201,11 +206,14 @@ def hide_words(
     draws: [N, 2 T + 1] float64, uniform in [0, 1): all random draws.
     share: share of the tokens to hide.
     tokenizer: other tokens are drawn from its vocabulary.
+    least: tokens that are hidden in a text at least, if it has as many that may be.
   """
   n, t = ids.shape
   slots = hiding_places(t, share)
   order, fate, rounding = draws[:, :t], draws[:, t : 2 * t], draws[:, -1]
-  count = np.floor(share * hideable.sum(1) + rounding).astype(int)
+  available = hideable.sum(1)
+  count = np.floor(share * available + rounding).astype(int)
+  count = np.maximum(count, np.minimum(least, available))
   position = np.argsort(np.where(hideable, order, 2.0), axis=1)[:, :slots].astype(np.int32)
   weight = (np.arange(slots) < count[:, None]).astype(np.float32)
   position = np.where(weight > 0, position, 0)

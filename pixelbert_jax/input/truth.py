@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from pixelbert_jax.input.equal import token_numbers
-from pixelbert_jax.input.sidecar import Ragged, Sidecar
+from pixelbert_jax.input.sidecar import Ragged, Sidecar, joined
 from pixelbert_jax.input.text import Tokenizer
 
 
@@ -13,7 +13,7 @@ class Truth:
   """Tells whether texts are true of images: by claims or, without these, as captions are listed.
 
   Given a tokeniser, a text is also true of an image if a model reads it like one of the image's
-  captions (`equal.py`).
+  captions (`equal.py`). Numbers from N on are foils: the sidecar's strings.
 
   Attributes:
     claim: [N] int, the claim of each text.
@@ -22,24 +22,28 @@ class Truth:
   """
 
   def __init__(self, sidecar: Sidecar, tokenizer: Tokenizer | None = None):
+    texts, foils = len(sidecar.text), len(sidecar.strings) if len(sidecar.foils.values) else 0
     if tokenizer:
-      read = token_numbers(sidecar.text, tokenizer)
+      text = joined([sidecar.text, sidecar.strings]) if foils else sidecar.text
+      read = token_numbers(text, tokenizer)
     else:  # With claims it is not used.
       read = sidecar.claim if len(sidecar.claim) else text_numbers(sidecar.text)
-    own = dataclasses.replace(sidecar.captions, values=read)
+    own = dataclasses.replace(sidecar.captions, values=read[:texts])
     if len(sidecar.claim):
       self.claim, self.claims = sidecar.claim, sidecar.claims
     else:
       # Equal texts are one claim, and the claims of an image are its captions. In some corpora a
       # text is a caption of several images.
-      self.claim, self.claims = read, own
+      self.claim, self.claims = own.values, own
     self.number = int(max(self.claim.max(initial=0), self.claims.values.max(initial=0))) + 1
-    self._true = [(self.claim, self.number, _pairs(self.claims, self.number))]
-    if tokenizer and len(sidecar.claim) and _differ(read, sidecar.claim):
+    # What foils claim is not known: no image has the last number.
+    claimed = np.append(self.claim, np.full(foils, self.number)) if foils else self.claim
+    self._true = [(claimed, self.number + 1, _pairs(self.claims, self.number + 1))]
+    if tokenizer and len(sidecar.claim) and (foils or _differ(own.values, sidecar.claim)):
       self._true.append((read, len(read), _pairs(own, len(read))))
 
   def __call__(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """Tells, [N] bool, whether captions of numbers [N] are true of images of numbers [N]."""
+    """Tells, [N] bool, whether texts of numbers [N] are true of images of numbers [N]."""
     found = np.zeros(len(texts), bool)
     for number, most, pairs in self._true:
       key = images * most + number[texts]

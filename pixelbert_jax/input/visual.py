@@ -87,6 +87,8 @@ def visual_words(
   if not len(sidecar.kinds.values):
     return kind, guessed
   for n, text in enumerate(texts):
+    if text >= len(sidecar.kinds):  # a foil, which is not true of its image
+      continue
     slots = np.flatnonzero(masked.weight[n])
     at = word[n, masked.position[n, slots]]
     hidden = sum(1 << int(w) for w in set(at))

@@ -13,6 +13,8 @@ from pixelbert_jax.models.resnet import ResNet
 
 Array = jax.Array
 
+MOST_CELLS = 64  # of a side of the feature map, with learnt positions
+
 
 def sample_pixels(key: Array, mask: Array, texts: int, count: int) -> tuple[Array, Array]:
   """Draws pixels for every (image, text) pair, uniformly without replacement (section 3.3).
@@ -34,17 +36,62 @@ def sample_pixels(key: Array, mask: Array, texts: int, count: int) -> tuple[Arra
   return index, drawn >= 0
 
 
+class PixelPosition(nn.Module):
+  """Embeds the places of feature-map cells; Pixel-BERT itself has none (section 3.1).
+
+  'learnt' adds an embedding of the row and one of the column, as DETR's learnt ones. 'sine2d' is
+  DETR's fixed one: half of the features are sines and cosines of the row's share of the image's
+  height, half of the column's share of its width.
+
+  Attributes:
+    kind: 'learnt' or 'sine2d'.
+    width: D.
+  """
+
+  kind: str
+  width: int
+
+  @nn.compact
+  def __call__(self, mask: Array) -> Array:
+    """Embeds the cells of images, whose real ones [B, h, w] bool are given, as [B, h, w, D]."""
+    if self.kind == 'sine2d':
+      rows, columns = (_shares(mask.any(axis)) for axis in (2, 1))
+      y, x = (_sines(share, self.width // 2) for share in (rows, columns))
+      y, x = jnp.broadcast_arrays(y[:, :, None], x[:, None])
+      return jnp.concatenate([y, x], axis=-1)
+    # Of a scale that is heard beside the content of cells from the first step on.
+    normal = nn.initializers.normal(1.0)
+    row = nn.Embed(MOST_CELLS, self.width, embedding_init=normal, name='row')
+    column = nn.Embed(MOST_CELLS, self.width, embedding_init=normal, name='column')
+    h, w = mask.shape[1:]
+    return (row(jnp.arange(h))[:, None] + column(jnp.arange(w)))[None]
+
+
+def _shares(real: Array) -> Array:
+  """Computes the share [B, n] in 0..1 of an image's side at the middle of each cell [B, n] bool."""
+  return (jnp.arange(real.shape[1]) + 0.5) / jnp.maximum(real.sum(1, keepdims=True), 1)
+
+
+def _sines(share: Array, width: int) -> Array:
+  """Computes sines and cosines [..., width] of angles: 2 pi `share` over wavelengths up to 1e4."""
+  wavelength = 10_000 ** (jnp.arange(0, width, 2) / width)
+  angle = 2 * jnp.pi * share[..., None] / wavelength
+  return jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1).reshape(*share.shape, width)
+
+
 class PixelBert(nn.Module):
   """The encoder of image-text pairs, which returns contextual tokens and pixels.
 
   The sequence is [CLS] words [SEP] pixels. Pixels are feature-map cells, projected to the width
-  of the Transformer, plus one shared semantic vector, without position embedding and LayerNorm.
+  of the Transformer, plus one shared semantic vector, without LayerNorm and, in the paper, without
+  position embedding.
 
   Attributes:
     cnn: the convolutional network.
     text: embeds tokens.
     encoder: the Transformer.
     sampled_pixels: pixels drawn for each pair in training; 0 uses all.
+    pixel_position: 'none', or the kind of `PixelPosition`.
     mean, deviation: of RGB in 0..1, the normalisation of images that the CNN was trained with;
       applied before the call. ImageNet's by default.
     tuned_cnn: whether gradients reach the CNN.
@@ -55,6 +102,7 @@ class PixelBert(nn.Module):
   text: TextEmbedding
   encoder: Encoder
   sampled_pixels: int = 0
+  pixel_position: str = 'none'
   mean: tuple[float, ...] = (0.485, 0.456, 0.406)
   deviation: tuple[float, ...] = (0.229, 0.224, 0.225)
   tuned_cnn: bool = True
@@ -64,6 +112,8 @@ class PixelBert(nn.Module):
     width, std = self.text.width, self.text.init_std
     self.projection = Dense(width, std, self.text.dtype)
     self.semantic = self.param('semantic', nn.initializers.normal(std), (width,), jnp.float32)
+    if self.pixel_position != 'none':
+      self.position = PixelPosition(self.pixel_position, width)
 
   def embed_pixels(self, image: Array, size: Array, train: bool) -> tuple[Array, Array]:
     """Encodes images as pixel tokens.
@@ -81,7 +131,10 @@ class PixelBert(nn.Module):
       features = jax.lax.stop_gradient(features)
     b, h, w, c = features.shape
     tokens = self.projection(features.reshape(b, h * w, c))
-    return gradients.shift(tokens, self.semantic), mask.reshape(b, h * w)
+    tokens = gradients.shift(tokens, self.semantic)
+    if self.pixel_position != 'none':
+      tokens += self.position(mask).astype(tokens.dtype).reshape(-1, h * w, tokens.shape[-1])
+    return tokens, mask.reshape(b, h * w)
 
   def pair_pixels(self, tokens: Array, mask: Array, texts: int, train: bool) -> tuple[Array, Array]:
     """Repeats or samples pixels for each text: [B, P, D] to [B, K, p, D], with mask [B, K, p]."""

@@ -86,9 +86,14 @@ class Task(abc.ABC):
     """Describes what a run should be told of its batches, by role, before it starts: lines."""
     return []
 
+  @property
+  def weights(self) -> Mapping[str, float]:
+    """The weights of losses in the sum that is minimised, by name; 1 unless named."""
+    return {}
+
   @abc.abstractmethod
   def losses(self, outputs: Arrays, batch: Arrays) -> Sums:
-    """Computes [sum, weight] of each loss by name; the sum of their means is minimised."""
+    """Computes [sum, weight] of each loss by name; the weighted sum of their means is minimised."""
 
   @abc.abstractmethod
   def accuracies(self, outputs: Arrays, batch: Arrays) -> Sums:

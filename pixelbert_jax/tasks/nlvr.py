@@ -23,6 +23,7 @@ import numpy as np
 import optax
 
 from pixelbert_jax import UserError, files, jsons, processes
+from pixelbert_jax.input.negatives import Negatives
 from pixelbert_jax.input.order import Plan, plan_epoch, plan_texts
 from pixelbert_jax.input.pipeline import Batch, Batches
 from pixelbert_jax.input.sidecar import Statements
@@ -65,7 +66,8 @@ class NlvrBatches(StatementBatches):
   """Batches of captions of one image each: labelled true or false, or else mismatched at random."""
 
   def _plan(self, epoch: int) -> Plan:
-    return plan_epoch(self.split.sidecar, self, epoch, truth=self.truth)
+    sidecar = self.split.sidecar
+    return plan_epoch(sidecar, self, epoch, negatives=Negatives(sidecar, self.truth))
 
   @functools.cached_property
   def _image(self) -> np.ndarray:

@@ -1,5 +1,8 @@
 """Losses and metrics as [sum, weight] over a batch, which are divided only once, at the end."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import jax
 import jax.numpy as jnp
 
@@ -13,8 +16,10 @@ def total(value: Array, weight: Array) -> Array:
   return jnp.stack([jnp.sum(value * weight), jnp.sum(weight)])
 
 
-def loss(sums: Sums, batch: dict[str, Array]) -> Array | float:
+def loss(sums: Sums, batch: dict[str, Array], weights: Mapping[str, float]) -> Array | float:
   """Computes the scalar that is minimised: the sum of the means of all losses over the batch.
+
+  `weights` multiply the means of the losses they name.
 
   For a micro-batch this is its share of the loss of the whole batch, so that the shares add up to
   that loss: each sum is divided by the weight of the whole batch, which every row of `x_total`
@@ -27,15 +32,16 @@ def loss(sums: Sums, batch: dict[str, Array]) -> Array | float:
   for name, (value, part_weight) in sums.items():
     total_name = name.removesuffix('_loss') + '_total'
     weight = batch[total_name][0] if is_part else part_weight
-    result += value / jnp.maximum(weight, 1e-9)  # 0 where nothing counts
+    result += weights.get(name, 1.0) * value / jnp.maximum(weight, 1e-9)  # 0 if nothing counts
   return result
 
 
-def finish(sums: Sums) -> dict[str, float]:
+def finish(sums: Sums, weights: Mapping[str, float] = MappingProxyType({})) -> dict[str, float]:
   """Divides totals [sum, weight] by their weights; a metric with weight 0 is left out.
 
-  Adds the total `loss`, to which a loss with weight 0 contributes nothing, as in training.
+  Adds the total `loss`, as in training: losses multiplied by their `weights`, and those of which
+  nothing counts left out.
   """
   means = {k: float(s / w) for k, (s, w) in sums.items() if w}
-  losses = [mean for name, mean in means.items() if name.endswith('_loss')]
+  losses = [weights.get(k, 1.0) * x for k, x in means.items() if k.endswith('_loss')]
   return means | ({'loss': sum(losses)} if losses else {})

@@ -17,13 +17,14 @@ from pixelbert_jax.experiment import Experiment, prepare_data, resolve
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Dataset, DatasetError, Split
 from pixelbert_jax.input.mixture import join, mix, shares_of
+from pixelbert_jax.input.negatives import Negatives
 from pixelbert_jax.input.order import Batching, plan_epoch
 from pixelbert_jax.input.pipeline import read
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.input.visual import TextGuess
-from pixelbert_jax.tasks.pretraining import PairBatches
+from pixelbert_jax.tasks.pretraining import Hiding, PairBatches
 
 CANVASES = Canvases(8, 16, ((8, 8), (8, 16)))
 SIZES = ((8, 8), (4, 8))
@@ -83,8 +84,7 @@ def make(vocabulary):
         'seed': 3,
         'images': 4,
         'texts_per_image': 1,
-        'mask_share': 0.2,
-        'whole_share': 0.0,
+        'hiding': Hiding(0.2),
         'training': True,
         **fields,
       }
@@ -106,7 +106,7 @@ def epoch(split: Split, number=0, images=1, texts=1, share=()):
   batching = Batching(
     canvases=CANVASES, seed=0, images=images, texts_per_image=texts, training=True
   )
-  return plan_epoch(split.sidecar, batching, number, shares)
+  return plan_epoch(split.sidecar, batching, number, shares, Negatives.of(split.sidecar))
 
 
 # --- Joined ------------------------------------------------------------------------------
@@ -315,7 +315,7 @@ def test_visual_words_where_only_one_source_marks_them(make):
   batches = make()
   both = Split(mixed('few', 'many').source, split)
   batches = dataclasses.replace(
-    batches, split=both, guess=TextGuess(split), mask_share=0.6, training=False
+    batches, split=both, guess=TextGuess(split), hiding=Hiding(0.6), training=False
   )
   kinds = [
     (batches.plan(0).text[step] >= 60, batches[step]['mlm_kind'].any(-1))

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from pixelbert_jax import UserError
 from pixelbert_jax.input.canvases import Canvases
-from pixelbert_jax.input.groups import Groups, mismatch_half
+from pixelbert_jax.input.groups import Groups
 from pixelbert_jax.input.image import placed_size
+from pixelbert_jax.input.negatives import Negatives
 from pixelbert_jax.input.order import (
   Batching,
   Plan,
@@ -76,7 +77,8 @@ def groups_of(sidecar, texts, rng, training) -> Groups:
 
 
 def epoch(sidecar, number=0, images=4, texts=2, training=True, seed=0, canvases=SQUARE) -> Plan:
-  return plan_epoch(sidecar, batching(images, texts, training, seed, canvases), number)
+  way = batching(images, texts, training, seed, canvases)
+  return plan_epoch(sidecar, way, number, negatives=Negatives.of(sidecar))
 
 
 def listed(plan: Plan) -> list[tuple[int, int, bool]]:
@@ -252,7 +254,7 @@ def test_untrue_pairs_are_a_permutation_of_their_own_texts(texts, claims):
   rng = np.random.default_rng(0)
   before = groups_of(sidecar, texts, rng, training=False)
   kept = before.text.copy()
-  after = mismatch_half(sidecar, before, rng)
+  after = Negatives.of(sidecar)(before, rng)
   np.testing.assert_array_equal(before.text, kept)
   np.testing.assert_array_equal(after.weight, before.weight)
   untrue = ~after.matched & (after.weight > 0)

@@ -22,7 +22,7 @@ from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.input.unreadable import Unreadable
 from pixelbert_jax.input.visual import TextGuess
-from pixelbert_jax.tasks.pretraining import PairBatches
+from pixelbert_jax.tasks.pretraining import Hiding, PairBatches
 
 LENGTH, SHARE = 12, 0.3
 # Reduced by the host, reduced by the device and on the other canvas, enlarged.
@@ -82,8 +82,7 @@ def make(split, tokenizer):
         'seed': 3,
         'images': 4,
         'texts_per_image': 2,
-        'mask_share': SHARE,
-        'whole_share': 0.25,
+        'hiding': Hiding(SHARE, whole=0.25),
         'training': True,
         **fields,
       }
@@ -175,7 +174,7 @@ def test_unknown_words_are_seen_but_not_hidden(make, tokenizer):
   # They are read alike; with labels of their own they stay with their images.
   rows = [Row(f'{i}', 16, 16, [Caption(f'zebra{i} ' * 5, i, label=i > 0)]) for i in range(4)]
   split = Split([{'image': png(i, (16, 16))} for i in range(4)], Sidecar.of(rows))
-  batch = make(split=split, texts_per_image=1, whole_share=0.0)[0]
+  batch = make(split=split, texts_per_image=1, hiding=Hiding(SHARE))[0]
   expected = ['[CLS]', *['[UNK]'] * 5, '[SEP]', *['[PAD]'] * 5]
   for ids in batch['token_ids'].reshape(4, LENGTH):
     assert [tokenizer.words[i] for i in ids] == expected
@@ -271,7 +270,7 @@ def test_an_epoch_shows_no_pair_twice_and_the_next_is_another(make):
 
 @pytest.mark.parametrize('texts', [1, 3])
 def test_evaluation_counts_every_caption_once(make, texts):
-  batches = make(training=False, texts_per_image=texts, whole_share=1.0)
+  batches = make(training=False, texts_per_image=texts, hiding=Hiding(SHARE, whole=1.0))
   sidecar = batches.split.sidecar
   found = []
   for batch in read(batches, range(len(batches))):
@@ -320,7 +319,7 @@ def test_swapped_images_change_nothing_else(make):
 def test_whole_texts(make, tokenizer):
   steps = range(len(make()))
   for share in (0.0, 0.25, 1.0):
-    batches = [make(whole_share=share)[step] for step in steps]
+    batches = [make(hiding=Hiding(SHARE, whole=share))[step] for step in steps]
     whole = np.concatenate([(b['mlm_position'] == 0).all(-1).ravel() for b in batches])
     # Of texts this long, at least one token is hidden otherwise.
     assert abs(whole.mean() - share) <= 5 * np.sqrt(share * (1 - share) / whole.size)
@@ -332,7 +331,7 @@ def test_whole_texts(make, tokenizer):
 def test_kinds_of_visual_words_are_marked(make, tokenizer):
   split = split_of(12, 2, visual=True)
   guess = TextGuess(split.sidecar)
-  batches = make(split=split, guess=guess, mask_share=0.9, whole_share=0.0, training=False)
+  batches = make(split=split, guess=guess, hiding=Hiding(0.9), training=False)
   found = {}
   for step in range(len(batches)):
     batch = batches[step]
@@ -355,7 +354,7 @@ def test_100k_examples(make, tokenizer):
     canvases=Canvases(1, 1, ((1, 1),)),
     images=20,
     texts_per_image=20,
-    whole_share=0.0,
+    hiding=Hiding(SHARE),
   )
   assert len(batches) == 1
   pairs = hideable = predicted = masked = kept = 0
@@ -395,7 +394,7 @@ def test_an_image_that_cannot_be_read_is_an_error_of_evaluation(make):
 
 @pytest.mark.parametrize('threads', [Threads(1, 1), Threads(3, 2)], ids=str)
 def test_in_training_its_pairs_do_not_count_and_it_is_named(make, threads, capsys):
-  hidden = {'whole_share': 0.0, 'mask_share': 0.9}
+  hidden = {'hiding': Hiding(0.9)}
   good, bad = make(split=split_of(12, 2), **hidden), make(split=spoilt(12, [7]), **hidden)
   stop, met, words = 2 * len(good), 0, 0
   for step, batch in enumerate(read(bad, range(stop), threads)):

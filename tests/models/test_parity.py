@@ -28,9 +28,9 @@ from pixelbert_jax.models.forward import forward
 from pixelbert_jax.models.pixelbert import sample_pixels
 from pixelbert_jax.step import State, Step, no_sums
 from pixelbert_jax.tasks import sums as sums_lib
-from pixelbert_jax.tasks.pretraining import Pretraining
+from pixelbert_jax.tasks.pretraining import Hiding, Pretraining
 
-TASK = Pretraining(mask_share=0.15, whole_share=0.0)
+TASK = Pretraining(Hiding(0.15))
 VOCAB, B, K, T, CANVAS = 29, 3, 2, 8, (48, 64)
 OUTPUTS, LOSSES, GRADIENTS, TRAJECTORY = 1e-4, 1e-5, 1e-3, 1e-8
 

@@ -27,6 +27,7 @@ from pixelbert_jax.score import nlvr2 as official
 from pixelbert_jax.score.predictions import read_nlvr, read_nlvr2
 from pixelbert_jax.tasks import sums as sums_lib
 from pixelbert_jax.tasks.nlvr import Nlvr
+from pixelbert_jax.tasks.pretraining import Hiding
 from pixelbert_jax.train import train
 from tests.support import corpora, tiny
 from tests.support.runs import metrics, short_config
@@ -312,7 +313,7 @@ def test_pre_training_judges_captions_as_it_is_but_not_pairs(
   loaded = checkpoint.load(pretrained)
   config = ConfigDict(loaded.config)
   batch = Experiment.of(resolve(config), dataset).batches['test']
-  batch = dataclasses.replace(batch, mask_share=0.0, whole_share=1.0)[0]
+  batch = dataclasses.replace(batch, hiding=Hiding(0.0, whole=1.0))[0]
   model = make_model(config, len(loaded.vocabulary.read_text().splitlines()))
   image = model_input(batch, model.backbone.mean, model.backbone.deviation)
   texts = (batch[name] for name in model.INPUTS)

@@ -16,12 +16,12 @@ from pixelbert_jax.models.heads import PretrainingModel
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.models.resnet import ResNet
 from pixelbert_jax.tasks import sums as sums_lib
-from pixelbert_jax.tasks.pretraining import Pretraining
+from pixelbert_jax.tasks.pretraining import Hiding, Pretraining
 
 B, K, T, M, VOCAB = 4, 3, 7, 5, 11
 
 
-TASK = Pretraining(mask_share=0.15, whole_share=0.0)
+TASK = Pretraining(Hiding(0.15))
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 

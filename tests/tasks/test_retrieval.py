@@ -38,6 +38,7 @@ from pixelbert_jax.tasks.gallery import (
   choose_gallery,
   plan_ranking,
 )
+from pixelbert_jax.tasks.pretraining import Hiding
 from pixelbert_jax.tasks.ranker import Ranker, chunk_captions
 from pixelbert_jax.train import train
 from tests.support import tiny
@@ -560,7 +561,7 @@ def test_pre_training_ranks_without_being_tuned(few_scenes, pretrained, dataset,
   config = ConfigDict(loaded.config)
   config.data.data_dir = str(few_scenes)
   batches = Experiment.of(config, dataset).batches['test']
-  batches = dataclasses.replace(batches, whole_share=1.0)
+  batches = dataclasses.replace(batches, hiding=Hiding(0.15, whole=1.0))
   model = make_model(config, len(batches.tokenizer.words))
   itm = np.asarray(forward(model, loaded.variables, batches[0], train=False)['itm_logits'])
   sidecar, plan, compared = dataset['test'].sidecar, batches.plan(0), 0

@@ -1,0 +1,117 @@
+"""Negatives: the untrue texts of an epoch's pairs (image-text matching, paper section 3.3)."""
+
+import dataclasses
+
+import numpy as np
+
+from pixelbert_jax import UserError
+from pixelbert_jax.input.groups import Groups
+from pixelbert_jax.input.nearest import beside
+from pixelbert_jax.input.sidecar import Sidecar
+from pixelbert_jax.input.truth import Truth
+
+TRIES = 200  # to find another image for a text
+
+
+@dataclasses.dataclass(frozen=True)
+class Negatives:
+  """Draws the untrue half of the pairs of an epoch.
+
+  Texts are permuted among the images of untrue pairs, so that true and untrue pairs have the same
+  texts and no text alone tells which it is.
+
+  Attributes:
+    sidecar: that of the split.
+    truth: which texts are true of which images; no pair is untrue of which it says so.
+    first: number of the first image of each corpus; texts stay within theirs. (0,) is one corpus.
+    hard: share of the untrue texts that are hard: a foil of one of the image's captions (`rows.py`)
+      or, where a corpus has none, one with many words in common with that caption.
+  """
+
+  sidecar: Sidecar
+  truth: Truth
+  first: tuple[int, ...] = (0,)
+  hard: float = 0.0
+
+  @classmethod
+  def of(cls, sidecar: Sidecar) -> 'Negatives':
+    """Makes random negatives of all images; the sidecar's claims or captions tell what is true."""
+    return cls(sidecar, Truth(sidecar))
+
+  def __call__(self, groups: Groups, rng: np.random.Generator) -> Groups:
+    """Makes half of each group's pairs untrue.
+
+    Text numbers from the number of captions on are foils: `sidecar.strings`, counted from there.
+    The few texts that are true of so many images that no place is left for them get weight 0.
+
+    Raises:
+      UserError: most texts are true of nearly every image.
+    """
+    g, k = groups.text.shape
+    # Half of each group; where K is odd, half of the groups have one more.
+    rank = np.argsort(np.argsort(rng.random((g, k)), axis=1), axis=1)
+    matched = rank >= (k + (rng.permutation(g) % 2)[:, None]) // 2
+    i, j = np.nonzero(~matched & (groups.weight > 0))
+    images, texts = groups.image[i], groups.text[i, j]
+    hard = rng.random(len(i)) < self.hard if self.hard else np.zeros(len(i), bool)
+    texts, rest = self._foils(images, texts, hard, rng)
+    corpus = np.searchsorted(self.first, images, side='right')
+    wrong = []
+    for number in np.unique(corpus):
+      for near in (False, True):
+        mine = np.flatnonzero(rest & (corpus == number) & (hard == near))
+        moved = (
+          beside(self.sidecar.text, texts[mine], rng) if near else rng.permutation(texts[mine])
+        )
+        texts[mine], left = self._mended(images[mine], moved, rng)
+        wrong.append(mine[left])
+    wrong = np.concatenate([*wrong, np.zeros(0, int)])
+    if 2 * len(wrong) > len(texts):
+      raise UserError(
+        f'{len(wrong)} of {len(texts)} texts are true of nearly every image, for example '
+        f'{self.sidecar.caption(texts[wrong[0]])!r}: no image is left to mismatch them with; '
+        'if they are longer than text.length, so that what tells them apart is cut, raise it'
+      )
+    text, weight = groups.text.copy(), groups.weight.copy()
+    text[i, j] = texts
+    weight[i[wrong], j[wrong]] = 0
+    return dataclasses.replace(groups, text=text, matched=matched, weight=weight)
+
+  def _foils(
+    self, images: np.ndarray, texts: np.ndarray, hard: np.ndarray, rng: np.random.Generator
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Replaces the hard ones of own captions [N] by a foil; returns also where none was found."""
+    foils, texts = self.sidecar.foils, texts.copy()
+    count = np.diff(foils.start)[texts]
+    these = np.flatnonzero(hard & (count > 0))
+    drawn = foils.start[texts[these]] + (rng.random(len(these)) * count[these]).astype(int)
+    number = len(self.sidecar.text) + foils.values[drawn].astype(int)
+    # One that is cut to the words of a true text is none.
+    false = ~self.truth(images[these], number)
+    texts[these[false]] = number[false]
+    rest = np.ones(len(texts), bool)
+    rest[these[false]] = False
+    return texts, rest
+
+  def _mended(
+    self, images: np.ndarray, texts: np.ndarray, rng: np.random.Generator
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Exchanges texts [N] that are true of their images [N]; returns also which of them still are.
+
+    Each swaps with a random one, if both are untrue then.
+    """
+    texts = texts.copy()
+    wrong = np.flatnonzero(self.truth(images, texts))
+    for _ in range(TRIES):
+      if not len(wrong):
+        break
+      # Disjoint pairs, so that swaps do not interfere.
+      swap = np.stack([wrong, rng.integers(len(texts), size=len(wrong))], axis=1)
+      first = np.zeros(swap.size, bool)
+      first[np.unique(swap, return_index=True)[1]] = True
+      a, b = swap[first.reshape(-1, 2).all(1)].T
+      good = ~self.truth(images[a], texts[b]) & ~self.truth(images[b], texts[a])
+      a, b = a[good], b[good]
+      texts[a], texts[b] = texts[b], texts[a]
+      wrong = np.setdiff1d(wrong, np.concatenate([a, b]), assume_unique=True)
+    return texts, wrong
