@@ -34,8 +34,9 @@ from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.negatives import Negatives
 from pixelbert_jax.input.order import Batching, plan_epoch
 from pixelbert_jax.input.pipeline import read
+from pixelbert_jax.input.ragged import Ragged
 from pixelbert_jax.input.rows import Caption, Row
-from pixelbert_jax.input.sidecar import Questions, Ragged, Sidecar, Statements
+from pixelbert_jax.input.sidecar import Questions, Sidecar, Statements
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.tasks.pretraining import Hiding, PairBatches
 

@@ -136,17 +136,15 @@ def make_model(
     dtype=dtype,
     backend=best,
   )
-  shared = {'dropout': t.dropout, 'init_std': t.init_std, 'dtype': dtype}
-  text = TextEmbedding(
-    vocab_size=vocab_size, width=t.width, max_positions=t.max_positions, **shared
-  )
+  same = {'dropout': t.dropout, 'init_std': t.init_std, 'dtype': dtype}
+  text = TextEmbedding(vocab_size=vocab_size, width=t.width, max_positions=t.max_positions, **same)
   encoder = Encoder(
     layers=t.layers,
     heads=t.heads,
     mlp_width=t.mlp_width,
     remat=t.remat,
     backend=best,
-    **shared,
+    **same,
   )
   backbone = PixelBert(
     cnn=cnn,

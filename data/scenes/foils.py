@@ -44,18 +44,14 @@ def _changes(
       yield f'exists {" ".join(words)}'
     yield from (f'exists {words}' for words in _turned(rest.split(), difficulty))
   elif kind == 'place':
-    *thing, place = rest.split()
-    yield f'place {" ".join(thing)} {world.OPPOSITE[place]}'
-    yield from (f'place {" ".join(words)} {place}' for words in _exchanged(thing, scene))
+    thing, place = rest.rsplit(' ', 1)
+    yield f'place {thing} {world.OPPOSITE[place]}'
   elif kind == 'and':
     (colour, shape), (other_colour, other_shape) = (d.split() for d in rest.split('|'))
     yield 'and ' + '|'.join(sorted((f'{other_colour} {shape}', f'{colour} {other_shape}')))
   elif kind == 'relation':
     relation, a, b = rest.split('|')
-    (colour, shape), (other_colour, other_shape) = a.split(), b.split()
     yield f'relation {relation}|{b}|{a}'
-    yield f'relation {relation}|{other_colour} {shape}|{colour} {other_shape}'
-    yield f'relation {relation}|{colour} {other_shape}|{other_colour} {shape}'
 
 
 def _exchanged(words: list[str], scene: world.Scene) -> Iterator[list[str]]:

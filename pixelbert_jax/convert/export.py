@@ -98,6 +98,7 @@ def model_config(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     'dtype': 'float32',
     'cnn_width': cnn['width'],
     **{name: cnn[name] for name in CNN},
+    'pixel_position': config.get('pixel_position', 'none'),
     'vocab_size': vocab_size,
     **{name: transformer[field] for field, name in bert.SIZES.items()},
     'hidden_act': bert.PLAIN['hidden_act'],

@@ -37,6 +37,7 @@ class PixelBertConfig(PretrainedConfig):
     'num_hidden_layers': 12,
     'num_attention_heads': 12,
     'intermediate_size': 3072,
+    'pixel_position': 'none',  # or 'learnt', 'sine2d'
     'dropout': 0.1,
     'initializer_range': 0.02,
     'image_mean': (0.485, 0.456, 0.406),  # of RGB in 0..1
@@ -240,6 +241,48 @@ class Layer(nn.Module):
 # --- Pixel-BERT ---------------------------------------------------------------------------------
 
 
+class PixelPosition(nn.Module):
+  """Embeds the places of pixels, as shares of the image's height and width; not in the paper."""
+
+  places = 16  # along a side, each with a learnt embedding
+
+  def __init__(self, c: PixelBertConfig):
+    super().__init__()
+    self.width = c.hidden_size
+    if c.pixel_position == 'learnt':
+      self.row, self.column = (nn.Embedding(self.places, self.width) for _ in range(2))
+    self.learnt = c.pixel_position == 'learnt'
+
+  def forward(self, mask: Tensor) -> Tensor:
+    """Embeds the pixels of images, whose real ones [B, h, w] bool are given, as [B, h * w, D]."""
+    sides = [self.shares(mask.any(axis)) for axis in (2, 1)]
+    if self.learnt:
+      tables = self.row.weight, self.column.weight
+      rows, columns = (self.between(x) @ t for x, t in zip(sides, tables, strict=True))
+      return (rows[:, :, None] + columns[:, None]).flatten(1, 2)
+    rows, columns = (self.sines(x) for x in sides)
+    rows, columns = torch.broadcast_tensors(rows[:, :, None], columns[:, None])
+    return torch.cat([rows, columns], -1).flatten(1, 2)
+
+  def shares(self, real: Tensor) -> Tensor:
+    """Returns the share [B, n] of an image's side at the middle of each pixel [B, n] bool."""
+    middle = torch.arange(real.shape[1], device=real.device) + 0.5
+    return middle.to(torch.get_default_dtype()) / real.sum(1, keepdim=True).clamp(min=1)
+
+  def between(self, share: Tensor) -> Tensor:
+    """Returns the weights [..., places] of the two places beside each share."""
+    at = (share * self.places - 0.5).clamp(0, self.places - 1)
+    near = 1 - (at[..., None] - torch.arange(self.places, device=share.device)).abs()
+    return near.relu().to(self.row.weight.dtype)
+
+  def sines(self, share: Tensor) -> Tensor:
+    """Returns sines and cosines [..., D / 2] of the angles 2 pi `share` over wavelengths."""
+    half = self.width // 2
+    wavelength = 10_000 ** (torch.arange(0, half, 2, device=share.device) / half)
+    angle = 2 * torch.pi * share[..., None] / wavelength
+    return torch.stack([angle.sin(), angle.cos()], -1).flatten(-2)
+
+
 class PixelBert(PreTrainedModel):
   """Pixel-BERT with heads for masked language modelling (MLM) and image-text matching (ITM)."""
 
@@ -251,6 +294,7 @@ class PixelBert(PreTrainedModel):
     self.cnn = ResNet(config)
     self.projection = nn.Linear(self.cnn.features, d)
     self.semantic = nn.Parameter(torch.zeros(d))
+    self.cell_position = PixelPosition(config) if config.pixel_position != 'none' else None
     layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
     self.bert = group(
       embeddings=Embeddings(config),
@@ -294,7 +338,10 @@ class PixelBert(PreTrainedModel):
   def embed_pixels(self, pixel_values: Tensor, image_size: Tensor) -> tuple[Tensor, Tensor]:
     """Encodes images as pixel tokens [B, P, D], with the mask of real ones [B, P] bool."""
     features, mask = self.cnn(pixel_values, image_size)
-    return self.projection(features.flatten(2).mT) + self.semantic, mask.flatten(1)
+    pixels = self.projection(features.flatten(2).mT) + self.semantic
+    if self.cell_position is not None:
+      pixels = pixels + self.cell_position(mask[:, 0]).to(pixels.dtype)
+    return pixels, mask.flatten(1)
 
   def forward(
     self,

@@ -1,8 +1,8 @@
 """Mapping between our arrays and PyTorch tensors: one table, used in both directions.
 
 PyTorch's names are those of an export: torchvision's ResNet under `cnn.`, Hugging Face's BERT under
-`bert.` and `cls.`, and `projection`, `semantic` and `itm`, which only Pixel-BERT has. Our arrays
-stack layers of one shape along a leading axis, and concatenate query, key and value.
+`bert.` and `cls.`, and `projection`, `semantic`, `cell_position` and `itm`, which neither has. Our
+arrays stack layers of one shape along a leading axis, and concatenate query, key and value.
 """
 
 import dataclasses
@@ -47,6 +47,8 @@ TABLE = (
   ('backbone/cnn/layer{s}/rest/bn{c}', 'cnn.layer{s}.{n+1}.bn{c}', BATCH_NORM),
   ('backbone/projection', 'projection', LINEAR),
   ('backbone/semantic', 'semantic', ARRAY),
+  ('backbone/cell_position/row', 'cell_position.row', EMBEDDING),
+  ('backbone/cell_position/column', 'cell_position.column', EMBEDDING),
   ('backbone/text/word', 'bert.embeddings.word_embeddings', EMBEDDING),
   ('backbone/text/position', 'bert.embeddings.position_embeddings', EMBEDDING),
   ('backbone/text/norm/norm', 'bert.embeddings.LayerNorm', LAYER_NORM),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pixelbert_jax.input.sidecar import Ragged
+from pixelbert_jax.input.ragged import Ragged
 from pixelbert_jax.input.text import Tokenizer
 
 CHUNK = 1 << 16  # texts at a time
@@ -48,17 +48,19 @@ def token_numbers(text: Ragged, tokenizer: Tokenizer) -> np.ndarray:
     # A longer one has more words, unless punctuation fills its places.
     few = np.unique(head[~long]) if marks[long].any() else np.zeros(0, np.uint64)
     known = (marks[long] > 0) & np.isin(head[long], few)
-    key[long] = _long_keys(text, np.flatnonzero(long), whole[long], head[long], known, tokenizer)
+    rows = np.flatnonzero(long)
+    key[long] = _long_keys(text, rows, tokenizer, whole=whole[long], head=head[long], known=known)
   return np.unique(key, return_inverse=True)[1]
 
 
 def _long_keys(
   text: Ragged,
   rows: np.ndarray,
+  tokenizer: Tokenizer,
+  *,
   whole: np.ndarray,
   head: np.ndarray,
   known: np.ndarray,
-  tokenizer: Tokenizer,
 ) -> np.ndarray:
   """Computes keys [R] uint64 of texts that may be cut.
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from pixelbert_jax.input.sidecar import Ragged
+from pixelbert_jax.input.ragged import Ragged
 from pixelbert_jax.input.text import SPECIAL_EACH, Tokenizer
 
 CHUNK = 1 << 16  # texts at a time

@@ -14,7 +14,8 @@ import numpy as np
 from pixelbert_jax import UserError
 from pixelbert_jax.input.dataset import Dataset, Split
 from pixelbert_jax.input.groups import Shares
-from pixelbert_jax.input.sidecar import Ragged, Sidecar, joined
+from pixelbert_jax.input.ragged import Ragged, joined
+from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.truth import Truth
 
 

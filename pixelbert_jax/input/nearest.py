@@ -3,7 +3,7 @@
 import numpy as np
 
 from pixelbert_jax.input.equal import word_hashes
-from pixelbert_jax.input.sidecar import Ragged
+from pixelbert_jax.input.ragged import Ragged
 
 KEYS = 3  # words by which texts are sorted
 

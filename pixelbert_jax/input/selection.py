@@ -14,7 +14,8 @@ import numpy as np
 from pixelbert_jax import UserError
 from pixelbert_jax.input.dataset import Dataset, Split
 from pixelbert_jax.input.mixture import join_splits
-from pixelbert_jax.input.sidecar import Questions, Ragged, Sidecar, Statements
+from pixelbert_jax.input.ragged import Ragged
+from pixelbert_jax.input.sidecar import Questions, Sidecar, Statements
 
 Texts = TypeVar('Texts', Questions, Statements)
 PART = re.compile(r'([^\[\]+]+)(?:\[(!?)([^\[\]!]+)\])?')

@@ -193,6 +193,7 @@ def hide_words(
   draws: np.ndarray,
   share: float,
   tokenizer: Tokenizer,
+  *,
   least: int = 0,
 ) -> Masked:
   """Hides tokens as BERT does (section 3.3): 80% [MASK], 10% another token, 10% unchanged.

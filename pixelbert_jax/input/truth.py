@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 
 from pixelbert_jax.input.equal import token_numbers
-from pixelbert_jax.input.sidecar import Ragged, Sidecar, joined
+from pixelbert_jax.input.ragged import Ragged, joined
+from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Tokenizer
 
 
@@ -30,14 +31,14 @@ class Truth:
       read = sidecar.claim if len(sidecar.claim) else text_numbers(sidecar.text)
     own = dataclasses.replace(sidecar.captions, values=read[:texts])
     if len(sidecar.claim):
-      self.claim, self.claims = sidecar.claim, sidecar.claims
+      self.claim, self.claims, claimed = sidecar.claim, sidecar.claims, sidecar.claim
     else:
       # Equal texts are one claim, and the claims of an image are its captions. In some corpora a
       # text is a caption of several images.
-      self.claim, self.claims = own.values, own
-    self.number = int(max(self.claim.max(initial=0), self.claims.values.max(initial=0))) + 1
-    # What foils claim is not known: no image has the last number.
-    claimed = np.append(self.claim, np.full(foils, self.number)) if foils else self.claim
+      self.claim, self.claims, claimed = own.values, own, read
+    self.number = int(max(claimed.max(initial=0), self.claims.values.max(initial=0))) + 1
+    if len(claimed) < texts + foils:  # What a foil claims is not known; no image has this number.
+      claimed = np.append(claimed, np.full(foils, self.number))
     self._true = [(claimed, self.number + 1, _pairs(self.claims, self.number + 1))]
     if tokenizer and len(sidecar.claim) and (foils or _differ(own.values, sidecar.claim)):
       self._true.append((read, len(read), _pairs(own, len(read))))

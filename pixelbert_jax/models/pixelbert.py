@@ -13,7 +13,7 @@ from pixelbert_jax.models.resnet import ResNet
 
 Array = jax.Array
 
-MOST_CELLS = 64  # of a side of the feature map, with learnt positions
+PLACES = 16  # along a side of an image, each with a learnt embedding
 
 
 def sample_pixels(key: Array, mask: Array, texts: int, count: int) -> tuple[Array, Array]:
@@ -39,9 +39,10 @@ def sample_pixels(key: Array, mask: Array, texts: int, count: int) -> tuple[Arra
 class PixelPosition(nn.Module):
   """Embeds the places of feature-map cells; Pixel-BERT itself has none (section 3.1).
 
-  'learnt' adds an embedding of the row and one of the column, as DETR's learnt ones. 'sine2d' is
-  DETR's fixed one: half of the features are sines and cosines of the row's share of the image's
-  height, half of the column's share of its width.
+  Where a cell is counts as a share of the image's height and width, whatever its size and canvas.
+  'learnt' adds an embedding of each, interpolated between PLACES along a side (as ViLT interpolates
+  its table). 'sine2d' is DETR's fixed one: half of the features are sines and cosines of the share
+  of the height, half of that of the width.
 
   Attributes:
     kind: 'learnt' or 'sine2d'.
@@ -54,22 +55,30 @@ class PixelPosition(nn.Module):
   @nn.compact
   def __call__(self, mask: Array) -> Array:
     """Embeds the cells of images, whose real ones [B, h, w] bool are given, as [B, h, w, D]."""
+    shares = [_shares(mask.any(axis)) for axis in (2, 1)]
     if self.kind == 'sine2d':
-      rows, columns = (_shares(mask.any(axis)) for axis in (2, 1))
-      y, x = (_sines(share, self.width // 2) for share in (rows, columns))
-      y, x = jnp.broadcast_arrays(y[:, :, None], x[:, None])
-      return jnp.concatenate([y, x], axis=-1)
+      rows, columns = (_sines(share, self.width // 2) for share in shares)
+      rows, columns = jnp.broadcast_arrays(rows[:, :, None], columns[:, None])
+      return jnp.concatenate([rows, columns], axis=-1)
     # Of a scale that is heard beside the content of cells from the first step on.
     normal = nn.initializers.normal(1.0)
-    row = nn.Embed(MOST_CELLS, self.width, embedding_init=normal, name='row')
-    column = nn.Embed(MOST_CELLS, self.width, embedding_init=normal, name='column')
-    h, w = mask.shape[1:]
-    return (row(jnp.arange(h))[:, None] + column(jnp.arange(w)))[None]
+    tables = [
+      nn.Embed(PLACES, self.width, embedding_init=normal, name=n) for n in ('row', 'column')
+    ]
+    rows, columns = (_between(share) @ t.embedding for share, t in zip(shares, tables, strict=True))
+    return rows[:, :, None] + columns[:, None]
 
 
 def _shares(real: Array) -> Array:
   """Computes the share [B, n] in 0..1 of an image's side at the middle of each cell [B, n] bool."""
   return (jnp.arange(real.shape[1]) + 0.5) / jnp.maximum(real.sum(1, keepdims=True), 1)
+
+
+def _between(share: Array) -> Array:
+  """Computes the weights [..., PLACES] of the two places beside each share in 0..1."""
+  return nn.relu(
+    1 - jnp.abs((share * PLACES - 0.5).clip(0, PLACES - 1)[..., None] - jnp.arange(PLACES))
+  )
 
 
 def _sines(share: Array, width: int) -> Array:
@@ -113,7 +122,7 @@ class PixelBert(nn.Module):
     self.projection = Dense(width, std, self.text.dtype)
     self.semantic = self.param('semantic', nn.initializers.normal(std), (width,), jnp.float32)
     if self.pixel_position != 'none':
-      self.position = PixelPosition(self.pixel_position, width)
+      self.cell_position = PixelPosition(self.pixel_position, width)
 
   def embed_pixels(self, image: Array, size: Array, train: bool) -> tuple[Array, Array]:
     """Encodes images as pixel tokens.
@@ -133,7 +142,7 @@ class PixelBert(nn.Module):
     tokens = self.projection(features.reshape(b, h * w, c))
     tokens = gradients.shift(tokens, self.semantic)
     if self.pixel_position != 'none':
-      tokens += self.position(mask).astype(tokens.dtype).reshape(-1, h * w, tokens.shape[-1])
+      tokens += self.cell_position(mask).astype(tokens.dtype).reshape(-1, h * w, tokens.shape[-1])
     return tokens, mask.reshape(b, h * w)
 
   def pair_pixels(self, tokens: Array, mask: Array, texts: int, train: bool) -> tuple[Array, Array]:

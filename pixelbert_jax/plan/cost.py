@@ -27,6 +27,7 @@ PARTS = {
   **{f'layer{i}': f'layer{i}' for i in range(1, 10)},
   'projection': 'projection',
   'semantic': 'projection',
+  'cell_position': 'projection',
   'backbone.pair_pixels': 'sampling',
   'text': 'text',
   'encoder': 'encoder',

@@ -10,7 +10,8 @@ from pixelbert_jax import UserError
 from pixelbert_jax.input.groups import Groups
 from pixelbert_jax.input.order import Batching, Plan, batch_groups
 from pixelbert_jax.input.pipeline import Batch, Batches
-from pixelbert_jax.input.sidecar import Ragged, Sidecar
+from pixelbert_jax.input.ragged import Ragged
+from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.truth import Truth
 
 # How often a caption is drawn again if it is one of the image.

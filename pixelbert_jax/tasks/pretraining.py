@@ -107,7 +107,7 @@ class PairBatches(Batches):
     how = self.hiding
     hideable = (word >= 0) & (draws[:, :1] >= how.whole)
     masked = hide_words(
-      ids, hideable, draws[:, 1:], how.share, self.tokenizer, int(how.at_least_one)
+      ids, hideable, draws[:, 1:], how.share, self.tokenizer, least=int(how.at_least_one)
     )
     counted = weight if how.all_pairs else matched * weight
     batch = {
@@ -234,9 +234,10 @@ class Pretraining(Task):
       {'mlm_accuracy': total(mlm, batch['mlm_weight']), 'itm_accuracy': total(itm, batch['weight'])}
     )
     if 'mlm_kind' not in batch:
-      # Of the whole batch, which micro-batches know.
-      targets = batch['mlm_total'][0] if 'mlm_total' in batch else batch['mlm_weight'].sum()
-      return sums | {'mlm_targets': jnp.stack([targets, 1.0])}
+      # The words of a batch, of which a micro-batch is a part.
+      words = batch['mlm_weight'].sum()
+      whole = batch['mlm_total'][0] if 'mlm_total' in batch else words
+      return sums | {'mlm_targets': jnp.stack([words, words / jnp.maximum(whole, 1)])}
     kind, weight, guessed = batch['mlm_kind'], batch['mlm_weight'], batch['mlm_guessed']
     chosen = {'visual': kind > 0} | {name: kind == i + 1 for i, name in enumerate(KINDS)}
     for name, these in chosen.items():

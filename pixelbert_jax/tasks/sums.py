@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 Array = jax.Array
 Sums = dict[str, Array]
+ALIKE: Mapping[str, float] = MappingProxyType({})  # weights of losses, all 1
 
 
 def total(value: Array, weight: Array) -> Array:
@@ -16,7 +17,9 @@ def total(value: Array, weight: Array) -> Array:
   return jnp.stack([jnp.sum(value * weight), jnp.sum(weight)])
 
 
-def loss(sums: Sums, batch: dict[str, Array], weights: Mapping[str, float]) -> Array | float:
+def loss(
+  sums: Sums, batch: dict[str, Array], weights: Mapping[str, float] = ALIKE
+) -> Array | float:
   """Computes the scalar that is minimised: the sum of the means of all losses over the batch.
 
   `weights` multiply the means of the losses they name.
@@ -36,7 +39,7 @@ def loss(sums: Sums, batch: dict[str, Array], weights: Mapping[str, float]) -> A
   return result
 
 
-def finish(sums: Sums, weights: Mapping[str, float] = MappingProxyType({})) -> dict[str, float]:
+def finish(sums: Sums, weights: Mapping[str, float] = ALIKE) -> dict[str, float]:
   """Divides totals [sum, weight] by their weights; a metric with weight 0 is left out.
 
   Adds the total `loss`, as in training: losses multiplied by their `weights`, and those of which

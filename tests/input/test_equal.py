@@ -14,8 +14,9 @@ from data.scenes import vocabulary
 from pixelbert_jax.input.equal import token_numbers
 from pixelbert_jax.input.groups import Groups
 from pixelbert_jax.input.negatives import Negatives
+from pixelbert_jax.input.ragged import Ragged
 from pixelbert_jax.input.rows import Caption, Row
-from pixelbert_jax.input.sidecar import Ragged, Sidecar
+from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.input.truth import Truth
 from pixelbert_jax.tasks.gallery import listed

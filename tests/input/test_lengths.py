@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from data.scenes import vocabulary
 from pixelbert_jax.input import lengths
 from pixelbert_jax.input.lengths import Cut
-from pixelbert_jax.input.sidecar import Ragged
+from pixelbert_jax.input.ragged import Ragged
 from pixelbert_jax.input.text import Tokenizer
 
 

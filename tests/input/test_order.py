@@ -22,8 +22,9 @@ from pixelbert_jax.input.order import (
   swap_images,
   texts_at_a_time,
 )
+from pixelbert_jax.input.ragged import Ragged
 from pixelbert_jax.input.rows import Caption, Row
-from pixelbert_jax.input.sidecar import Ragged, Sidecar
+from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.truth import text_numbers
 
 SQUARE = Canvases(64, 64, ((64, 64),))

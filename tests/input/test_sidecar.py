@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pixelbert_jax.input.ragged import Ragged
 from pixelbert_jax.input.rows import Caption, Question, Row, Statement
-from pixelbert_jax.input.sidecar import Ragged, Sidecar, arrays
+from pixelbert_jax.input.sidecar import Sidecar, arrays
 
 FULL = [
   Row(

@@ -267,6 +267,18 @@ def test_masks_of_100k_texts(share, many, tokenizer):
     assert within((changed & (shown == token)).sum(), could, 0.1 / ordinary), token
 
 
+@pytest.mark.parametrize('least', [0, 1])
+def test_a_word_of_every_short_text_is_hidden_if_asked(least, tokenizer):
+  ids, word = tokenizer(['red', 'the red cat', '', 'the red cat on a'] * 5_000)
+  masked = hide_words(ids, word >= 0, draws_for(len(ids)), 0.15, tokenizer, least=least)
+  hidden = masked.weight.sum(1).reshape(-1, 4)
+  assert not hidden[:, 2].any()
+  assert (hidden[:, [0, 1, 3]].min(0) == least).all()
+  means = hidden.mean(0)[[0, 1, 3]]
+  # Without a least, 15% of the words; with it, at least one of each of these.
+  np.testing.assert_allclose(means, 1 if least else 0.15 * np.array([1, 3, 5]), atol=0.03)
+
+
 def test_every_word_is_hidden_as_often(tokenizer):
   number = 100_000
   ids, word = (np.tile(x, (number, 1)) for x in tokenizer(['the red cat on a blue bus']))

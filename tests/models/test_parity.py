@@ -306,11 +306,17 @@ def small():
 
 @pytest.mark.usefixtures('small')
 @pytest.mark.parametrize(
-  ('cnn', 'sampled', 'frozen_stages'),
-  [('7x7', 0, 0), ('patches', 10, 0), ('patches', 0, 1), ('7x7', 0, 2)],
+  ('cnn', 'sampled', 'frozen_stages', 'position'),
+  [
+    ('7x7', 0, 0, 'sine2d'),
+    ('patches', 10, 0, 'learnt'),
+    ('patches', 0, 1, 'none'),
+    ('7x7', 0, 2, 'none'),
+  ],
 )
-def test_outputs_losses_and_gradients(cnn, sampled, frozen_stages):
+def test_outputs_losses_and_gradients(cnn, sampled, frozen_stages, position):
   config = small_config(cnn)
+  config.pixel_position = position
   config.sampled_pixels, config.cnn.frozen_stages = sampled, frozen_stages
   model, batch = make_model(config, VOCAB), make_batch(0)
   variables, rngs = random_variables(model), {'pixels': jax.random.key(5)}

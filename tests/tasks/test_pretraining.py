@@ -1,5 +1,6 @@
 """Losses and accuracies of pre-training, by hand and by PyTorch."""
 
+import dataclasses
 import functools
 
 import jax
@@ -119,6 +120,7 @@ def test_accuracies_by_hand():
   assert {name: tuple(map(float, x)) for name, x in found.items()} == {
     'mlm_accuracy': (3, 5),
     'itm_accuracy': (1, 2),
+    'mlm_targets': (5, 1),
   }
   # In evaluation: places 0 and 1 of the first text and 0 and 2 of the second are visual words.
   batch['mlm_kind'] = np.array([[[1, 1, 0], [2, 0, 2]]])
@@ -214,3 +216,36 @@ def test_frozen_statistics_stay_as_they_are():
   _, variables, run = frozen_model()
   *_, changed = run(batch_of_images())
   jax.tree.map(np.testing.assert_array_equal, changed, {'batch_stats': variables['batch_stats']})
+
+
+# --- One task alone ------------------------------------------------------------------------
+
+
+def test_weights_multiply_the_losses_in_the_sum():
+  outputs, batch = example()
+  weighted = dataclasses.replace(TASK, mlm_weight=0.5, itm_weight=2.0)
+  sums = TASK.losses(outputs, batch)
+  mlm, itm = (float(jnp.divide(*sums[name])) for name in ('mlm_loss', 'itm_loss'))
+  found = sums_lib.loss(weighted.losses(outputs, batch), batch, weighted.weights)
+  assert float(found) == pytest.approx(0.5 * mlm + 2 * itm, rel=1e-6)
+  finished = sums_lib.finish(weighted.losses(outputs, batch), weighted.weights)
+  assert finished == pytest.approx({'mlm_loss': mlm, 'itm_loss': itm, 'loss': float(found)})
+
+
+@pytest.mark.parametrize('off', ['mlm', 'itm'])
+def test_a_task_that_is_off_is_neither_computed_nor_reported(off):
+  outputs, batch = example()
+  task = dataclasses.replace(TASK, **{f'{off}_weight': 0.0})
+  with_nan = outputs | {f'{off}_logits': np.full_like(outputs[f'{off}_logits'], np.nan)}
+
+  @jax.jit
+  def run(outputs):
+    sums = task.losses(outputs, batch) | task.accuracies(outputs, batch)
+    return sums, sums_lib.loss(sums, batch, task.weights)
+
+  sums, loss = run(with_nan)
+  metrics = sums_lib.finish(sums, task.weights)
+  assert np.isfinite(loss)
+  assert not any(name.startswith(off) and name != 'mlm_targets' for name in metrics)
+  unused = ','.join(map(str, outputs[f'{off}_logits'].shape))
+  assert f'f32[{unused}]' not in run.lower(outputs).compile().as_text()
