@@ -54,6 +54,8 @@ def _candidates(
   plain, sized, *_ = claims.existence(first)
   yield plain
   yield sized
+  for _, subject, number in claims.stated_counts(rng, scene, difficulty):
+    yield f'count {subject} {number}'
   yield from _some(rng, [claim for t in things for claim in claims.existence(t)[2:]], 1)
   places = [claim for t in things for claim in claims.places(scene, t)]
   places = _some(rng, [claim for claim in places if claims.opposite(claim) not in true], 4)
@@ -61,8 +63,6 @@ def _candidates(
   yield from _pair(rng, scene, things, true)
   yield from places[2:]
   yield from _pair(rng, scene, things, true)
-  for _, subject, number in claims.stated_counts(rng, scene, difficulty):
-    yield f'count {subject} {number}'
   while True:
     yield from claims.existence(last)[:2]
     yield from claims.existence(first)[:2]

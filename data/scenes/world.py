@@ -27,8 +27,8 @@ PLACES = ('left', 'right', 'top', 'bottom')
 OPPOSITE = {'left': 'right', 'right': 'left', 'top': 'bottom', 'bottom': 'top'}
 
 # Shares of the image's width or height. Positions that differ by less are never stated.
-PLACE_MARGIN = 0.08
-RELATION_MARGIN = 0.12
+PLACE_MARGIN = 0.12
+RELATION_MARGIN = 0.16
 
 
 def _ring(points: int, radii: tuple[float, ...] = (1.0,)) -> tuple[tuple[float, float], ...]:

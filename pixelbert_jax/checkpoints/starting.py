@@ -20,7 +20,7 @@ Tree = Any
 BACKBONE = (
   *('cnn.stages', 'cnn.width', 'cnn.groups', 'cnn.group_width', 'cnn.stem'),
   *('transformer.layers', 'transformer.width', 'transformer.heads', 'transformer.mlp_width'),
-  *('transformer.max_positions', 'image.mean', 'image.deviation'),
+  *('transformer.max_positions', 'image.mean', 'image.deviation', 'pixel_position'),
 )
 
 
@@ -106,7 +106,8 @@ def _check_fit(what: str, loaded: Loaded, config: dict[str, Any], here: dict, th
       f'take {loaded.vocabulary}'
     )
   config = json.loads(to_json(config))
-  problems = differences(loaded.config, config, only=BACKBONE)
+  old, new = ({'pixel_position': 'none'} | c for c in (loaded.config, config))  # as it was
+  problems = differences(old, new, only=BACKBONE)
   problems += [
     f'{name} is {list(there[name].shape)} there and {list(here[name].shape)} here'
     for name in sorted(here.keys() & there.keys())

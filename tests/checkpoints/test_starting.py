@@ -1,5 +1,6 @@
 """A run starts from a checkpoint by name: what fits is taken, what does not is said."""
 
+import functools
 import json
 
 import jax
@@ -37,8 +38,8 @@ def start(tmp_path):
     config = json.loads(json.dumps(CONFIG)) | {'text': {'vocabulary': str(tmp_path / 'words.txt')}}
     write_model(tmp_path / 'C', config, there, {'vocab.txt': b'[PAD]\ncat\ndog\n'})
     for name, value in fields.items():
-      group, field = name.split('__')
-      config[group][field] = value
+      *groups, field = name.split('__')
+      functools.reduce(dict.__getitem__, groups, config)[field] = value
     here = jax.device_put(here, sharding.state_sharding(mesh, here))
     return take(starting_point(str(tmp_path / 'C'), tmp_path / 'run', mesh), config, here)
 
@@ -97,6 +98,7 @@ def test_another_width_names_the_field_and_the_shapes(start):
   [
     ('transformer__heads', 4, 'transformer.heads is 2 there and 4 here'),
     ('cnn__stages', (1, 2), 'cnn.stages is [1, 1] there and [1, 2] here'),
+    ('pixel_position', 'sine2d', "pixel_position is 'none' there and 'sine2d' here"),
     ('image__mean', (0, 0, 0), 'image.mean is [0.5, 0.5, 0.5] there and [0, 0, 0] here'),
   ],
 )
