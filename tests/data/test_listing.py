@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from data.listing import as_read
 from tests.support import corpora
 from tests.support.builds import built, captions, failure
 from tests.support.corpora import as_folder, as_json
@@ -271,6 +272,21 @@ def test_captions_that_read_alike_stay_where_scores_are_counted(file, name, good
   assert 'captions left out: reads like' in out
   (line,) = [line for line in out.splitlines() if 'left out' in line and ': ' in line]
   assert line.startswith('  train: ')
+
+
+@pytest.mark.parametrize(
+  ('first', 'second', 'alike'),
+  [
+    ('A  red t-shirt.', 'a red “T shirt”', True),
+    ('A red t-shirt', 'a red tshirt', False),
+    ('two dogs', 'two  cats', False),
+    ('...', '?!', False),
+    ('🐶', '🐱', False),
+    ('का', 'की', False),  # they differ in a vowel sign, which is no letter of its own
+  ],
+)
+def test_which_texts_read_alike(first, second, alike):
+  assert (as_read(first) == as_read(second)) == alike
 
 
 def texts(sidecar) -> list[tuple]:
