@@ -51,7 +51,8 @@ def paper(c: ConfigDict) -> None:
   c.eval_batches = 2  # of 512 images, in an evaluation in training
   c.optimizer.cnn_rule = 'none'  # section 4.4
   c.optimizer.warmup_epochs = 0.1  # open
-  c.data.name, c.epochs, c.optimizer.decay_epochs = 'coco_karpathy', 4.0, (2.0,)
+  # With the images that pre-training leaves out, as others fine-tune.
+  c.data.name, c.epochs, c.optimizer.decay_epochs = 'coco_karpathy/all', 4.0, (2.0,)
   c.eval_every = 1000
 
 

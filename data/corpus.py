@@ -24,6 +24,7 @@ from tqdm import tqdm
 from data import images, origin
 from data.archive import TooLarge, first
 from data.entry import ALL, TEXTS, Entry, Need, Request, Tally
+from data.listing import without_alike
 from data.sources import SourceError
 from pixelbert_jax.input.rows import Caption, Question, Row, Statement
 from pixelbert_jax.input.sidecar import Sidecar
@@ -31,6 +32,9 @@ from pixelbert_jax.score.vqa import OFFICIAL
 
 AGAIN = 'images have the bytes of another image of the split'
 LEAK = 'images are in two splits (a leak), by their bytes'
+# The split in which captions of an image that read alike are one: scores are counted by published
+# protocols, on all that the other splits list.
+TRAINED = 'train'
 # Records per shard; TFDS keeps a shard in memory while writing it.
 SHARD = 512
 
@@ -197,7 +201,9 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     )
 
   def _shards(self, split: str) -> list[Callable[[], Iterator]]:
-    entries = self.entries(split, self.tallies[split])
+    entries, tally = self.entries(split, self.tallies[split]), self.tallies[split]
+    if split == TRAINED:
+      entries = [without_alike(entry, tally) for entry in entries]
     if not entries:
       raise SourceError(
         f'{self.name}: the files of {split} in {self.request.archive.path} are empty'

@@ -1,6 +1,8 @@
 """Reads lists in published JSON files; leaves out what is listed twice or has no text."""
 
 import dataclasses
+import string
+import unicodedata
 from collections.abc import Hashable, Iterator
 from typing import Any
 
@@ -10,6 +12,7 @@ from data.sources import SourceError
 from pixelbert_jax.fields import Fields
 
 TWICE = 'listed twice'
+ALIKE = 'reads like another of its image'
 
 
 def objects(archive: Archive, path: str, key: str | None = None) -> Iterator[Fields]:
@@ -72,6 +75,40 @@ def leave_out_repeated(kind: str, text: Any, tally: Tally) -> None:
   """Counts a text that is listed twice, and that it is left out."""
   tally.count(Entry((), **{kind: [text]}))
   tally.leave_out(TWICE, _name(text), kind)
+
+
+def without_alike(entry: Entry, tally: Tally) -> Entry:
+  """Returns an entry without the captions that read like an earlier one, and counts these."""
+  kept, read = [], set[str]()
+  for caption in entry.captions:
+    words = as_read(caption.text)
+    if words in read:
+      tally.leave_out(ALIKE, f'{caption.id} of {entry.images[0][0]}', 'captions')
+    else:
+      read.add(words)
+      kept.append(caption)
+  return entry if len(kept) == len(entry.captions) else dataclasses.replace(entry, captions=kept)
+
+
+def as_read(text: str) -> str:
+  """Returns the words of a text, in lower case; a text of punctuation alone as it is written.
+
+  Two texts that only differ in case, blanks and punctuation are alike (as in
+  `pixelbert_jax/input/equal.py`, which also knows what a tokeniser makes of them).
+  """
+  return ' '.join(text.lower().translate(_BLANKED).split()) or text
+
+
+class _Blanked(dict[int, int]):
+  """The code of a blank for that of a punctuation mark, and any other for itself."""
+
+  def __missing__(self, code: int) -> int:
+    mark = chr(code) in string.punctuation or unicodedata.category(chr(code)).startswith('P')
+    self[code] = ord(' ') if mark else code
+    return self[code]
+
+
+_BLANKED = _Blanked()
 
 
 def _name(text: Any) -> str:

@@ -13,7 +13,7 @@ IMAGES = 'flickr30k-images'
 class Builder(corpus.CorpusBuilder):
   """Flickr30K captions: a record is an image with five captions; in Karpathy's order."""
 
-  VERSION = tfds.core.Version('1.1.0')
+  VERSION = tfds.core.Version('1.2.0')
   HOMEPAGE = 'https://shannon.cs.illinois.edu/DenotationGraph/'
   NEEDS = dict.fromkeys(
     karpathy.SPLITS, (karpathy.need('flickr30k'), Need((IMAGES,), SOURCE, '4.4 GB'))

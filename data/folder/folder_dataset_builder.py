@@ -16,7 +16,7 @@ from pixelbert_jax.score.vqa import SHARES
 class Builder(corpus.CorpusBuilder):
   """The user's own images: a record is an image; in the order of the tables. See README.md."""
 
-  VERSION = tfds.core.Version('1.2.0')
+  VERSION = tfds.core.Version('1.3.0')
   TEXTS = tuple(TEXTS)
   # Any name after 'folder/' is a separate dataset.
   ANY_CONFIG = True

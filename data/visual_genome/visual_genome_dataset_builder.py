@@ -5,11 +5,10 @@ from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
-from data import corpus, karpathy
-from data.archive import Archive, first
+from data import corpus, karpathy, overlap
+from data.archive import Archive
 from data.entry import Entry, Need, Tally
 from data.listing import TWICE, Once, add, leave_out_repeated, objects
-from data.sources import SourceError
 from pixelbert_jax.fields import Fields
 from pixelbert_jax.input.rows import Caption
 
@@ -18,7 +17,6 @@ ZIPS = 'https://cs.stanford.edu/people/rak248/VG_100K_2'
 REGIONS = 'region_descriptions.json'
 IMAGES = 'image_data.json'
 FOLDERS = {'VG_100K': 64_345, 'VG_100K_2': 43_732}
-COCO_CAPTIONS = tuple(f'annotations/captions_{year}.json' for year in ('train2014', 'val2014'))
 
 
 class Builder(corpus.CorpusBuilder):
@@ -27,7 +25,7 @@ class Builder(corpus.CorpusBuilder):
   Images of test splits of other datasets are omitted, except in the configuration `all`.
   """
 
-  VERSION = tfds.core.Version('1.1.0')
+  VERSION = tfds.core.Version('1.2.0')
   HOMEPAGE = HOMEPAGE
   BUILDER_CONFIGS = (
     tfds.core.BuilderConfig(
@@ -127,40 +125,22 @@ def reasons(archive: Archive, tally: Tally) -> dict[int, str]:
     SourceError: a file that lists test images is missing.
   """
   for dataset in ('coco', 'flickr30k'):
-    need = karpathy.need(dataset)
-    if first(archive, need.paths) is None:
-      raise SourceError(
-        f'{need.paths[0]} not found in {archive.path}: without it images of the test splits of '
-        f'{dataset} cannot be omitted. Get it from {need.source}, or build visual_genome/all, '
-        'which has all images'
-      )
+    whose = f'the test splits of {dataset}'
+    overlap.require(archive, [karpathy.need(dataset)], whose, 'visual_genome/all')
+  for need in overlap.missing(archive, overlap.COCO_CAPTIONS):
+    tally.notes.append(
+      f'{need.paths[0]} does not exist: images of Flickr30K among its images are only found by '
+      'flickr_id'
+    )
   coco = karpathy.images(archive, 'coco')
   tested = {image.number('cocoid') for image in coco if image.text('split') in ('val', 'test')}
-  flickr30k = {
-    image.text('filename').partition('.')[0] for image in karpathy.images(archive, 'flickr30k')
-  }
-  flickr_of = coco_flickr_ids(archive, tally)
+  flickr30k = overlap.flickr30k_ids(archive)
+  flickr_of = overlap.coco_flickr_ids(archive)
   omitted = {}
   for image, image_id in image_data(archive):
     coco_id, flickr_id = image.number_or_null('coco_id'), image.number_or_null('flickr_id')
     if coco_id in tested:
       omitted[image_id] = 'in val or test of COCO (Karpathy)'
     elif {str(flickr_id), flickr_of.get(coco_id)} & flickr30k:
-      omitted[image_id] = 'in Flickr30K'
+      omitted[image_id] = overlap.IN_FLICKR30K
   return omitted
-
-
-def coco_flickr_ids(archive: Archive, tally: Tally) -> dict[int | None, str]:
-  """Returns the Flickr id by COCO image id; the file name in `flickr_url` starts with it."""
-  flickr_ids: dict[int | None, str] = {}
-  for path in COCO_CAPTIONS:
-    name = first(archive, (path, pathlib.PurePosixPath(path).name))
-    if name is None:
-      tally.notes.append(
-        f'{path} does not exist: images of Flickr30K among its images are only found by flickr_id'
-      )
-      continue
-    for image in objects(archive, name, 'images'):
-      url = image.text('flickr_url')
-      flickr_ids[image.number('id')] = url.rpartition('/')[2].partition('_')[0]
-  return flickr_ids

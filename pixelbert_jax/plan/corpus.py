@@ -25,9 +25,11 @@ class Corpus(NamedTuple):
 
 # By task or '', dataset and split; DATA.md says where they are published. Of Visual Genome's
 # 5,408,689 descriptions of 108,077 images, those of COCO's val and test images are left out, as the
-# builder does; those of Flickr30K's images are not known.
+# builder does. What else it leaves out is not counted: images in Flickr30K (of COCO's train, too),
+# and captions of an image that read alike.
 CORPORA = {
   ('', 'coco_karpathy', 'train'): Corpus(113_287, 566_747, 640),
+  ('', 'coco_karpathy/all', 'train'): Corpus(113_287, 566_747, 640),
   ('', 'visual_genome', 'train'): Corpus(103_813, 5_195_000, 1280, even=False),
   ('', 'visual_genome/all', 'train'): Corpus(108_077, 5_408_689, 1280, even=False),
   ('', 'flickr30k', 'train'): Corpus(29_000, 145_000, 500),

@@ -131,8 +131,8 @@ def test_numbers_of_the_paper_for_nlvr2_and_retrieval():
   assert {name: found[name] for name in expected} == expected
   for variant, data, epochs, decay in (
     ('r50_f30k', 'flickr30k', 10.0, 6.0),
-    ('r50_coco', 'coco_karpathy', 4.0, 2.0),
-    ('r50', 'coco_karpathy', 4.0, 2.0),
+    ('r50_coco', 'coco_karpathy/all', 4.0, 2.0),
+    ('r50', 'coco_karpathy/all', 4.0, 2.0),
   ):
     found = flat(retrieval.get_config(variant).to_dict())
     expected = {'data.name': data, 'epochs': epochs, 'optimizer.decay_epochs': (decay,)}

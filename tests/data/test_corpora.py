@@ -19,7 +19,9 @@ import pytest
 from data import build as build_lib
 from data import corpus
 from data.images import check
+from pixelbert_jax import UserError
 from pixelbert_jax.input.dataset import DatasetError
+from pixelbert_jax.input.selection import select
 from tests.support import corpora
 from tests.support.builds import built, captions, failure, strings
 from tests.support.corpora import LAYOUTS, as_folder, as_json, image
@@ -39,7 +41,7 @@ def table(out: str) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_coco_karpathy(layout, tmp_path, capsys):
-  files, images = corpora.karpathy('coco', COCO)
+  files, images = corpora.coco(COCO)
   dataset, out = built('coco_karpathy', LAYOUTS[layout](files, tmp_path / 'm'), tmp_path, capsys)
   split_of = {'train': 'train', 'restval': 'train', 'val': 'val', 'test': 'test'}
   for name in ('train', 'val', 'test'):
@@ -62,6 +64,78 @@ def test_published_counts_of_coco_are_those_of_its_parts():
   assert published['train'] == {'images': 82_783 + 30_504, 'captions': 414_113 + 152_634}
 
 
+@pytest.fixture(scope='module')
+def in_both():
+  """COCO with two images of train and one of each other split in Flickr30K; their ids by split."""
+  _, images = corpora.karpathy('coco', COCO)
+  ids = {split: [i['cocoid'] for i in images if i['split'] == split] for split in COCO}
+  ids = {split: some[:1] for split, some in ids.items()}
+  files, images = corpora.coco(COCO, [number for some in ids.values() for number in some])
+  return files, images, ids
+
+
+def coco_ids(dataset, split: str) -> set[int]:
+  return {int(i) for i in dataset[split].sidecar.image_id}
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_images_of_coco_in_flickr30k_are_left_out_of_train(layout, in_both, tmp_path, capsys):
+  files, images, ids = in_both
+  dataset, out = built('coco_karpathy', LAYOUTS[layout](files, tmp_path / 'm'), tmp_path, capsys)
+  train = {i['cocoid'] for i in images if i['split'] in ('train', 'restval')}
+  left_out = {*ids['train'], *ids['restval']}
+  assert coco_ids(dataset, 'train') == train - left_out
+  named = ', '.join(str(i['cocoid']) for i in images if i['cocoid'] in left_out)
+  assert f'  train: 2 of 11 images left out: in Flickr30K: {named}\n' in out
+  # What is counted beside the published numbers is what the files list.
+  assert '  warning: train has 11 images in its files, 113,287 were published' in out
+  for split in ('val', 'test'):
+    assert coco_ids(dataset, split) == {i['cocoid'] for i in images if i['split'] == split}
+
+
+def test_all_of_coco_has_those_in_flickr30k_as_a_subset(in_both, tmp_path, capsys):
+  files, images, ids = in_both
+  dataset, out = built('coco_karpathy/all', as_folder(files, tmp_path / 'm'), tmp_path, capsys)
+  train = {i['cocoid'] for i in images if i['split'] in ('train', 'restval')}
+  marked = {*ids['train'], *ids['restval']}
+  assert coco_ids(dataset, 'train') == train
+  assert '  train: 2 images in Flickr30K, kept as subset flickr30k: ' in out
+  assert 'left out' not in out
+
+  def shown(selection: str) -> set[int]:
+    sidecar = select(dataset, selection).sidecar
+    return {int(sidecar.image_id[i]) for i in sidecar.caption_image}
+
+  assert shown('train[!flickr30k]') == train - marked
+  assert shown('train[flickr30k]') == marked
+  with pytest.raises(UserError, match="test has no subset 'flickr30k'"):
+    select(dataset, 'test[flickr30k]')
+
+
+@pytest.mark.parametrize(
+  ('file', 'source'),
+  [
+    ('dataset_flickr30k.json', 'caption_datasets.zip'),
+    ('annotations/captions_train2014.json', 'annotations_trainval2014.zip'),
+    ('annotations/captions_val2014.json', 'annotations_trainval2014.zip'),
+  ],
+)
+def test_without_a_list_it_cannot_be_told_what_is_in_flickr30k(
+  file, source, in_both, tmp_path, capsys
+):
+  files = in_both[0]
+  manual = as_folder({k: v for k, v in files.items() if k != file}, tmp_path / 'm')
+  line = failure('coco_karpathy', manual, tmp_path, capsys)
+  assert line.startswith(f'{file} not found in {manual}: without it images of Flickr30K cannot be ')
+  assert f'{source}, or build coco_karpathy/all' in line
+  # The other splits have these images anyway.
+  dataset, _ = built('coco_karpathy', manual, tmp_path, capsys, splits=['val', 'test'])
+  assert list(dataset.splits) == ['val', 'test']
+  dataset, out = built('coco_karpathy/all', manual, tmp_path, capsys)
+  assert len(coco_ids(dataset, 'train')) == 11
+  assert f'  train: {file} does not exist: no caption is marked flickr30k\n' in out
+
+
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_flickr30k(layout, tmp_path, capsys):
   files, images = corpora.karpathy('flickr30k', {'train': 5, 'val': 2, 'test': 3})
@@ -78,7 +152,7 @@ def test_flickr30k(layout, tmp_path, capsys):
 
 
 def test_only_some_splits_need_only_their_files(tmp_path, capsys):
-  files, _ = corpora.karpathy('coco', COCO)
+  files, _ = corpora.coco(COCO)
   files = {name: content for name, content in files.items() if not name.startswith('train2014')}
   dataset, _ = built('coco_karpathy', as_folder(files, tmp_path / 'm'), tmp_path, capsys)
   assert list(dataset.splits) == ['val', 'test']
@@ -98,7 +172,7 @@ def test_only_some_splits_need_only_their_files(tmp_path, capsys):
   ],
 )
 def test_a_karpathy_file_that_is_not_as_published(old, new, message, tmp_path, capsys):
-  files, _ = corpora.karpathy('coco', {'train': 3, 'restval': 2})
+  files, _ = corpora.coco({'train': 3, 'restval': 2})
   assert old in files['dataset_coco.json']
   files['dataset_coco.json'] = files['dataset_coco.json'].replace(old, new)
   manual = as_folder(files, tmp_path / 'm')
@@ -109,7 +183,7 @@ def test_a_karpathy_file_that_is_not_as_published(old, new, message, tmp_path, c
 
 @pytest.mark.parametrize('share', [0, 0.5, 0.99])
 def test_part_of_a_karpathy_file(share, tmp_path, capsys):
-  files, _ = corpora.karpathy('coco', COCO)
+  files, _ = corpora.coco(COCO)
   text = files['dataset_coco.json']
   files['dataset_coco.json'] = text[: int(share * len(text))]
   manual = as_folder(files, tmp_path / 'm')
@@ -118,7 +192,7 @@ def test_part_of_a_karpathy_file(share, tmp_path, capsys):
 
 
 def test_a_path_in_a_file_that_leaves_the_folder(tmp_path, capsys):
-  files, _ = corpora.karpathy('coco', COCO)
+  files, _ = corpora.coco(COCO)
   as_folder({'secret/a.jpg': image(0)}, tmp_path)
   text = files['dataset_coco.json'].replace(b'"filepath": "val2014"', b'"filepath": "../secret"')
   manual = as_folder(files | {'dataset_coco.json': text}, tmp_path / 'm')
@@ -243,7 +317,7 @@ def bomb() -> bytes:
 
 
 def test_bad_images_are_counted_named_and_allowed_only_by_flag(tmp_path, capsys):
-  files, images = corpora.karpathy('coco', {'train': 0, 'restval': 20, 'val': 1, 'test': 1})
+  files, images = corpora.coco({'train': 0, 'restval': 20, 'val': 1, 'test': 1})
   files['train2014/any.jpg'] = b''
   paths = [f'val2014/{i["filename"]}' for i in images if i['split'] == 'restval']
   for path, content in zip(paths, BAD.values(), strict=False):
@@ -463,7 +537,7 @@ def test_a_line_that_is_not_of_nlvr2(change, message, tmp_path, capsys):
 
 
 def test_a_truncated_zip(tmp_path, capsys):
-  files, _ = corpora.karpathy('coco', COCO)
+  files, _ = corpora.coco(COCO)
   manual = LAYOUTS['zips'](files, tmp_path / 'm')
   os.truncate(manual / 'val2014.zip', (manual / 'val2014.zip').stat().st_size // 2)
   line = failure('coco_karpathy', manual, tmp_path, capsys)
@@ -472,7 +546,7 @@ def test_a_truncated_zip(tmp_path, capsys):
 
 
 def test_a_zip_with_a_path_that_leaves_it(tmp_path, capsys):
-  files, _ = corpora.karpathy('coco', COCO)
+  files, _ = corpora.coco(COCO)
   manual = as_folder(files, tmp_path / 'm')
   corpora.as_zip({'../../evil.jpg': b'x'}, manual / 'more.zip')
   line = failure('coco_karpathy', manual, tmp_path, capsys)
@@ -507,7 +581,7 @@ def test_sizes_that_are_said_are_those_of_the_checksums(name):
 
 def test_many_shards_are_one_split(tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(corpus, 'SHARD', 4)
-  files, images = corpora.karpathy('coco', {'train': 21, 'val': 4, 'test': 1})
+  files, images = corpora.coco({'train': 21, 'val': 4, 'test': 1})
   # A shard may come to nothing.
   gone = [i for i in images if i['split'] == 'train'][:4]
   for entry in gone:
@@ -540,24 +614,24 @@ def run(tmp_path: pathlib.Path, limits: str = ':') -> subprocess.Popen:
 
 
 def test_a_killed_build_is_no_dataset_and_the_next_one_is(tmp_path, capsys):
-  files, images = corpora.karpathy('coco', {'val': 1500})
+  files, images = corpora.coco({'val': 1500})
   as_folder(files, tmp_path / 'm')
   process = run(tmp_path)
-  while not list(tmp_path.glob('built/*/incomplete*/*.array_record*')) and process.poll() is None:
+  while not list(tmp_path.glob('built/**/incomplete*/*.array_record*')) and process.poll() is None:
     time.sleep(0.01)
   process.kill()
   process.communicate()
   assert process.returncode == -signal.SIGKILL
-  assert list(tmp_path.glob('built/*/incomplete*'))
+  assert list(tmp_path.glob('built/**/incomplete*'))
   with pytest.raises(DatasetError, match='is not built'):
     build_lib.open_dataset('coco_karpathy', tmp_path / 'built')
   dataset, _ = built('coco_karpathy', tmp_path / 'm', tmp_path, capsys, splits=['val'])
   assert len(dataset['val'].source) == len(images)
-  assert not list(tmp_path.glob('built/*/incomplete*'))
+  assert not list(tmp_path.glob('built/**/incomplete*'))
 
 
 def test_a_full_disk(tmp_path):
-  files, _ = corpora.karpathy('coco', {'val': 60})
+  files, _ = corpora.coco({'val': 60})
   as_folder(files, tmp_path / 'm')
   # As a disk that is full after 100 KiB of a file, for whoever writes it.
   process = run(tmp_path, 'ulimit -f 100')
@@ -573,7 +647,7 @@ def test_a_full_disk(tmp_path):
 
 
 def test_a_disk_that_is_full_when_the_sidecar_comes(tmp_path, capsys, monkeypatch):
-  files, _ = corpora.karpathy('coco', COCO)
+  files, _ = corpora.coco(COCO)
   manual = as_folder(files, tmp_path / 'm')
 
   def full(*args):

@@ -11,6 +11,7 @@ import zipfile
 import pytest
 
 from data import build as build_lib
+from data.folder.tables import SPLITS
 from pixelbert_jax.score import nlvr2
 from tests.support.builds import built, captions, failure, strings
 from tests.support.corpora import add, as_folder, as_tar, as_zip, image
@@ -42,6 +43,19 @@ def test_captions(captioned, tmp_path, capsys):
     assert captions(sidecar, i) == expected
     assert dataset['train'].encoded(i) == PHOTOS[path]
   assert out.splitlines()[2].split()[:3] == ['train', '20', '40']
+
+
+def test_captions_that_read_alike_are_one_in_train_only(tmp_path, capsys):
+  said = ('a dog', 'A dog.', 'a cat')
+  rows = [f'photos/{i:02d}.jpg,{text},{split}' for i, split in enumerate(SPLITS) for text in said]
+  table = csv_file(tmp_path / 'c.csv', 'image,caption,split', *rows)
+  manual = as_folder(PHOTOS, tmp_path / 'm')
+  dataset, out = built('folder', manual, tmp_path, capsys, tables={'captions': table})
+  assert captions(dataset['train'].sidecar, 0) == [(0, 'a dog'), (2, 'a cat')]
+  assert captions(dataset['val'].sidecar, 0) == [(3, 'a dog'), (4, 'A dog.'), (5, 'a cat')]
+  assert len(dataset['test'].sidecar.text) == 3
+  alike = 'captions left out: reads like another of its image: 1 of photos/00.jpg'
+  assert f'  train: 1 of 3 {alike}\n' in out
 
 
 def test_texts_longer_than_the_default_are_counted(captioned, tmp_path, capsys):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from data.listing import as_read
 from tests.support import corpora
 from tests.support.builds import built, captions, failure
 from tests.support.corpora import as_folder, as_json
@@ -29,6 +30,7 @@ READER = {
   IMAGES: ('visual_genome', 'train'),
   FLICKR_URLS: ('visual_genome', 'train'),
 }
+ALIKE = 'captions left out: reads like another of its image: '
 
 
 @pytest.fixture(scope='module')
@@ -219,6 +221,24 @@ def test_an_error_in_a_file_is_named_with_its_place(file, change, message, good,
     (REGIONS, put(7, 'regions', 0, 'phrase', ' '), 'captions left out: empty: 70', 1),
     (REGIONS, remove(7), 'images left out: without text: 8', 4),
     (IMAGES, again(), '1 entries left out: listed twice: image_data.json [', 0),
+    (
+      COCO,
+      put('images', 0, 'sentences', 2, 'raw', '“a GRÖßER”  train, 0 1'),
+      f'{ALIKE}2 of 1000',
+      1,
+    ),
+    (
+      FLICKR30K,
+      put('images', 0, 'sentences', 4, 'raw', 'A größer train: 0-3!'),
+      f'1 of 15 {ALIKE}4 of 36979\n',
+      1,
+    ),
+    (
+      REGIONS,
+      put(7, 'regions', 3, 'phrase', 'The clock 7.0, is green in colour'),
+      f'{ALIKE}73 of 8\n',
+      1,
+    ),
   ],
 )
 def test_what_is_repeated_or_empty_is_left_out_and_named(
@@ -227,12 +247,46 @@ def test_what_is_repeated_or_empty_is_left_out_and_named(
   (name, split), harmed = READER[file], tmp_path / 'harmed'
   manual = as_folder(changed(good, file, change), harmed / 'm')
   dataset, out = built(name, manual, harmed, capsys, splits=[split])
-  assert any(line.startswith(f'  {split}: ') and said in line for line in out.splitlines()), out
+  lines = out.splitlines(keepends=True)
+  assert any(line.startswith(f'  {split}: ') and said in line for line in lines), out
   # All else is there, as it is without the fault, and in this order.
   whole, _ = built(name, as_folder(good, tmp_path / 'm'), tmp_path, capsys, splits=[split])
   found, expected = texts(dataset[split].sidecar), texts(whole[split].sidecar)
   assert found == [text for text in expected if text in found]
   assert len(found) == len(expected) - lost
+
+
+@pytest.mark.parametrize(('file', 'name'), [(COCO, 'coco_karpathy'), (FLICKR30K, 'flickr30k')])
+def test_captions_that_read_alike_stay_where_scores_are_counted(file, name, good, tmp_path, capsys):
+  files = dict(good)
+  listed = json.loads(files[file])
+  for entry in listed['images']:
+    entry['sentences'][1]['raw'] = f'({entry["sentences"][0]["raw"].lower()})!'
+  files[file] = as_json(listed)
+  dataset, out = built(name, as_folder(files, tmp_path / 'm'), tmp_path, capsys)
+  number = {'val': 0, 'test': 0, 'train': 0}
+  for entry in listed['images']:
+    split = entry['split'].replace('restval', 'train')
+    number[split] += len(entry['sentences']) - (split == 'train')
+  assert {s: len(dataset[s].sidecar.text) for s in number} == number
+  assert 'captions left out: reads like' in out
+  (line,) = [line for line in out.splitlines() if 'left out' in line and ': ' in line]
+  assert line.startswith('  train: ')
+
+
+@pytest.mark.parametrize(
+  ('first', 'second', 'alike'),
+  [
+    ('A  red t-shirt.', 'a red “T shirt”', True),
+    ('A red t-shirt', 'a red tshirt', False),
+    ('two dogs', 'two  cats', False),
+    ('...', '?!', False),
+    ('🐶', '🐱', False),
+    ('का', 'की', False),  # they differ in a vowel sign, which is no letter of its own
+  ],
+)
+def test_which_texts_read_alike(first, second, alike):
+  assert (as_read(first) == as_read(second)) == alike
 
 
 def texts(sidecar) -> list[tuple]:

@@ -78,7 +78,7 @@ def test_another_folder_of_photos(tmp_path, capsys):
 
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_changed_annotations_and_images_of_a_corpus(layout, tmp_path, capsys):
-  files, _ = corpora.karpathy('coco', {'train': 4, 'val': 2, 'test': 2})
+  files, _ = corpora.coco({'train': 4, 'val': 2, 'test': 2})
   lay = LAYOUTS[layout]
   built('coco_karpathy', lay(files, tmp_path / 'm'), tmp_path, capsys)
   built('coco_karpathy', lay(files, tmp_path / 'm'), tmp_path, capsys)
@@ -94,7 +94,7 @@ def test_changed_annotations_and_images_of_a_corpus(layout, tmp_path, capsys):
 
 
 def test_what_was_missing_and_is_there_now(tmp_path, capsys):
-  files, _ = corpora.karpathy('coco', {'train': 4, 'val': 2, 'test': 2})
+  files, _ = corpora.coco({'train': 4, 'val': 2, 'test': 2})
   photo = next(name for name in files if name.startswith('val'))
   lacking = {name: content for name, content in files.items() if name != photo}
   manual = as_folder(lacking, tmp_path / 'm')
@@ -105,7 +105,7 @@ def test_what_was_missing_and_is_there_now(tmp_path, capsys):
 
 
 def test_raw_files_that_are_gone_are_said(tmp_path, capsys):
-  files, _ = corpora.karpathy('coco', {'train': 4, 'val': 2, 'test': 2})
+  files, _ = corpora.coco({'train': 4, 'val': 2, 'test': 2})
   manual = as_folder(files, tmp_path / 'm')
   built('coco_karpathy', manual, tmp_path, capsys)
   shutil.rmtree(manual / 'val2014')

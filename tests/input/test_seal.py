@@ -15,7 +15,7 @@ from pixelbert_jax.input import seal
 from pixelbert_jax.input.dataset import DatasetError, RecordError
 from tests.support.corpora import as_folder, image
 
-FOLDER = 'folder/mine/1.2.0'
+FOLDER = 'folder/mine/1.3.0'
 
 
 def make(root: pathlib.Path, manual: pathlib.Path, word: str = 'red', name: str = 'folder/mine'):
@@ -27,7 +27,7 @@ def make(root: pathlib.Path, manual: pathlib.Path, word: str = 'red', name: str 
   table = manual.with_suffix('.csv')
   table.write_text('\n'.join(['image,caption,split', *rows]))
   build(name, root, manual, tables={'captions': table})
-  return root / name.replace('/', os.sep) / '1.2.0'
+  return root / name.replace('/', os.sep) / '1.3.0'
 
 
 @pytest.fixture(scope='module')

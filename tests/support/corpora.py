@@ -4,6 +4,7 @@ import functools
 import io
 import pathlib
 import tarfile
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -66,6 +67,16 @@ karpathy = functools.partial(miniatures.karpathy, picture=image)
 visual_genome = functools.partial(miniatures.visual_genome, picture=image)
 coco_captions = miniatures.coco_captions
 vqa = functools.partial(miniatures.vqa, picture=image)
+
+
+def coco(splits: dict[str, int], shared: Sequence[int] = ()) -> tuple[Files, list[dict]]:
+  """Makes all that coco_karpathy is built from; the images of these ids are in Flickr30K too."""
+  files, images = karpathy('coco', splits)
+  listed, flickr30k = karpathy('flickr30k', {'train': len(shared), 'val': 1, 'test': 1})
+  numbers = [int(image['filename'].removesuffix('.jpg')) for image in flickr30k]
+  files['dataset_flickr30k.json'] = listed['dataset_flickr30k.json']
+  flickr_ids = dict(zip(shared, numbers, strict=False))
+  return files | coco_captions(images, flickr_ids), images
 
 
 def nlvr(split: str, examples: int) -> Files:
