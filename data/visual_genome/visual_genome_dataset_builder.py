@@ -1,166 +1,35 @@
 """Visual Genome (Krishna et al. 2017): photographs with descriptions of their regions."""
 
-import pathlib
-from collections.abc import Iterator
-
 import tensorflow_datasets as tfds
 
-from data import corpus, karpathy
-from data.archive import Archive, first
-from data.entry import Entry, Need, Tally
-from data.listing import TWICE, Once, add, leave_out_repeated, objects
-from data.sources import SourceError
+from data import genome
+from data.entry import Need
+from data.listing import TWICE, Once
 from pixelbert_jax.fields import Fields
 from pixelbert_jax.input.rows import Caption
 
-HOMEPAGE = 'https://homes.cs.washington.edu/~ranjay/visualgenome/api.html'
-ZIPS = 'https://cs.stanford.edu/people/rak248/VG_100K_2'
 REGIONS = 'region_descriptions.json'
-IMAGES = 'image_data.json'
-FOLDERS = {'VG_100K': 64_345, 'VG_100K_2': 43_732}
-COCO_CAPTIONS = tuple(f'annotations/captions_{year}.json' for year in ('train2014', 'val2014'))
 
 
-class Builder(corpus.CorpusBuilder):
+class Builder(genome.GenomeBuilder):
   """Visual Genome: a record is an image with about fifty descriptions; in the order of the file.
 
   Images of test splits of other datasets are omitted, except in the configuration `all`.
   """
 
   VERSION = tfds.core.Version('1.1.0')
-  HOMEPAGE = HOMEPAGE
-  BUILDER_CONFIGS = (
-    tfds.core.BuilderConfig(
-      name='clean',
-      description="Without images of COCO's val and test (Karpathy) and of Flickr30K.",
-    ),
-    tfds.core.BuilderConfig(
-      name='all', description='All images, as in the paper and ViLT: test images leak.'
-    ),
-  )
-  NEEDS = {  # noqa: RUF012 - as TFDS's own attributes
-    'train': (
-      Need((REGIONS,), f'{HOMEPAGE} (version 1.2)', '121 MB zipped'),
-      Need((IMAGES,), f'{HOMEPAGE} (version 1.2)', '2 MB zipped'),
-      Need(('VG_100K_2',), f'{ZIPS}/images.zip or images2.zip', '15.2 GB for both'),
-      Need(('VG_100K',), f'{ZIPS}/images.zip or images2.zip', '15.2 GB for both'),
-    )
-  }
-  PUBLISHED = {'train': {'images': sum(FOLDERS.values())}}  # noqa: RUF012
+  LISTS = REGIONS
+  NEEDS = genome.needs(Need((REGIONS,), f'{genome.HOMEPAGE} (version 1.2)', '121 MB zipped'))
+  PUBLISHED = {'train': {'images': sum(genome.FOLDERS.values())}}  # noqa: RUF012 - as TFDS's own
 
-  def entries(self, split: str, tally: Tally) -> list[Entry]:
-    archive = self.request.archive
-    excluded = {} if self.builder_config.name == 'all' else reasons(archive, tally)
-    paths = image_paths(archive, tally)
-    once, entries = Once('image'), list[Entry]()
-    described = set()
-    for listed, image_id in descriptions(archive):
-      if image_id not in paths:
-        raise listed.error(
-          f'describes image {image_id}, which {archive.find(IMAGES)} '
-          f'does not list: they are not of the same version, get both from {HOMEPAGE}'
-        )
-      captions, repeated = regions(listed)
-      entry = Entry(((str(image_id), paths[image_id]),), captions)
-      if once.repeats(listed, image_id, captions):
-        tally.count(entry)
-        tally.leave_out(TWICE, str(image_id))
-      elif image_id in excluded:
-        tally.count(entry)
-        tally.leave_out(excluded[image_id], str(image_id))
+  def listed(self, image: Fields) -> genome.Listed:
+    """Reads the descriptions of an image; texts are stripped."""
+    once, captions, repeated = Once('region'), [], []
+    for region in image.objects('regions'):
+      number = genome.number(region, 'region_id', 'id')
+      caption = Caption(region.text('phrase').strip(), number)
+      if once.repeats(region, number, caption):
+        repeated.append((TWICE, caption))
       else:
-        for caption in repeated:
-          leave_out_repeated('captions', caption, tally)
-        add(entries, entry, tally)
-      described.add(image_id)
-    for image_id, path in paths.items():
-      if image_id not in described:
-        add(entries, Entry(((str(image_id), path),)), tally)
-    return entries
-
-
-def number(fields: Fields, name: str, other: str) -> int:
-  """Reads an id that has two names in the releases and their readme."""
-  return fields.number(name if name in fields else other)
-
-
-def image_data(archive: Archive) -> Iterator[tuple[Fields, int]]:
-  """Yields the images of image_data.json and their ids, `id` in version 1.0."""
-  for image in objects(archive, IMAGES):
-    yield image, number(image, 'image_id', 'id')
-
-
-def image_paths(archive: Archive, tally: Tally) -> dict[int, str]:
-  """Returns the path of each image; its url gives the folder, its id the file name."""
-  once, paths = Once('image'), {}
-  for image, image_id in image_data(archive):
-    folder = pathlib.PurePosixPath(image.text('url')).parent.name
-    if folder not in FOLDERS:
-      raise image.fault('url', f'one in {" or ".join(FOLDERS)}')
-    paths[image_id] = f'{folder}/{image_id}.jpg'
-    if once.repeats(image, image_id, folder):
-      tally.leave_out(TWICE, f'{IMAGES} {image.at}', 'entries')
-  return paths
-
-
-def descriptions(archive: Archive) -> Iterator[tuple[Fields, int]]:
-  """Yields the images of region_descriptions.json and their ids."""
-  # The readme documents `image_id`, the file has `id`.
-  for image in objects(archive, REGIONS):
-    yield image, number(image, 'id', 'image_id')
-
-
-def regions(image: Fields) -> tuple[list[Caption], list[Caption]]:
-  """Returns the descriptions of an image, and those that are listed twice; texts are stripped."""
-  once = Once('region')
-  captions, repeated = [], []
-  for region in image.objects('regions'):
-    caption = Caption(region.text('phrase').strip(), number(region, 'region_id', 'id'))
-    (repeated if once.repeats(region, caption.id, caption) else captions).append(caption)
-  return captions, repeated
-
-
-def reasons(archive: Archive, tally: Tally) -> dict[int, str]:
-  """Returns the reasons for omitting images, by image id.
-
-  Raises:
-    SourceError: a file that lists test images is missing.
-  """
-  for dataset in ('coco', 'flickr30k'):
-    need = karpathy.need(dataset)
-    if first(archive, need.paths) is None:
-      raise SourceError(
-        f'{need.paths[0]} not found in {archive.path}: without it images of the test splits of '
-        f'{dataset} cannot be omitted. Get it from {need.source}, or build visual_genome/all, '
-        'which has all images'
-      )
-  coco = karpathy.images(archive, 'coco')
-  tested = {image.number('cocoid') for image in coco if image.text('split') in ('val', 'test')}
-  flickr30k = {
-    image.text('filename').partition('.')[0] for image in karpathy.images(archive, 'flickr30k')
-  }
-  flickr_of = coco_flickr_ids(archive, tally)
-  omitted = {}
-  for image, image_id in image_data(archive):
-    coco_id, flickr_id = image.number_or_null('coco_id'), image.number_or_null('flickr_id')
-    if coco_id in tested:
-      omitted[image_id] = 'in val or test of COCO (Karpathy)'
-    elif {str(flickr_id), flickr_of.get(coco_id)} & flickr30k:
-      omitted[image_id] = 'in Flickr30K'
-  return omitted
-
-
-def coco_flickr_ids(archive: Archive, tally: Tally) -> dict[int | None, str]:
-  """Returns the Flickr id by COCO image id; the file name in `flickr_url` starts with it."""
-  flickr_ids: dict[int | None, str] = {}
-  for path in COCO_CAPTIONS:
-    name = first(archive, (path, pathlib.PurePosixPath(path).name))
-    if name is None:
-      tally.notes.append(
-        f'{path} does not exist: images of Flickr30K among its images are only found by flickr_id'
-      )
-      continue
-    for image in objects(archive, name, 'images'):
-      url = image.text('flickr_url')
-      flickr_ids[image.number('id')] = url.rpartition('/')[2].partition('_')[0]
-  return flickr_ids
+        captions.append(caption)
+    return captions, repeated
