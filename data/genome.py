@@ -151,7 +151,7 @@ def reasons(archive: Archive, name: str, tally: Tally) -> dict[int, str]:
       omitted[image_id] = 'in val or test of COCO (Karpathy)'
     elif coco_id is not None and coco_id not in split_of:
       # VQA v2 tests on COCO's test2015. Visual Genome's images of COCO are of train2014 and
-      # val2014, which are all that Karpathy's file lists, so this leaves out none as published.
+      # val2014, which are all that Karpathy's file lists, so this should leave out none.
       omitted[image_id] = "of COCO, but neither of train2014 nor of val2014 in Karpathy's file"
     elif {str(flickr_id), flickr_of.get(coco_id)} & flickr30k:
       omitted[image_id] = 'in Flickr30K'
