@@ -96,7 +96,8 @@ class GenomeBuilder(corpus.CorpusBuilder, skip_registration=True):
 
 
 def _entry(image_id: int, paths: dict[int, str], kind: str, texts: Sequence[Any]) -> Entry:
-  return Entry(((str(image_id), paths[image_id]),), **{kind: texts})
+  of_kind: dict[str, Any] = {kind: texts}
+  return Entry(((str(image_id), paths[image_id]),), **of_kind)
 
 
 def number(fields: Fields, name: str, other: str) -> int:
@@ -137,7 +138,7 @@ def reasons(archive: Archive, name: str, tally: Tally) -> dict[int, str]:
         f'{dataset} cannot be omitted. Get it from {need.source}, or build {name}/all, '
         'which has all images'
       )
-  split_of = {
+  split_of: dict[int | None, str] = {
     image.number('cocoid'): image.text('split') for image in karpathy.images(archive, 'coco')
   }
   flickr30k = {
@@ -147,7 +148,7 @@ def reasons(archive: Archive, name: str, tally: Tally) -> dict[int, str]:
   omitted = {}
   for image, image_id in image_data(archive):
     coco_id, flickr_id = image.number_or_null('coco_id'), image.number_or_null('flickr_id')
-    if split_of.get(coco_id) in ('val', 'test'):
+    if split_of.get(coco_id, '') in ('val', 'test'):
       omitted[image_id] = 'in val or test of COCO (Karpathy)'
     elif coco_id is not None and coco_id not in split_of:
       # VQA v2 tests on COCO's test2015. Visual Genome's images of COCO are of train2014 and

@@ -86,5 +86,5 @@ def summary(datasets: Sequence[Dataset], mixture: Dataset, train: str) -> str:
 def _texts(split: Split) -> str:
   """Counts the texts of each kind that a split has."""
   s = split.sidecar
-  counts = {'captions': s.text, 'questions': s.questions, 'statements': s.statements}
-  return ', '.join(f'{len(x):,} {kind}' for kind, x in counts.items() if len(x)) or 'no texts'
+  counts = {'captions': len(s.text), 'questions': len(s.questions), 'statements': len(s.statements)}
+  return ', '.join(f'{n:,} {kind}' for kind, n in counts.items() if n) or 'no texts'
