@@ -16,6 +16,7 @@ from data.nlvr import nlvr_dataset_builder
 from data.nlvr2 import nlvr2_dataset_builder
 from data.scenes import scenes_dataset_builder
 from data.visual_genome import visual_genome_dataset_builder
+from data.visual_genome_questions import visual_genome_questions_dataset_builder
 from data.vqa_v2 import vqa_v2_dataset_builder
 from pixelbert_jax.input.dataset import (
   Dataset,
@@ -35,6 +36,7 @@ BUILDERS = {
   'nlvr2': nlvr2_dataset_builder.Builder,
   'scenes': scenes_dataset_builder.Builder,
   'visual_genome': visual_genome_dataset_builder.Builder,
+  'visual_genome_questions': visual_genome_questions_dataset_builder.Builder,
   'vqa_v2': vqa_v2_dataset_builder.Builder,
 }
 

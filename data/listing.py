@@ -73,8 +73,13 @@ def add(entries: list[Entry], entry: Entry, tally: Tally) -> None:
 
 def leave_out_repeated(kind: str, text: Any, tally: Tally) -> None:
   """Counts a text that is listed twice, and that it is left out."""
+  leave_out_text(kind, text, TWICE, tally)
+
+
+def leave_out_text(kind: str, text: Any, reason: str, tally: Tally) -> None:
+  """Counts a text of an image that may be kept, and that it is left out."""
   tally.count(Entry((), **{kind: [text]}))
-  tally.leave_out(TWICE, _name(text), kind)
+  tally.leave_out(reason, _name(text), kind)
 
 
 def without_alike(entry: Entry, tally: Tally) -> Entry:

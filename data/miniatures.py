@@ -8,7 +8,7 @@ import io
 import json
 import pathlib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from PIL import Image
@@ -124,6 +124,27 @@ def visual_genome(
   files['image_data.json'] = as_json(data)
   files['region_descriptions.json'] = as_json(regions)
   return files, {region['id']: region['regions'] for region in regions}
+
+
+def visual_genome_questions(images: Iterable[int]) -> tuple[Files, dict[int, list[dict]]]:
+  """Makes the questions of these images of Visual Genome; and them by image."""
+  answers = ['Green.', 'Yes.', 'Two.', 'A größer clock.']
+  asked = {
+    i: [
+      {
+        'a_objects': [],
+        'q_objects': [],
+        'image_id': i,
+        'qa_id': 986_000 + 10 * i + k,
+        'question': f'What is at place {i}.{k}? ',
+        'answer': answers[(i + k) % len(answers)],
+      }
+      for k in range(1 + i % 4)
+    ]
+    for i in images
+  }
+  listed = [{'id': i, 'qas': qas} for i, qas in asked.items()]
+  return {'question_answers.json': as_json(listed)}, asked
 
 
 def coco_captions(coco: list[dict], flickr_ids: dict[int, int]) -> Files:

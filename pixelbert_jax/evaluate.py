@@ -12,7 +12,7 @@ from pixelbert_jax import UserError, files, jsons, processes, sharding
 from pixelbert_jax.checkpoints import checkpoint, provenance, starting
 from pixelbert_jax.checkpoints.workdir import default, owned
 from pixelbert_jax.experiment import Experiment, init_variables, prepare_data, resolve
-from pixelbert_jax.input.selection import splits
+from pixelbert_jax.input.selection import exists
 from pixelbert_jax.metrics import not_finite
 
 
@@ -43,8 +43,7 @@ def evaluate_loaded(
   config = resolve(config, loaded.vocabulary)
   config.text.vocabulary = str(loaded.vocabulary)
   dataset = prepare_data(config)
-  has_train = set(splits(config.data.train)) <= dataset.splits.keys()
-  roles = ('train', 'test') if has_train else ('test',)
+  roles = ('train', 'test') if exists(dataset, config.data.train) else ('test',)
   with dataset.verified():
     experiment = Experiment.of(config, dataset, loaded.files, roles)
     task, batches, split = experiment.task, experiment.batches['test'], config.data.test

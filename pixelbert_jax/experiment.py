@@ -289,11 +289,9 @@ def prepare_data(config: ConfigDict) -> Dataset:
   if len(datasets) == 1:
     return datasets[0]
   if not TASKS[config.name].MIXES:
-    raise UserError(
-      f'config.data.name: {config.data.name} is a mixture, which only pre-training takes: '
-      'name one dataset'
-    )
-  train = config.data.train
-  mixed = mixture.mix(datasets, train, (config.data.validation, config.data.test))
+    mixing = ' and '.join(name for name, task in TASKS.items() if task.MIXES)
+    raise UserError(f'config.data.name: only {mixing} take a mixture: name one dataset')
+  train, *evaluation = (config.data[role] for role in ROLES)
+  mixed = mixture.mix(datasets, train, evaluation)
   print(mixture.summary(datasets, mixed, train))
   return mixed

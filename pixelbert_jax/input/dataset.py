@@ -37,7 +37,8 @@ class Split:
 
   A record holds one image or, where the texts are about pairs, two; images are numbered in
   the order of the records, as in the sidecar. `path` is the folder of the dataset, for messages;
-  `scoring` names how its answers are scored, one of those in `score/vqa.py`.
+  `scoring` names how its answers are scored, one of those in `score/vqa.py`; `sources` are the
+  splits that it was joined from, of the datasets of a mixture in their order.
   """
 
   source: Sequence[Mapping[str, Any]]
@@ -45,6 +46,12 @@ class Split:
   slots: Sequence[str] = ('image',)
   path: pathlib.Path = pathlib.Path()
   scoring: str = 'official'
+  sources: Sequence['Split'] = ()
+
+  @property
+  def first(self) -> 'Split':
+    """The part of the first dataset of a mixture; without a mixture, all of the split."""
+    return self.sources[0] if self.sources else self
 
   def encoded(self, image: int) -> bytes:
     """Returns the original bytes of an image, by its number.

@@ -4,54 +4,35 @@ Their sidecars are joined: the images and texts of a source follow those of the 
 mixture is then planned like any dataset; batches and untrue pairs mix the sources.
 """
 
-import bisect
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
-
-import numpy as np
+from collections.abc import Sequence
 
 from pixelbert_jax import UserError
+from pixelbert_jax.input import joined
 from pixelbert_jax.input.dataset import Dataset, Split
 from pixelbert_jax.input.groups import Shares
-from pixelbert_jax.input.ragged import Ragged, joined
-from pixelbert_jax.input.sidecar import Sidecar
-from pixelbert_jax.input.truth import Truth
-
-
-class Joined(Sequence):
-  """The records of several splits, one split after the other; an image each."""
-
-  def __init__(self, splits: Sequence[Split]):
-    self._splits = splits
-    self.first = _firsts(len(split.sidecar.image_id) for split in splits)
-
-  def __len__(self) -> int:
-    return self.first[-1]
-
-  def __getitem__(self, i: int) -> Mapping[str, bytes]:  # type: ignore[override] # No slices.
-    if not 0 <= i < len(self):
-      raise IndexError(i)
-    number = bisect.bisect_right(self.first, i) - 1
-    return {'image': self._splits[number].encoded(i - self.first[number])}
+from pixelbert_jax.input.selection import existing, exists, select
 
 
 def mix(datasets: Sequence[Dataset], train: str, evaluation: Sequence[str]) -> Dataset:
   """Mixes datasets.
 
-  The split `train` is joined from all of them; each split in `evaluation` is that of the first
-  dataset that has it.
+  Its splits are selections, by name. `train` is joined from all datasets: the first has all of it,
+  each other one those of its splits that exist there. A selection in `evaluation` is that of the
+  first dataset that has its splits.
 
   Raises:
-    DatasetError: a dataset has no split `train`.
-    UserError: a dataset is named twice, or only some have labels.
+    DatasetError: the first dataset lacks a split of `train`, or another one all of them.
+    UserError: a dataset is named twice, a selection cannot be made, or only some have labels.
   """
   names = [dataset.name for dataset in datasets]
   if len(set(names)) < len(names):
     raise UserError(f'data.name: {"+".join(names)} names a dataset twice: its pairs would repeat')
-  splits = {s: d.splits[s] for s in evaluation for d in reversed(datasets) if s in d.splits}
-  parts = [dataset[train] for dataset in datasets]
-  splits[train] = join_splits(dict(zip(names, parts, strict=True)))
+  splits = {s: select(d, s) for s, d in _evaluated(datasets, evaluation).items()}
+  first, *others = datasets
+  parts = [select(first, train), *(select(d, existing(d, train) or train) for d in others)]
+  whole = joined.join_splits(dict(zip(names, parts, strict=True)))
+  splits[train] = dataclasses.replace(whole, sources=parts)
   return Dataset(
     '+'.join(names),
     datasets[0].path,
@@ -61,74 +42,15 @@ def mix(datasets: Sequence[Dataset], train: str, evaluation: Sequence[str]) -> D
   )
 
 
-def join_splits(splits: Mapping[str, Split]) -> Split:
-  """Joins the splits of several sources; errors are those of `join`."""
-  sidecar = join({name: split.sidecar for name, split in splits.items()})
-  parts = list(splits.values())
-  return Split(Joined(parts), sidecar, scoring=parts[0].scoring)
-
-
-def join(sidecars: Mapping[str, Sidecar]) -> Sidecar:
-  """Joins the sidecars of several sources, in memory.
-
-  Image ids become `source/id`, and claims of different sources are different. If no source has
-  claims, equal texts are the same claim in all sources, as they are within one.
-
-  Raises:
-    UserError: only some sources label their texts as true or false.
-  """
-  labelled = [name for name, sidecar in sidecars.items() if not sidecar.label.all()]
-  if 0 < len(labelled) < len(sidecars):
-    raise UserError(
-      f'data.name: {", ".join(labelled)} has labels of its own, which cannot be mixed with pairs '
-      'that are mismatched at random: train on one or the other'
-    )
-  parts = [
-    dataclasses.replace(sidecar, image_id=np.char.add(f'{name}/'.encode(), sidecar.image_id))
-    for name, sidecar in sidecars.items()
-  ]
-  if any(len(part.claim) for part in parts):
-    parts = list(_with_distinct_claims(parts))
-  return _stack(parts, _firsts(len(part.image_id) for part in parts))
-
-
-def _firsts(lengths: Iterable[int]) -> list[int]:
-  """Numbers the first item of each part, given how many it has; last, the sum."""
-  return np.cumsum([0, *lengths]).tolist()
-
-
-def _with_distinct_claims(parts: Sequence[Sidecar]) -> Iterator[Sidecar]:
-  """Gives all texts claims; each source's numbers follow those of the source before."""
-  first = 0
-  for part in parts:
-    truth = Truth(part)
-    yield dataclasses.replace(part, claim=truth.claim + first, claims=truth.claims + first)
-    first += truth.number
-
-
-def _stack(parts: Sequence[Any], images: Sequence[int]) -> Any:
-  """Concatenates tables column by column, and shifts the numbers of their strings and images.
-
-  `images` are the new numbers of the first image of each part.
-  """
-  if isinstance(parts[0], np.ndarray):
-    return np.concatenate(parts)
-  if isinstance(parts[0], Ragged):
-    return joined(parts)
-  strings = _firsts(len(part.strings) for part in parts)
-  shifts = dict.fromkeys(parts[0].NUMBERS, strings) | dict.fromkeys(parts[0].IMAGES, images)
-  parts = [
-    dataclasses.replace(part, **{name: getattr(part, name) + n[i] for name, n in shifts.items()})
-    for i, part in enumerate(parts)
-  ]
-  names = [field.name for field in dataclasses.fields(parts[0])]
-  columns = {name: _stack([getattr(part, name) for part in parts], images) for name in names}
-  return type(parts[0])(**columns)
+def _evaluated(datasets: Sequence[Dataset], evaluation: Sequence[str]) -> dict[str, Dataset]:
+  """Returns the dataset of each selection, the first that has its splits, if there is one."""
+  return {s: d for s in evaluation for d in reversed(datasets) if exists(d, s)}
 
 
 def firsts(split: Split) -> tuple[int, ...]:
-  """Returns the number of the first image of each source of a split."""
-  return tuple(split.source.first[:-1]) if isinstance(split.source, Joined) else (0,)
+  """Returns the number of the first image of each dataset of a split."""
+  sources = split.sources or (split,)
+  return tuple(joined.firsts(len(source.sidecar.image_id) for source in sources)[:-1])
 
 
 def shares_of(split: Split, share: Sequence[float]) -> Shares | None:
@@ -153,12 +75,16 @@ def shares_of(split: Split, share: Sequence[float]) -> Shares | None:
 def summary(datasets: Sequence[Dataset], mixture: Dataset, train: str) -> str:
   """Describes in one line which splits and counts come from which dataset."""
   counts = (
-    f'{d.name} {len(d[train].source):,} images with {len(d[train].sidecar.text):,} texts'
-    for d in datasets
+    f'{d.name} {len(split.sidecar.image_id):,} images with {_texts(split)}'
+    for d, split in zip(datasets, mixture.splits[train].sources, strict=True)
   )
-  others = [
-    f'{name} of {next(d.name for d in datasets if name in d.splits)}'
-    for name in mixture.splits
-    if name != train
-  ]
+  evaluated = _evaluated(datasets, [name for name in mixture.splits if name != train])
+  others = [f'{name} of {d.name}' for name, d in evaluated.items()]
   return f'mixture     {train} of ' + ' + '.join(counts) + '; ' + ', '.join(others)
+
+
+def _texts(split: Split) -> str:
+  """Counts the texts of each kind that a split has."""
+  s = split.sidecar
+  counts = {'captions': len(s.text), 'questions': len(s.questions), 'statements': len(s.statements)}
+  return ', '.join(f'{n:,} {kind}' for kind, n in counts.items() if n) or 'no texts'

@@ -44,7 +44,7 @@ class Ragged:
     return cls(np.array(values, dtype), np.array(start, np.int64))
 
 
-def joined(parts: Sequence[Ragged]) -> Ragged:
+def concatenated(parts: Sequence[Ragged]) -> Ragged:
   """Returns the rows of several tables, one table after the other."""
   lengths = np.concatenate([np.diff(part.start) for part in parts])
   return Ragged(np.concatenate([part.values for part in parts]), np.append(0, np.cumsum(lengths)))

@@ -13,7 +13,7 @@ import numpy as np
 
 from pixelbert_jax import UserError
 from pixelbert_jax.input.dataset import Dataset, Split
-from pixelbert_jax.input.mixture import join_splits
+from pixelbert_jax.input.joined import join_splits
 from pixelbert_jax.input.ragged import Ragged
 from pixelbert_jax.input.sidecar import Questions, Sidecar, Statements
 
@@ -30,12 +30,30 @@ def splits(selection: str) -> list[str]:
   return [part[1] for part in _parts(selection)]
 
 
+def exists(dataset: Dataset, selection: str) -> bool:
+  """Tells whether a dataset has all splits of a selection, or is a mixture that has it.
+
+  Raises:
+    UserError: the selection cannot be parsed.
+  """
+  return selection in dataset.splits or set(splits(selection)) <= dataset.splits.keys()
+
+
+def existing(dataset: Dataset, selection: str) -> str:
+  """Returns the part of a selection whose splits a dataset has; '' if it has none of them."""
+  return '+'.join(part[0] for part in _parts(selection) if part[1] in dataset.splits)
+
+
 def select(dataset: Dataset, selection: str) -> Split:
   """Returns the selected texts; all images stay, also those without a selected text.
+
+  The splits of a mixture are selections already (`mixture.mix`).
 
   Raises:
     UserError: the selection cannot be parsed, or a split or subset does not exist.
   """
+  if selection in dataset.splits:
+    return dataset[selection]
   parts = _parts(selection)
   taken = [
     _take(dataset[p[1]], p[1], p[3].split(','), bool(p[2])) if p[3] else dataset[p[1]]

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from pixelbert_jax.input.equal import token_numbers
-from pixelbert_jax.input.ragged import Ragged, joined
+from pixelbert_jax.input.ragged import Ragged, concatenated
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Tokenizer
 
@@ -25,7 +25,7 @@ class Truth:
   def __init__(self, sidecar: Sidecar, tokenizer: Tokenizer | None = None):
     texts, foils = len(sidecar.text), len(sidecar.strings) if len(sidecar.foils.values) else 0
     if tokenizer:
-      text = joined([sidecar.text, sidecar.strings]) if foils else sidecar.text
+      text = concatenated([sidecar.text, sidecar.strings]) if foils else sidecar.text
       read = token_numbers(text, tokenizer)
     else:  # With claims it is not used.
       read = sidecar.claim if len(sidecar.claim) else text_numbers(sidecar.text)

@@ -24,14 +24,16 @@ class Corpus(NamedTuple):
 
 
 # By task or '', dataset and split; DATA.md says where they are published. Of Visual Genome's
-# 5,408,689 descriptions of 108,077 images, those of COCO's val and test images are left out, as the
-# builder does. What else it leaves out is not counted: images in Flickr30K (of COCO's train, too),
-# and captions of an image that read alike.
+# 5,408,689 descriptions and 1,445,322 questions of 108,077 images, those of COCO's val and test
+# images are left out, as the builders do. What else they leave out is not counted: images in
+# Flickr30K (of COCO's train, too), and captions of an image that read alike.
 CORPORA = {
   ('', 'coco_karpathy', 'train'): Corpus(113_287, 566_747, 640),
   ('', 'coco_karpathy/all', 'train'): Corpus(113_287, 566_747, 640),
   ('', 'visual_genome', 'train'): Corpus(103_813, 5_195_000, 1280, even=False),
   ('', 'visual_genome/all', 'train'): Corpus(108_077, 5_408_689, 1280, even=False),
+  ('', 'visual_genome_questions', 'train'): Corpus(103_813, 1_388_000, 1280, even=False),
+  ('', 'visual_genome_questions/all', 'train'): Corpus(108_077, 1_445_322, 1280, even=False),
   ('', 'flickr30k', 'train'): Corpus(29_000, 145_000, 500),
   ('', 'vqa_v2', 'train'): Corpus(82_783, 443_757, 640, even=False),
   ('', 'vqa_v2', 'val'): Corpus(40_504, 214_354, 640, even=False),
@@ -51,16 +53,17 @@ DEFAULT_SIDE = 1280  # of files of another dataset
 def find(task: str, name: str, selection: str) -> list[Corpus] | None:
   """Returns the counts of each source of a mixture; None if those of one are not known.
 
-  A selection, 'train+val[!karpathy_val]', has whole splits counted.
+  A selection, 'train+val[!karpathy_val]', has whole splits counted; of a mixture the first dataset
+  has all of them, the others those that exist, as in `mixture.mix`.
   """
-  sources = []
+  sources: list[Corpus] = []
   for dataset in name.split('+'):
     splits = re.sub(r'\[[^\]]*\]', '', selection).split('+')
     found = [
       CORPORA.get((task, dataset, split)) or CORPORA.get(('', dataset, split)) for split in splits
     ]
     known = [corpus for corpus in found if corpus]
-    if len(known) < len(splits):
+    if not known or (len(known) < len(splits) and not sources):
       return None
     images, texts = sum(c.images for c in known), sum(c.texts for c in known)
     sources.append(Corpus(images, texts, max(c.side for c in known), known[0].even))

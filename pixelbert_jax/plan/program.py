@@ -141,10 +141,10 @@ def setting(config: ConfigDict, target: Target, images_per_chip: int = 0) -> Set
 
 
 def _task(config: ConfigDict) -> Task:
-  """Makes the task without data; of VQA with as many answers as the dataset has."""
+  """Makes the task without data; of VQA with as many answers as its first dataset has."""
   files = {}
   if config.name == 'vqa' and not config.data.answers:
-    number = corpus.ANSWERS.get(config.data.name)
+    number = corpus.ANSWERS.get(config.data.name.split('+')[0])
     if number is None:
       raise UserError(
         f'config.data.answers: how many answers {config.data.name} has is not known: give the list'

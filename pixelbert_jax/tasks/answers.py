@@ -110,16 +110,17 @@ def soft_targets(
     scoring: how answers are scored.
 
   Returns:
-    [B, A] float32, officially (ten annotators) 0, .3, .6, .9 or 1. A row is all 0 if no
-    annotator's answer is in the list; such a question is left out of training, but counts in
-    evaluation.
+    [B, A] float32, officially (ten annotators) 0, .3, .6, .9 or 1. A single annotator's
+    answer has 1: the official rule asks whether others gave it too, so that all would be wrong. A
+    row is all 0 if no annotator's answer is in the list; such a question is left out of training,
+    but counts in evaluation.
   """
   target = np.zeros((len(chosen), answers), np.float32)
   for row, question in enumerate(chosen):
     given = numbers[questions.answers[question]]
     for answer, equal in collections.Counter(given.tolist()).items():
       if answer >= 0:
-        target[row, answer] = scoring.share(equal, len(given))
+        target[row, answer] = scoring.share(equal, len(given)) if len(given) > 1 else 1
   return target
 
 
@@ -167,9 +168,15 @@ def best_scores(
 def unreachable(
   role: str, questions: Questions, answers: Sequence[str], scoring: Scoring
 ) -> list[str]:
-  """Describes in a line the questions of a split that no answer in the list scores on, if any."""
-  annotated = np.diff(questions.answers.start) > 0
-  best = best_scores(questions, answers, scoring)
+  """Describes in a line the questions of a split that no answer in the list scores on, if any.
+
+  In training the answer of a single annotator does (`soft_targets`).
+  """
+  count = np.diff(questions.answers.start)
+  annotated, best = count > 0, best_scores(questions, answers, scoring)
+  if role == 'train':
+    listed = answerable(questions, answer_numbers(questions, answers, scoring))
+    best = np.where(count == 1, listed, best)
   lost = np.flatnonzero(annotated & (best == 0))
   if not len(lost):
     return []

@@ -133,6 +133,7 @@ class Vqa(Task):
   LOGGED = ('vqa_loss', 'vqa_accuracy')
   SHOWN = ('loss', 'vqa_accuracy')
   CHOSEN_BY = 'vqa_accuracy'
+  MIXES = True
 
   answers: Sequence[str]
   guess: Mapping[str, str] | None = None
@@ -146,6 +147,7 @@ class Vqa(Task):
       UserError: `data.answers` cannot be read or differs from the files, no answer is given
         often enough, or the dataset's scoring is unknown.
     """
+    splits = {role: split.first for role, split in splits.items()}  # Others add no answers.
     named = [split.scoring for split in splits.values()]
     scoring = official.scoring_of(named[0], config.data.name) if named else OFFICIAL
     listed = jsons.parse(files[FILE], list) if FILE in files else None
@@ -170,6 +172,8 @@ class Vqa(Task):
     return VqaModel(backbone, len(self.answers))
 
   def batches(self, role: str, **fields: Any) -> QuestionBatches:
+    if role != 'train' and fields['split'].sources:  # Their ids meet: scores would be mixed up.
+      raise UserError(f'data.{role}: a mixture cannot be scored: give the first dataset alone')
     return QuestionBatches(answers=self.answers, scoring=self.scoring, **fields)
 
   def row(self, texts: int, length: int, training: bool) -> Rows:

@@ -106,6 +106,17 @@ def test_numbers_of_the_papers_vqa(variant):
   assert found['init_from'] == f'runs/pretrain-{variant}-s0'
 
 
+@pytest.mark.parametrize('model', ['r50', 'x101', 'x152'])
+def test_any_model_may_train_on_train_and_val_of_vqa(model):
+  alone, both = (flat(vqa.get_config(f'{model}{x}').to_dict()) for x in ('', '_trainval'))
+  assert {name: both[name] for name in both if both[name] != alone[name]} == {
+    'variant': f'{model}_trainval',
+    'data.train': 'train+val[!karpathy_val]',
+    'data.validation': 'val[karpathy_val]',
+  }
+  assert both['init_from'] == f'runs/pretrain-{model}-s0'
+
+
 FINE_TUNED = {m.__name__.removeprefix('configs.'): m for m in (vqa, nlvr2, nlvr, retrieval)}
 
 

@@ -293,6 +293,61 @@ def test_files_of_two_versions_of_visual_genome(overlapping, tmp_path, capsys):
   assert 'does not list: they are not of the same version' in line
 
 
+def test_an_image_of_coco_that_karpathys_file_lacks_is_left_out(overlapping, tmp_path, capsys):
+  # It may be of test2015, on which VQA v2 tests.
+  files, regions, _, _ = overlapping
+  data = json.loads(files['image_data.json'])
+  data[-2]['coco_id'] = 581_929
+  files = files | {'image_data.json': as_json(data)}
+  dataset, out = built('visual_genome', as_folder(files, tmp_path / 'm'), tmp_path, capsys)
+  assert data[-2]['image_id'] not in genome_ids(dataset)
+  assert (
+    f'  train: 1 of {len(regions)} images left out: of COCO, but neither of train2014 nor of '
+    f"val2014 in Karpathy's file: {data[-2]['image_id']}"
+  ) in out
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_visual_genome_questions(layout, overlapping, tmp_path, capsys):
+  files, regions, coco, shared = overlapping
+  more, asked = corpora.visual_genome_questions(regions)
+  manual = LAYOUTS[layout](files | more, tmp_path / 'm')
+  dataset, out = built('visual_genome_questions', manual, tmp_path, capsys)
+  tested = {i + 1 for i, image in enumerate(coco) if image['split'] in ('val', 'test')}
+  flickr = {i + 1 for i, image in enumerate(coco) if image['cocoid'] == shared} | {len(regions)}
+  assert genome_ids(dataset) == set(asked) - tested - flickr
+  split = dataset['train']
+  found, expected = split.sidecar.questions, {q['qa_id']: q for qas in asked.values() for q in qas}
+  assert len(found) == sum(len(asked[i]) for i in genome_ids(dataset))
+  types = {'Green.': 'other', 'Yes.': 'yes/no', 'Two.': 'number', 'A größer clock.': 'other'}
+  for i in range(len(found)):
+    question = expected[found.id[i]]
+    assert int(split.sidecar.image_id[found.image[i]]) == question['image_id']
+    assert found.text.text(i) == question['question'].strip()
+    assert strings(found, found.answers[i]) == [question['answer']]
+    assert strings(found, [found.multiple_choice_answer[i]]) == [question['answer']]
+    assert strings(found, [found.question_type[i]]) == ['what is']
+    assert strings(found, [found.answer_type[i]]) == [types[question['answer']]]
+    folder = f'VG_100K{"" if question["image_id"] % 2 == 0 else "_2"}'
+    assert split.encoded(found.image[i]) == files[f'{folder}/{question["image_id"]}.jpg']
+  assert f'  train: 7 of {len(regions)} images left out: in val or test of COCO (Karpathy)' in out
+  assert f'  train: 2 of {len(regions)} images left out: in Flickr30K' in out
+  # Those of images that are left out are among the questions that the file has.
+  assert f'warning: train has {len(expected)} questions in its files, 1,445,322 were' in out
+
+
+def test_all_of_visual_genome_questions(overlapping, tmp_path, capsys):
+  files, regions, _, _ = overlapping
+  files = {k: v for k, v in files.items() if not k.startswith(('dataset_', 'annotations'))}
+  files |= corpora.visual_genome_questions(regions)[0]
+  manual = as_folder(files, tmp_path / 'm')
+  line = failure('visual_genome_questions', manual, tmp_path, capsys)
+  assert 'dataset_coco.json not found' in line
+  assert 'or build visual_genome_questions/all, which has all images' in line
+  dataset, _ = built('visual_genome_questions/all', manual, tmp_path, capsys)
+  assert genome_ids(dataset) == set(regions)
+
+
 # --- Images ----------------------------------------------------------------------------------
 
 BAD = {

@@ -17,6 +17,7 @@ QUESTIONS, ANNOTATIONS = (
 COCO, FLICKR30K = 'dataset_coco.json', 'dataset_flickr30k.json'
 NLVR, NLVR2 = 'nlvr/dev/dev.json', 'nlvr2/data/train.json'
 REGIONS, IMAGES = 'region_descriptions.json', 'image_data.json'
+ASKED = 'question_answers.json'
 FLICKR_URLS = 'annotations/captions_train2014.json'
 # The dataset that reads a file, and the split that is built of it.
 READER = {
@@ -28,6 +29,7 @@ READER = {
   NLVR2: ('nlvr2', 'train'),
   REGIONS: ('visual_genome', 'train'),
   IMAGES: ('visual_genome', 'train'),
+  ASKED: ('visual_genome_questions', 'train'),
   FLICKR_URLS: ('visual_genome', 'train'),
 }
 ALIKE = 'captions left out: reads like another of its image: '
@@ -39,11 +41,12 @@ def good() -> dict[str, bytes]:
   splits = {'train': 3, 'restval': 2, 'val': 1, 'test': 1}
   coco_files, coco = corpora.karpathy('coco', splits)
   flickr_files, flickr30k = corpora.karpathy('flickr30k', {'train': 3, 'val': 1, 'test': 1})
-  genome, _ = corpora.visual_genome(coco, flickr30k)
+  genome, regions = corpora.visual_genome(coco, flickr30k)
   return {
     **coco_files,
     **flickr_files,
     **genome,
+    **corpora.visual_genome_questions(regions)[0],
     **corpora.coco_captions(coco, {}),
     **corpora.vqa(coco)[0],
     **corpora.nlvr('dev', 3),
@@ -171,6 +174,14 @@ def twice(*path) -> Callable:
     (REGIONS, put(1, 'id', None), '[1] has "id": null, expected an integer'),
     (REGIONS, again(0, 'regions', phrase='x'), '[0].regions[1] repeats region 0 of [0].regions[0]'),
     (REGIONS, again(regions=[]), 'repeats image 1 of [0] with other content'),
+    (ASKED, put(1, 'qas', 0, 'question', None), '[1].qas[0] has "question": null, expected'),
+    (ASKED, put(1, 'qas', 0, 'answer', 2), '[1].qas[0] has "answer": 2, expected a text'),
+    (ASKED, put(1, 'qas', 0, 'qa_id', '1'), '[1].qas[0] has "qa_id": "1", expected an integer'),
+    (ASKED, put(1, 'qas', None), '[1] has "qas": null, expected a list'),
+    (ASKED, put(1, 'id', None), '[1] has "id": null, expected an integer'),
+    (ASKED, put(1, 'id', 77), 'image 77, which '),
+    (ASKED, again(0, 'qas', answer='x'), '[0].qas[2] repeats qa_id 986010 of [0].qas[0] with'),
+    (ASKED, again(qas=[]), 'repeats image 1 of [0] with other content'),
     (IMAGES, put(1, 'url', None), '[1] has "url": null, expected a text'),
     (
       IMAGES,
@@ -220,6 +231,22 @@ def test_an_error_in_a_file_is_named_with_its_place(file, change, message, good,
     (REGIONS, twice(7, 'regions', 0), 'captions left out: listed twice: 70', 0),
     (REGIONS, put(7, 'regions', 0, 'phrase', ' '), 'captions left out: empty: 70', 1),
     (REGIONS, remove(7), 'images left out: without text: 8', 4),
+    (ASKED, again(), 'images left out: listed twice: 1', 0),
+    (ASKED, twice(7, 'qas', 0), '1 of 33 questions left out: listed twice: 986080', 0),
+    (
+      ASKED,
+      again(8, 'qas', qa_id=5, answer='Yes. '),
+      '1 of 33 questions left out: the same question and answer as another of the image: 5',
+      0,
+    ),
+    (ASKED, put(8, 'qas', 0, 'question', ' '), '1 of 32 questions left out: empty: 986090', 1),
+    (
+      ASKED,
+      put(8, 'qas', 0, 'answer', ' '),
+      '1 of 32 questions left out: without answer: 986090',
+      1,
+    ),
+    (ASKED, remove(8), 'images left out: without text: 9', 2),
     (IMAGES, again(), '1 entries left out: listed twice: image_data.json [', 0),
     (
       COCO,

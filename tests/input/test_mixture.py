@@ -16,11 +16,13 @@ from pixelbert_jax import UserError
 from pixelbert_jax.experiment import Experiment, prepare_data, resolve
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Dataset, DatasetError, Split
-from pixelbert_jax.input.mixture import join, mix, shares_of
+from pixelbert_jax.input.joined import join
+from pixelbert_jax.input.mixture import firsts, mix, shares_of
 from pixelbert_jax.input.negatives import Negatives
 from pixelbert_jax.input.order import Batching, plan_epoch
 from pixelbert_jax.input.pipeline import read
-from pixelbert_jax.input.rows import Caption, Row
+from pixelbert_jax.input.rows import Caption, Question, Row
+from pixelbert_jax.input.selection import select
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.input.visual import TextGuess
@@ -159,6 +161,49 @@ def test_evaluation_is_on_the_first_that_has_the_split():
     mix([first, second], 'train', ('dev',))['dev']
   with pytest.raises(DatasetError, match=r"many .*has no split 'restval'"):
     mix([dataset('few', ('restval',)), second], 'restval', ())
+
+
+def asking(name: str, *splits: str) -> Dataset:
+  """A dataset of two images a split, each with a question; that about the second is in `held`."""
+  made = {}
+  for split in splits:
+    rows = [
+      Row(f'{i}', 8, 8, questions=[Question(f'{name} {split} {i}?', i, subset='held' * i)])
+      for i in range(2)
+    ]
+    made[split] = Split(
+      [{'image': f'{name} {split} {i}?'.encode()} for i in range(2)], Sidecar.of(rows)
+    )
+  return Dataset(name, pathlib.Path(name), made)
+
+
+def asked_of(split: Split) -> list[str]:
+  """The questions of a split; each has the image it is about."""
+  table = split.sidecar.questions
+  found = [table.text.text(i) for i in range(len(table))]
+  assert [split.encoded(image).decode() for image in table.image] == found
+  return found
+
+
+def test_each_dataset_gives_the_splits_of_a_selection_that_it_has():
+  a, b, c = asking('a', 'train', 'val', 'test'), asking('b', 'train'), asking('c', 'val', 'test')
+  selection = 'train+val[!held]'
+  mixture = mix([a, b, c], selection, ('val[held]', 'test'))
+  first = ['a train 0?', 'a train 1?', 'a val 0?']
+  train = select(mixture, selection)
+  assert asked_of(train) == [*first, 'b train 0?', 'b train 1?', 'c val 0?']
+  assert asked_of(train.first) == first
+  assert firsts(train) == (0, 4, 6)
+  assert asked_of(select(mixture, 'val[held]')) == ['a val 1?']
+  assert asked_of(select(mixture, 'test')) == ['a test 0?', 'a test 1?']
+  # Splits of one dataset are not sources of a mixture.
+  alone = select(a, selection)
+  assert firsts(alone) == (0,)
+  assert alone.first is alone
+  with pytest.raises(DatasetError, match=r"^b .*has no split 'val', only train"):
+    mix([b, a], selection, ())
+  with pytest.raises(DatasetError, match=r"^c .*has no split 'train', only val, test"):
+    mix([a, c], 'train', ())
 
 
 def test_what_cannot_be_mixed():

@@ -8,7 +8,7 @@ import pytest
 from data.scenes import record, vocabulary
 from data.scenes.scenes_dataset_builder import Builder
 from pixelbert_jax.input.canvases import Canvases
-from pixelbert_jax.input.mixture import join
+from pixelbert_jax.input.joined import join
 from pixelbert_jax.input.negatives import Negatives
 from pixelbert_jax.input.order import Batching, Plan, plan_epoch
 from pixelbert_jax.input.rows import Caption, Row

@@ -165,3 +165,7 @@ def test_counts_of_scenes_are_those_of_the_whole_dataset():
   assert corpus.find('vqa', 'my_own', 'train') is None
   (both,) = corpus.find('vqa', 'vqa_v2', 'train+val[!karpathy_val]')
   assert both.texts == 443_757 + 214_354
+  # Visual Genome has no val.
+  mixture = corpus.find('vqa', 'vqa_v2+visual_genome_questions/all', 'train+val[!karpathy_val]')
+  assert [source.texts for source in mixture] == [443_757 + 214_354, 1_445_322]
+  assert corpus.find('vqa', 'visual_genome_questions+vqa_v2', 'train+val') is None

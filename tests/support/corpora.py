@@ -65,6 +65,7 @@ LAYOUTS = {'folder': as_folder, 'zips': as_zips, 'zip below': as_zip_below}
 
 karpathy = functools.partial(miniatures.karpathy, picture=image)
 visual_genome = functools.partial(miniatures.visual_genome, picture=image)
+visual_genome_questions = miniatures.visual_genome_questions
 coco_captions = miniatures.coco_captions
 vqa = functools.partial(miniatures.vqa, picture=image)
 

@@ -85,9 +85,9 @@ MISTAKES = {
     ('--config=configs/vqa.py:test', '--config.data.answers=a.json'),
     ['data.answers', 'a.json'],
   ),
-  'mixture of questions': (
-    ('--config=configs/vqa.py:test', '--config.data.name=scenes/easy+scenes/easy'),
-    ['data.name', 'only pre-training takes'],
+  'mixture of statements': (
+    ('--config=configs/nlvr2.py:test', '--config.data.name=scenes/easy+scenes/easy'),
+    ['data.name', 'only pretrain and vqa take a mixture'],
   ),
   'long warm-up': (override('optimizer.warmup_epochs=-1'), ['warmup_epochs', 'at least 0']),
   'no such checkpoint': (override('init_from=nowhere'), ['init_from', 'nowhere']),

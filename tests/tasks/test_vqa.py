@@ -1,5 +1,7 @@
 """VQA: its loss and batches, and a run of `configs/vqa.py:test` from files to predictions."""
 
+import collections
+import copy
 import dataclasses
 import functools
 import json
@@ -11,9 +13,11 @@ import torch
 from ml_collections import ConfigDict
 
 from configs import pretrain, vqa
+from data import build
+from data.scenes import vocabulary
 from pixelbert_jax import UserError, sharding
 from pixelbert_jax.checkpoints import checkpoint
-from pixelbert_jax.experiment import Experiment, resolve
+from pixelbert_jax.experiment import Experiment, prepare_data, resolve
 from pixelbert_jax.input.rows import Question, Row
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.loop import DONE, PREEMPTED
@@ -24,7 +28,7 @@ from pixelbert_jax.tasks import answers as answers_lib
 from pixelbert_jax.tasks import sums as sums_lib
 from pixelbert_jax.tasks.vqa import Vqa, annotated
 from pixelbert_jax.train import train
-from tests.support import tiny
+from tests.support import corpora, tiny
 from tests.support.paths import ROOT
 from tests.support.runs import metrics, short_config, stop_at, timeless
 
@@ -275,6 +279,92 @@ def test_it_starts_from_pre_training_with_a_new_head(config, pretrained, tmp_pat
   )
   seen = json.loads((tmp_path / 'run/trained_on.json').read_text())
   assert seen == ['coco_karpathy', 'visual_genome', 'scenes']
+
+
+# --- Mixtures ------------------------------------------------------------------------------
+
+GENOME = 'visual_genome_questions/all'
+
+
+@pytest.fixture(scope='module')
+def both(few_scenes, tmp_path_factory):
+  """The folder of scenes and of questions of Visual Genome, which has fewer splits."""
+  folder = tmp_path_factory.mktemp('both')
+  (folder / 'scenes').symlink_to(few_scenes / 'scenes')
+  files, regions = corpora.visual_genome([], [{'filename': '7.jpg'}])
+  asked, _ = corpora.visual_genome_questions(range(1, len(regions) + 1))
+  manual = corpora.as_folder(files | asked, folder / 'm')
+  assert build.command([GENOME], folder, manual) == 0
+  return folder
+
+
+@pytest.fixture
+def mixed(both):
+  """A configuration that trains on train and val of scenes, and on Visual Genome's questions."""
+  config = short_config(vqa, both, 2)
+  config.data.name, config.data.train = f'scenes+{GENOME}', 'train+val'
+  config.text.vocabulary = str(vocabulary.FILE)
+  return config
+
+
+def test_a_mixture_adds_questions_and_no_answers(mixed, dataset, capsys):
+  experiment = Experiment.of(resolve(mixed), prepare_data(mixed))
+  out = capsys.readouterr().out
+  assert 'mixture     train+val of scenes 210 images with ' in out
+  assert f' + {GENOME} 6 images with 15 questions; val of scenes, test of scenes' in out
+  alone = copy.deepcopy(mixed)
+  alone.data.name = 'scenes'
+  expected = Experiment.of(resolve(alone), dataset)
+  task, batches = experiment.task, experiment.batches['train']
+  assert (task.answers, task.guess) == (expected.task.answers, expected.task.guess)
+  for role in ('validation', 'test'):
+    np.testing.assert_array_equal(
+      experiment.batches[role].table.id, expected.batches[role].table.id
+    )
+  table, added = batches.table, len(expected.batches['train'].table)
+  listed = {'Green.': 'green', 'Yes.': 'yes', 'Two.': '2', 'A größer clock.': None}
+  seen = collections.Counter()
+  for number in range(len(batches)):
+    batch, plan = batches[number], batches.plan(0)
+    for row, k in zip(*np.nonzero(plan.weight[number]), strict=True):
+      q = batch['question'][row, k]
+      if q >= added:
+        (answer,) = (table.strings.text(a) for a in table.answers[q])
+        right = dict(zip(task.answers, batch['vqa_target'][row, k].tolist(), strict=True))
+        assert {a: x for a, x in right.items() if x} == (
+          {listed[answer]: 1.0} if listed[answer] else {}
+        )
+        assert batch['weight'][row, k] == bool(listed[answer])
+        seen[answer] += 1
+  assert seen.keys() == listed.keys()
+  lost = [
+    int(line.split()[3].replace(',', ''))
+    for made in (expected, experiment)
+    for line in made.task.summary(made.batches)
+    if line.startswith('out of reach') and ' of train, ' in line
+  ]
+  assert lost[-1] - sum(lost[:-1]) == seen['A größer clock.']
+
+
+def test_a_run_on_a_mixture_is_scored_on_its_first_dataset(mixed, dataset, tmp_path, capsys):
+  assert train(mixed, tmp_path / 'run') == DONE
+  seen = json.loads((tmp_path / 'run/trained_on.json').read_text())
+  assert seen == ['scenes', GENOME]
+  last = timeless(metrics(tmp_path / 'run'))[-1]
+  said = json.loads((tmp_path / 'run/predictions/test.json').read_text())
+  assert len(said) == len(dataset['test'].sidecar.questions)
+  command = ['--config=configs/vqa.py:test', '--mode=evaluate', f'--workdir={tmp_path / "e"}']
+  command += [f'--config.data.{name}={mixed.data[name]}' for name in ('name', 'train', 'data_dir')]
+  capsys.readouterr()
+  assert main([*command, f'--checkpoint={tmp_path / "run"}']) == 0
+  (row,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith('all questions'))
+  measured = [last[f'vqa_accuracy{kind}'] for kind in ('', '/guess', '/ceiling')]
+  assert row.split()[2:] == [f'{x:.3f}' for x in measured]
+  assert main([*command, f'--checkpoint={tmp_path / "run"}', '--config.data.test=train+val']) == 1
+  assert 'data.test: a mixture cannot be scored' in capsys.readouterr().err
+
+
+# --- Answer lists --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('change', ['fewer', 'another order'])

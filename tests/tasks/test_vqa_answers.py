@@ -78,6 +78,21 @@ def test_targets_are_the_official_accuracy_of_any_number_of_answers(given, expec
   assert target.item() == pytest.approx(accuracy('yes', given))
 
 
+def test_a_single_annotator_is_right_in_training_though_the_official_rule_never_says_so():
+  questions = asked(['?'] * 3, [['Green.'], ['two'], ['mauve']]).questions
+  words = ['green', '2']
+  numbers = answers.answer_numbers(questions, words)
+  target = answers.soft_targets(questions, numbers, range(3), len(words))
+  assert target.tolist() == [[1, 0], [0, 1], [0, 0]]
+  assert accuracy('green', ['green']) == 0
+  (line,) = answers.unreachable('train', questions, words, OFFICIAL)
+  assert line == (
+    'out of reach 1 of 3 questions of train, as answered by "mauve": the ceiling is 0.667'
+  )
+  (line,) = answers.unreachable('test', questions, words, OFFICIAL)
+  assert line.startswith('out of reach 3 of 3 questions of test')
+
+
 def test_without_questions_there_is_nothing_to_guess():
   assert answers.guess_by_type(Sidecar.of([Row('a', 3, 4)]).questions, ['yes']) == {}
 

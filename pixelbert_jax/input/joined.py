@@ -1,0 +1,96 @@
+"""Joined splits: the images and texts of several, one split after the other, as of one."""
+
+import bisect
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pixelbert_jax import UserError
+from pixelbert_jax.input.dataset import Split
+from pixelbert_jax.input.ragged import Ragged, concatenated
+from pixelbert_jax.input.sidecar import Sidecar
+from pixelbert_jax.input.truth import Truth
+
+
+class Joined(Sequence):
+  """The records of several splits, one split after the other; an image each."""
+
+  def __init__(self, splits: Sequence[Split]):
+    self._splits = splits
+    self.first = firsts(len(split.sidecar.image_id) for split in splits)
+
+  def __len__(self) -> int:
+    return self.first[-1]
+
+  def __getitem__(self, i: int) -> Mapping[str, bytes]:  # type: ignore[override] # No slices.
+    if not 0 <= i < len(self):
+      raise IndexError(i)
+    number = bisect.bisect_right(self.first, i) - 1
+    return {'image': self._splits[number].encoded(i - self.first[number])}
+
+
+def join_splits(splits: Mapping[str, Split]) -> Split:
+  """Joins the splits of several sources; errors are those of `join`."""
+  sidecar = join({name: split.sidecar for name, split in splits.items()})
+  parts = list(splits.values())
+  return Split(Joined(parts), sidecar, scoring=parts[0].scoring)
+
+
+def join(sidecars: Mapping[str, Sidecar]) -> Sidecar:
+  """Joins the sidecars of several sources, in memory.
+
+  Image ids become `source/id`, and claims of different sources are different. If no source has
+  claims, equal texts are the same claim in all sources, as they are within one.
+
+  Raises:
+    UserError: only some sources label their texts as true or false.
+  """
+  labelled = [name for name, sidecar in sidecars.items() if not sidecar.label.all()]
+  if 0 < len(labelled) < len(sidecars):
+    raise UserError(
+      f'data.name: {", ".join(labelled)} has labels of its own, which cannot be mixed with pairs '
+      'that are mismatched at random: train on one or the other'
+    )
+  parts = [
+    dataclasses.replace(sidecar, image_id=np.char.add(f'{name}/'.encode(), sidecar.image_id))
+    for name, sidecar in sidecars.items()
+  ]
+  if any(len(part.claim) for part in parts):
+    parts = list(_with_distinct_claims(parts))
+  return _stack(parts, firsts(len(part.image_id) for part in parts))
+
+
+def firsts(lengths: Iterable[int]) -> list[int]:
+  """Numbers the first item of each part, given how many it has; last, the sum."""
+  return np.cumsum([0, *lengths]).tolist()
+
+
+def _with_distinct_claims(parts: Sequence[Sidecar]) -> Iterator[Sidecar]:
+  """Gives all texts claims; each source's numbers follow those of the source before."""
+  first = 0
+  for part in parts:
+    truth = Truth(part)
+    yield dataclasses.replace(part, claim=truth.claim + first, claims=truth.claims + first)
+    first += truth.number
+
+
+def _stack(parts: Sequence[Any], images: Sequence[int]) -> Any:
+  """Concatenates tables column by column, and shifts the numbers of their strings and images.
+
+  `images` are the new numbers of the first image of each part.
+  """
+  if isinstance(parts[0], np.ndarray):
+    return np.concatenate(parts)
+  if isinstance(parts[0], Ragged):
+    return concatenated(parts)
+  strings = firsts(len(part.strings) for part in parts)
+  shifts = dict.fromkeys(parts[0].NUMBERS, strings) | dict.fromkeys(parts[0].IMAGES, images)
+  parts = [
+    dataclasses.replace(part, **{name: getattr(part, name) + n[i] for name, n in shifts.items()})
+    for i, part in enumerate(parts)
+  ]
+  names = [field.name for field in dataclasses.fields(parts[0])]
+  columns = {name: _stack([getattr(part, name) for part in parts], images) for name in names}
+  return type(parts[0])(**columns)
