@@ -266,5 +266,5 @@ if __name__ == '__main__':
   flags.DEFINE_multi_enum('parts', PARTS, PARTS, 'What to measure.')
   flags.DEFINE_integer('repeats', 5, 'Rounds over all cases.')
   flags.DEFINE_integer('memory_images', 20_000, 'Images read in the measurement of memory.')
-  flags.DEFINE_string('output', str(ROOT / 'benchmarks/results/input.jsonl'), 'File of results.')
+  flags.DEFINE_string('output', str(planning.RESULTS), 'File of results.')
   app.run(main)

@@ -1,6 +1,7 @@
 """Measures planning an epoch of a mixture of the size of COCO and Visual Genome; see `input.py`."""
 
 import concurrent.futures
+import json
 import multiprocessing
 import pathlib
 import resource
@@ -27,7 +28,9 @@ CORPORA = {
 }
 WORDS = 8_000
 EPOCHS = 3
-VOCABULARY, LENGTH = pathlib.Path(__file__).parents[1] / 'data/scenes/vocab.txt', 40
+ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = ROOT / 'benchmarks/results/input.jsonl'
+VOCABULARY, LENGTH = ROOT / 'data/scenes/vocab.txt', 40
 
 
 def sidecar_of(images: int, texts: int, words: int, distinct: int) -> Sidecar:
@@ -122,3 +125,22 @@ def measure(canvases: Canvases) -> dict[str, float]:
       with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
         results |= pool.submit(*call).result() or {}
   return results
+
+
+def page() -> str:
+  """Formats the newest results as the table of BENCHMARKS.md."""
+  lines = (json.loads(line)['results'] for line in RESULTS.read_text().splitlines())
+  texts = f'{sum(texts for _, texts, *_ in CORPORA.values()):,} texts'
+  rows = {
+    'both opened and joined, once a run': f'open {texts}',
+    'texts that are read alike found, once a run': f'find equal ones of {texts}',
+    'an epoch planned, 1 text an image': f'plan {texts}, 1 an image',
+    'an epoch planned, 4 texts an image': f'plan {texts}, 4 an image',
+  }
+  found = [line for line in lines if f'CPU seconds to open {texts}' in line][-1]
+  table = ['| | CPU s | MiB of the process, at most |', '|---|---|---|']
+  for what, name in rows.items():
+    most = found.get(f'MiB at most to {name}')
+    seconds = found[f'CPU seconds to {name}']
+    table.append(f'| {what} | {seconds:.1f} | {f"{most:,}" if most else ""} |')
+  return '\n'.join(table)

@@ -254,9 +254,9 @@ def batch_groups(groups: Groups, batching: Batching, rng: np.random.Generator) -
       weight[row, per_batch - missing :] = 0
   shown = np.isin(np.arange(len(available)), canvas[rows[:, 0]])
   return Plan(
-    canvas=canvas[rows[:, 0]],
-    image=groups.image[rows],
-    text=groups.text[rows],
+    canvas=canvas[rows[:, 0]].astype(np.int16, copy=False),
+    image=groups.image[rows].astype(np.int32, copy=False),
+    text=groups.text[rows].astype(np.int32, copy=False),
     matched=groups.matched[rows],
     weight=weight,
     moves=moves,
