@@ -1,9 +1,10 @@
 """Measures input: images per second on one core, beside the decoder's limit and a Pillow pipeline.
 
-    python -m benchmarks.input [--repeats=5] [--memory_images=20000] [--output=F]
+    python -m benchmarks.input [--parts=images] [--repeats=5] [--memory_images=20000] [--output=F]
 
-All cases run interleaved, on the same generated photographs and one core; results are medians,
-appended to benchmarks/results/input.jsonl as one line.
+The parts are `images`, `memory` and `planning` (`planning.py`); all of them, unless some are named.
+All cases of images run interleaved, on the same generated photographs and one core. Results are
+medians, appended to benchmarks/results/input.jsonl as one line.
 """
 
 import functools
@@ -13,7 +14,6 @@ import itertools
 import os
 import pathlib
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -26,17 +26,14 @@ from absl import app, flags
 from PIL import Image
 from tqdm import tqdm
 
-from benchmarks import record
+from benchmarks import planning, record
 from data.miniatures import photograph
 from pixelbert_jax.input import image as image_lib
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.dataset import Split
-from pixelbert_jax.input.negatives import Negatives
-from pixelbert_jax.input.order import Batching, plan_epoch
 from pixelbert_jax.input.pipeline import read
-from pixelbert_jax.input.ragged import Ragged
 from pixelbert_jax.input.rows import Caption, Row
-from pixelbert_jax.input.sidecar import Questions, Sidecar, Statements
+from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.tasks.pretraining import Hiding, PairBatches
 
@@ -53,6 +50,7 @@ CANVASES = {
   '384/640': Canvases(384, 640, ((384, 384), (384, 512), (384, 640), (512, 384), (640, 384))),
 }
 PIXELS = ('image', 'source_size', 'size', 'canvas')
+PARTS = ('images', 'memory', 'planning')
 PACKAGES = ('jax', 'numpy', 'Pillow', 'simplejpeg', 'opencv-python-headless')
 
 
@@ -228,56 +226,6 @@ def memory(number: int) -> dict[str, float]:
   }
 
 
-def planning() -> dict[str, float]:
-  """Measures the seconds to plan an epoch of a mixture as large as COCO and Visual Genome."""
-  rng = np.random.default_rng(0)
-  counts = np.concatenate([np.full(100_000, 50), np.full(106_000, 5)])
-  number, length = counts.sum(), 32
-  # Texts of 32 bytes, many of them repeated.
-  which = rng.integers(3_000_000, size=number)
-  text = np.full((number, length), ord(' '), np.uint8)
-  for digit in range(7):
-    text[:, digit] = ord('0') + which // 10**digit % 10
-  start, empty = np.cumsum([0, *counts]), np.zeros(0, np.int32)
-  sidecar = Sidecar(
-    image_id=np.arange(len(counts)).astype('S'),
-    size=rng.integers(300, 700, (len(counts), 2)),
-    captions=Ragged(np.arange(number), start),
-    text=Ragged(text.reshape(-1), np.arange(number + 1) * length),
-    label=np.ones(number, bool),
-    claim=empty,
-    claims=Ragged(empty, np.zeros(len(counts) + 1, int)),
-    kinds=Ragged(empty, np.zeros(number + 1, int)),
-    rivals=Ragged(empty, np.zeros(number + 1, int)),
-    subset=np.zeros(number, np.int32),
-    strings=Ragged.of([b''], np.uint8),
-    questions=Questions.of([]),
-    statements=Statements.of([], {}),
-  )
-  process, peak, done = psutil.Process(), [0], threading.Event()
-
-  def watch() -> None:
-    while not done.wait(0.02):
-      peak[0] = max(peak[0], process.memory_info().rss)
-
-  batching = Batching(
-    canvases=CANVASES['800/1333'], seed=0, images=4096, texts_per_image=1, training=True
-  )
-  before = process.memory_info().rss
-  watcher = threading.Thread(target=watch)
-  watcher.start()
-  began = time.perf_counter()
-  plan = plan_epoch(sidecar, batching, 0, negatives=Negatives.of(sidecar))
-  seconds = time.perf_counter() - began
-  done.set()
-  watcher.join()
-  assert plan.weight.all()
-  return {
-    f'seconds to plan {number:,} pairs': round(seconds, 1),
-    'MiB that planning adds': round((peak[0] - before) / 2**20),
-  }
-
-
 def version(package: str) -> str | None:
   """Returns the installed version, or None."""
   try:
@@ -286,27 +234,37 @@ def version(package: str) -> str | None:
     return None
 
 
-def main(_) -> None:
-  values = flags.FLAGS
+def rates(repeats: int) -> dict[str, float]:
+  """Measures images per second on one core, and how far results are from Pillow's."""
   all_cores = os.sched_getaffinity(0)
   os.sched_setaffinity(0, {max(all_cores)})  # XLA's threads start later and inherit it.
   if cv2:
     cv2.setNumThreads(1)
-  results = measure(values.repeats) | differences()
+  results = measure(repeats) | differences()
   os.sched_setaffinity(0, all_cores)
-  results |= memory(values.memory_images) | planning()
   limit = results['decode limit (simplejpeg)']
-  results |= {
+  return results | {
     f'host part {n} of limit': round(results[f'host part {n}'] / limit, 2) for n in CANVASES
   }
+
+
+def main(_) -> None:
+  values, results = flags.FLAGS, {}
+  if 'images' in values.parts:
+    results |= rates(values.repeats)
+  if 'memory' in values.parts:
+    results |= memory(values.memory_images)
+  if 'planning' in values.parts:
+    results |= planning.measure(CANVASES['800/1333'])
   for name, value in results.items():
-    print(f'{name:<44}{value:>12,}')
+    print(f'{name:<60}{value:>12,}')
   versions = {name: version(name) for name in PACKAGES}
   record.append(pathlib.Path(values.output), versions=versions, results=results)
 
 
 if __name__ == '__main__':
+  flags.DEFINE_multi_enum('parts', PARTS, PARTS, 'What to measure.')
   flags.DEFINE_integer('repeats', 5, 'Rounds over all cases.')
   flags.DEFINE_integer('memory_images', 20_000, 'Images read in the measurement of memory.')
-  flags.DEFINE_string('output', str(ROOT / 'benchmarks/results/input.jsonl'), 'File of results.')
+  flags.DEFINE_string('output', str(planning.RESULTS), 'File of results.')
   app.run(main)

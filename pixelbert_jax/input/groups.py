@@ -51,15 +51,18 @@ def keep_shares(shares: Shares, groups: Groups, rng: np.random.Generator) -> Gro
   The number of groups of each source and canvas is the same in every epoch, so that all epochs have
   as many batches.
   """
-  source = np.searchsorted(shares.first, groups.image, side='right') - 1
-  pairs = np.bincount(source, groups.weight.sum(1), minlength=len(shares.first))
+  # Images are few beside their groups.
+  first = np.array(shares.first)
+  images = np.arange(groups.image.max(initial=-1) + 1)
+  source = (np.searchsorted(first, images, side='right') - 1)[groups.image]
+  pairs = np.bincount(source, groups.weight.sum(1), minlength=len(first))
   share = np.array(shares.share)
   kept = share * (pairs / share).min() / np.maximum(pairs, 1)
-  canvases = groups.canvas.max(initial=0) + 1
+  canvases = int(groups.canvas.max(initial=0)) + 1
   cell = source * canvases + groups.canvas
-  # A random order within each cell, of which the first are taken.
-  order = np.lexsort((rng.random(len(cell)), cell))
-  number, first, count = np.unique(cell[order], return_index=True, return_counts=True)
-  taken = np.floor(count * kept[number // canvases] + 0.5).astype(int)
-  rank = np.arange(len(cell)) - np.repeat(first, count)
-  return groups.take(np.sort(order[rank < np.repeat(taken, count)]))
+  taken = np.zeros(len(cell), bool)
+  for number, count in enumerate(np.bincount(cell)):
+    members = np.flatnonzero(cell == number)
+    rng.shuffle(members)
+    taken[members[: int(count * kept[number // canvases] + 0.5)]] = True
+  return groups.take(np.flatnonzero(taken))

@@ -47,34 +47,36 @@ class Negatives:
     Raises:
       UserError: most texts are true of nearly every image.
     """
-    g, k = groups.text.shape
-    # Half of each group; where K is odd, half of the groups have one more.
-    rank = np.argsort(np.argsort(rng.random((g, k)), axis=1), axis=1)
-    matched = rank >= (k + (rng.permutation(g) % 2)[:, None]) // 2
-    i, j = np.nonzero(~matched & (groups.weight > 0))
-    images, texts = groups.image[i], groups.text[i, j]
-    hard = rng.random(len(i)) < self.hard if self.hard else np.zeros(len(i), bool)
-    texts, rest = self._foils(images, texts, hard, rng)
-    corpus = np.searchsorted(self.first, images, side='right')
-    wrong = []
-    for number in np.unique(corpus):
+    k = groups.text.shape[1]
+    matched = ~_halves(groups.text.shape, rng)
+    place = np.flatnonzero(~matched & (groups.weight > 0))
+    images, texts = groups.image[place // k], groups.text.reshape(-1)[place]
+    hard, rest = np.zeros(len(place), bool), np.ones(len(place), bool)
+    if self.hard:
+      hard = rng.random(len(place)) < self.hard
+      texts, rest = self._foils(images, texts, hard, rng)
+    corpus = np.searchsorted(np.array(self.first, images.dtype), images, side='right')
+    parts = [np.zeros(0, int)]
+    for number in range(len(self.first) + 1):
       for near in (False, True):
         mine = np.flatnonzero(rest & (corpus == number) & (hard == near))
+        if not len(mine):
+          continue
         moved = (
           beside(self.sidecar.text, texts[mine], rng) if near else rng.permutation(texts[mine])
         )
         texts[mine], left = self._mended(images[mine], moved, rng)
-        wrong.append(mine[left])
-    wrong = np.concatenate([*wrong, np.zeros(0, int)])
+        parts.append(mine[left])
+    wrong = np.concatenate(parts)
     if 2 * len(wrong) > len(texts):
       raise UserError(
         f'{len(wrong)} of {len(texts)} texts are true of nearly every image, for example '
-        f'{self.sidecar.caption(texts[wrong[0]])!r}: no image is left to mismatch them with; '
+        f'{self.sidecar.caption(int(texts[wrong[0]]))!r}: no image is left to mismatch them with; '
         'if they are longer than text.length, so that what tells them apart is cut, raise it'
       )
     text, weight = groups.text.copy(), groups.weight.copy()
-    text[i, j] = texts
-    weight[i[wrong], j[wrong]] = 0
+    text.reshape(-1)[place] = texts
+    weight.reshape(-1)[place[wrong]] = 0
     return dataclasses.replace(groups, text=text, matched=matched, weight=weight)
 
   def _foils(
@@ -115,3 +117,22 @@ class Negatives:
       texts[a], texts[b] = texts[b], texts[a]
       wrong = np.setdiff1d(wrong, np.concatenate([a, b]), assume_unique=True)
     return texts, wrong
+
+
+def _halves(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+  """Draws half of each group's places, [G, K] bool; for odd K one more in half of the groups."""
+  groups, texts = shape
+  more = np.arange(groups) % 2 == 1
+  rng.shuffle(more)
+  if texts == 1:
+    return more[:, None]
+  # Random numbers with the place in their low bits, so that no two of a group are equal.
+  low = (texts - 1).bit_length()
+  draw = rng.integers(2**32, size=(groups, texts), dtype=np.uint32)
+  draw >>= np.uint32(low)
+  draw <<= np.uint32(low)
+  draw |= np.arange(texts, dtype=np.uint32)
+  ranked = np.sort(draw, axis=1)
+  if texts % 2:
+    return draw < np.where(more, ranked[:, texts // 2 + 1], ranked[:, texts // 2])[:, None]
+  return draw < ranked[:, texts // 2, None]

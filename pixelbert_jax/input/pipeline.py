@@ -4,7 +4,6 @@ import abc
 import dataclasses
 import functools
 import re
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar, NamedTuple, Self
@@ -17,6 +16,7 @@ from pixelbert_jax import UserError
 from pixelbert_jax.input import image
 from pixelbert_jax.input.dataset import RecordError, Split
 from pixelbert_jax.input.order import FLIPS, Batching, Plan, texts_at_a_time
+from pixelbert_jax.input.plans import Plans
 from pixelbert_jax.input.sidecar import Questions, Sidecar, Statements
 from pixelbert_jax.input.text import Tokenizer
 from pixelbert_jax.input.truth import Truth
@@ -75,10 +75,7 @@ class Batches(Batching, abc.ABC):
   unreadable: Unreadable = dataclasses.field(default_factory=Unreadable)
   # Copies of these batches share it: of millions of texts it takes seconds.
   _truth: list[Truth] = dataclasses.field(default_factory=list, repr=False)
-  _plans: dict[int, Plan] = dataclasses.field(default_factory=dict, init=False, repr=False)
-  _planning: threading.Lock = dataclasses.field(
-    default_factory=threading.Lock, init=False, repr=False
-  )
+  _plans: Plans = dataclasses.field(default_factory=Plans, init=False, repr=False)
 
   @abc.abstractmethod
   def _plan(self, epoch: int) -> Plan:
@@ -138,14 +135,21 @@ class Batches(Batching, abc.ABC):
     return {f'{name}_total': weight.sum(dtype=np.float32) for name, weight in weights.items()}
 
   def plan(self, epoch: int) -> Plan:
-    """Returns the plan of an epoch; the last two are kept."""
-    # A plan of millions of pairs takes seconds, and all threads ask for it at once.
-    with self._planning:
-      if epoch not in self._plans:
-        if len(self._plans) == 2:
-          del self._plans[min(self._plans)]
-        self._plans[epoch] = self._plan(epoch)
-      return self._plans[epoch]
+    """Returns the plan of an epoch; two are kept."""
+    return self._plans.get(epoch, self._plan)
+
+  def plan_ahead(self, index: int, last: int) -> None:
+    """Starts planning the epoch after that of (micro-)batch `index`, if `last` comes after it.
+
+    This is done in the second half of an epoch: by then no thread makes batches of the epoch before
+    it, whose plan the next one replaces.
+    """
+    (epoch, number), end = (
+      divmod(index // self.micro_batches, len(self)),
+      last // self.micro_batches,
+    )
+    if 2 * number >= len(self) - 1 and end // len(self) > epoch:
+      self._plans.start(epoch + 1, self._plan)
 
   @property
   def truth(self) -> Truth:
@@ -273,9 +277,14 @@ class Batches(Batching, abc.ABC):
 
 
 def read(batches: Batches, numbers: Sequence[int], threads: Threads = FEW) -> Iterator[Batch]:
-  """Yields the batches of these numbers in order; makes them ahead in threads."""
+  """Yields the batches of these ascending numbers; makes them, and plans, ahead in threads."""
   pool = Pools(*map(ThreadPoolExecutor, threads))
-  dataset = grain.MapDataset.source(numbers).map(functools.partial(batches.make, pool=pool))
+
+  def make(index: int) -> Batch:
+    batches.plan_ahead(index, numbers[-1])
+    return batches.make(index, pool)
+
+  dataset = grain.MapDataset.source(numbers).map(make)
   # Two batches at a time, for any number of threads: a batch may take gigabytes.
   options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
   return iter(dataset.to_iter_dataset(options))

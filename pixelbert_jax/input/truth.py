@@ -9,6 +9,8 @@ from pixelbert_jax.input.ragged import Ragged, concatenated
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Tokenizer
 
+CHUNK = 1 << 18  # pairs at a time: what they need stays in the processor's caches
+
 
 class Truth:
   """Tells whether texts are true of images: by claims or, without these, as captions are listed.
@@ -17,7 +19,7 @@ class Truth:
   captions (`equal.py`). Numbers from N on are foils: the sidecar's strings.
 
   Attributes:
-    claim: [N] int, the claim of each text.
+    claim: [N] int32, the claim of each text.
     claims: ragged int over images, the claims that are true of each.
     number: upper bound of the claims: all are smaller.
   """
@@ -29,6 +31,7 @@ class Truth:
       read = token_numbers(text, tokenizer)
     else:  # With claims it is not used.
       read = sidecar.claim if len(sidecar.claim) else text_numbers(sidecar.text)
+    read = read.astype(np.int32)
     own = dataclasses.replace(sidecar.captions, values=read[:texts])
     if len(sidecar.claim):
       self.claim, self.claims, claimed = sidecar.claim, sidecar.claims, sidecar.claim
@@ -46,22 +49,30 @@ class Truth:
   def __call__(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
     """Tells, [N] bool, whether texts of numbers [N] are true of images of numbers [N]."""
     found = np.zeros(len(texts), bool)
-    for number, most, pairs in self._true:
-      key = images * most + number[texts]
-      place = np.searchsorted(pairs, key).clip(max=len(pairs) - 1)
-      found |= pairs[place] == key
+    for begin in range(0, len(texts), CHUNK):
+      rows = slice(begin, begin + CHUNK)
+      image, text = images[rows].astype(np.int64), texts[rows]
+      for number, most, pairs in self._true:
+        key = image * most + number[text]
+        place = np.searchsorted(pairs, key).clip(max=len(pairs) - 1)
+        found[rows] |= pairs[place] == key
     return found
 
 
 def _pairs(claims: Ragged, most: int) -> np.ndarray:
   """Returns each image's number times `most` plus each of its claims, sorted."""
   rows = np.repeat(np.arange(len(claims)), np.diff(claims.start))
-  return np.sort(rows * most + claims.values)
+  rows *= most
+  rows += claims.values
+  rows.sort()
+  return rows
 
 
 def _differ(read: np.ndarray, claim: np.ndarray) -> bool:
   """Tells whether texts that are read alike have different claims."""
-  return len(np.unique(read)) < len(np.unique(read * (int(claim.max()) + 1) + claim))
+  return len(np.unique(read)) < len(
+    np.unique(read.astype(np.int64) * (int(claim.max()) + 1) + claim)
+  )
 
 
 def text_numbers(text: Ragged) -> np.ndarray:

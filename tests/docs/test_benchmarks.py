@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import counts, stages, start, train
+from benchmarks import counts, planning, stages, start, train
 from tests import many_hosts
 from tests.support.paths import ROOT
 
@@ -22,6 +22,10 @@ def test_the_table_of_steps_beside_pytorchs():
 
 def test_the_table_of_starts():
   assert start.page() in PAGE
+
+
+def test_the_table_of_planning():
+  assert planning.page() in PAGE
 
 
 def test_the_time_of_the_host():

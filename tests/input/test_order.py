@@ -2,7 +2,9 @@
 
 import collections
 import dataclasses
+import itertools
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from pixelbert_jax.input.order import (
   Plan,
   group_texts,
   plan_epoch,
+  shuffled,
   swap_images,
   texts_at_a_time,
 )
@@ -444,6 +447,46 @@ def test_a_million_texts_are_numbered_in_seconds():
   first[which] = numbers
   np.testing.assert_array_equal(first[which], numbers)
   assert len(np.unique(numbers)) == len(np.unique(which))
+
+
+@pytest.mark.parametrize('texts', [1, 4])
+def test_a_million_texts_are_planned_in_seconds_and_little_memory(texts):
+  images, each, length = 40_000, 25, 4
+  number = images * each
+  said = np.arange(number).astype('>u4')[:, None].view(np.uint8).reshape(-1)
+  sidecar = dataclasses.replace(
+    sidecar_of([1] * 2),
+    size=np.full((images, 2), 64, np.int32),
+    captions=Ragged(np.arange(number), np.arange(images + 1) * each),
+    text=Ragged(said, np.arange(number + 1) * length),
+    label=np.ones(number, bool),
+  )
+  negatives = Negatives.of(sidecar)
+  way = batching(4096 // texts, texts)
+  tracemalloc.start()
+  began = time.process_time()
+  plan = plan_epoch(sidecar, way, 0, negatives=negatives)
+  seconds = time.process_time() - began
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert plan.text.dtype == plan.image.dtype == np.int32
+  assert plan.weight.sum() == number // 4096 * 4096 - (0 if texts == 1 else 40960)
+  assert seconds < 1  # It takes 0.2.
+  assert peak / number < 64  # bytes
+
+
+@pytest.mark.parametrize('texts', [2, 3])
+def test_all_orders_of_the_texts_of_an_image_are_equally_likely(texts):
+  start = np.cumsum([0, *[texts, 0, 1] * 6000])
+  order = shuffled(start, np.random.default_rng(0))
+  # The only text of an image, and those of the others.
+  np.testing.assert_array_equal(order[texts :: texts + 1], start[2::3])
+  rows = order.reshape(-1, texts + 1)[:, :texts] - start[:-1:3, None]
+  found = collections.Counter(map(tuple, rows.tolist()))
+  assert found.keys() == set(itertools.permutations(range(texts)))
+  assert abs(np.array(list(found.values())) - 6000 / len(found)).max() < 5 * np.sqrt(
+    6000 / len(found)
+  )
 
 
 def test_a_part_that_begins_anywhere_is_numbered_alike():

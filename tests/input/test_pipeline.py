@@ -377,6 +377,102 @@ def test_100k_examples(make, tokenizer):
     assert abs(count - share * predicted) < 5 * np.sqrt(predicted * share * (1 - share))
 
 
+# --- Plans of epochs to come -------------------------------------------------------------
+
+
+@pytest.fixture
+def planned(make):
+  """Fresh batches, and a list that grows by each plan made: (epoch, whether in the background).
+
+  Plans of the epochs in `bad` cannot be made.
+  """
+
+  def batches(bad=(), **fields) -> tuple[PairBatches, list[tuple[int, bool]]]:
+    made = []
+
+    class Watched(PairBatches):
+      def _plan(self, epoch):
+        made.append((epoch, threading.current_thread().daemon))
+        if epoch in bad:
+          raise UserError(f'epoch {epoch}')
+        return super()._plan(epoch)
+
+    plain = make(**fields)
+    values = {f.name: getattr(plain, f.name) for f in dataclasses.fields(plain) if f.init}
+    return Watched(**values), made
+
+  return batches
+
+
+def wait_for(made: list, number: int) -> None:
+  end = time.monotonic() + 20
+  while len(made) < number and time.monotonic() < end:
+    time.sleep(0.01)
+
+
+@pytest.mark.parametrize('parts', [1, 2])
+def test_an_epoch_is_planned_before_its_first_batch_is_asked_for(make, planned, parts):
+  (batches, made), plain = planned(micro_batches=parts), make(micro_batches=parts)
+  size = parts * len(batches)
+  last = 2 * size - 1
+  for index in range(size):
+    batches.plan_ahead(index, last)
+    assert_same(batches[index], plain[index])
+    if index < size // 2 - parts:
+      assert made == [(0, False)]
+  wait_for(made, 2)
+  # It is known to be planned before any batch of it is made, and is not planned again.
+  assert made == [(0, False), (1, True)]
+  for index in range(size, 2 * size):
+    batches.plan_ahead(index, last)
+    assert_same(batches[index], plain[index])
+  assert len(made) == 2
+
+
+@pytest.mark.parametrize('threads', [Threads(1, 1), Threads(3, 2)], ids=str)
+def test_reading_plans_ahead_and_gives_the_same_batches(make, planned, threads):
+  (batches, made), plain = planned(), make()
+  start, stop = len(plain) - 2, 3 * len(plain)
+  for step, batch in enumerate(read(batches, range(start, stop), threads), start):
+    assert_same(batch, plain[step])
+  assert made == [(0, False), (1, True), (2, True)]
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_no_epoch_is_planned_that_is_not_read(planned, training):
+  batches, made = planned(training=training)
+  list(read(batches, range(len(batches))))
+  list(read(batches, range(0)))
+  assert made == [(0, False)]
+
+
+def test_an_epoch_that_cannot_be_planned_is_an_error_where_it_begins(planned):
+  batches, made = planned(bad=[1])
+  good, found = len(batches), 0
+  with pytest.raises(UserError, match='epoch 1'):  # noqa: PT012 - after how many batches counts
+    for _ in read(batches, range(2 * good)):
+      found += 1
+  assert found == good
+  assert made == [(0, False), (1, True)]
+  with pytest.raises(UserError, match='epoch 1'):
+    batches.plan(1)
+
+
+def test_two_plans_are_kept_and_a_batch_of_an_earlier_epoch_can_be_made_again(planned):
+  batches, made = planned()
+  size = len(batches)
+  expected = batches[0]
+  for index in range(2 * size):
+    batches.plan_ahead(index, 3 * size)
+    batches[index]
+  wait_for(made, 3)
+  assert [epoch for epoch, _ in made] == [0, 1, 2]
+  assert_same(batches[0], expected)
+  batches[size], batches[2 * size]
+  # The plan of epoch 2 gave way to that of epoch 0; that of epoch 1, which is in use, did not.
+  assert [epoch for epoch, _ in made] == [0, 1, 2, 0, 2]
+
+
 # --- Images that cannot be read ----------------------------------------------------------
 
 
@@ -484,7 +580,7 @@ def test_a_small_share_of_unreadable_images_is_no_reason_to_stop(read_each, stop
 def test_unreadable_images_are_named_in_a_file_and_counted_by_batch(make, tmp_path):
   split, file = spoilt(46, [7, 8, 30], captions=5), tmp_path / 'unreadable-0.jsonl'
   file.write_text('{"image": "of an earlier run", "error": "it is gone"}\n')
-  batches = make(split=split)
+  batches = make(split=split, unreadable=Unreadable(share=0.01, at_least=20))
   whole = range(len(batches))
   batches[3]  # before there is a file
   batches.unreadable.open(file)
