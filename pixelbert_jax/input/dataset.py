@@ -37,7 +37,9 @@ class Split:
 
   A record holds one image or, where the texts are about pairs, two; images are numbered in
   the order of the records, as in the sidecar. `path` is the folder of the dataset, for messages;
-  `scoring` names how its answers are scored, one of those in `score/vqa.py`.
+  `scoring` names how its answers are scored, one of those in `score/vqa.py`. `expected` says how
+  many images, captions, ... it would have if none were left out, and how many texts each subset,
+  as far as that is known.
   """
 
   source: Sequence[Mapping[str, Any]]
@@ -45,6 +47,7 @@ class Split:
   slots: Sequence[str] = ('image',)
   path: pathlib.Path = pathlib.Path()
   scoring: str = 'official'
+  expected: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   def encoded(self, image: int) -> bytes:
     """Returns the original bytes of an image, by its number.
@@ -128,8 +131,12 @@ def is_embedded(name: str) -> bool:
   return name.split('/')[0] == 'scenes'
 
 
-def open_built(name: str, builder: 'DatasetBuilder') -> Dataset:
+def open_built(
+  name: str, builder: 'DatasetBuilder', expected: Mapping[str, Mapping[str, int]]
+) -> Dataset:
   """Opens the dataset of a TFDS builder, for which `is_built` holds.
+
+  `expected` is `Split.expected`, by split.
 
   Raises:
     DatasetError: the records, or the files beside them, are damaged.
@@ -138,7 +145,14 @@ def open_built(name: str, builder: 'DatasetBuilder') -> Dataset:
   # Only datasets whose answers are not scored by VQA's protocol say how.
   scoring = (builder.info.metadata or {}).get('scoring', Split.scoring)
   splits = {
-    split: Split(open_source(builder, split), _whole_sidecar(builder, split), slots, path, scoring)
+    split: Split(
+      open_source(builder, split),
+      _whole_sidecar(builder, split),
+      slots,
+      path,
+      scoring,
+      expected=expected.get(split, {}),
+    )
     for split in builder.info.splits
   }
   if seal is None:
