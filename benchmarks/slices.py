@@ -2,7 +2,8 @@
 
     python -m benchmarks.slices [CONFIGURATION ...]
 
-It is made of benchmarks/results/plan.jsonl, of which `python -m pixelbert_jax.plan` appends a line:
+The docstrings in configs/ have lines of the same rows (`brief`). All are made of
+benchmarks/results/plan.jsonl, to which `python -m pixelbert_jax.plan` appends a line:
 
     python -m pixelbert_jax.plan --config=configs/pretrain.py:r50 --topology=v5e:16x16 \\
       --mode=train --record=benchmarks/results/plan.jsonl
@@ -174,6 +175,13 @@ def table(configs: Sequence[str] = ()) -> str:
     ]
     found.append('| ' + ' | '.join(cells) + ' |')
   return '\n'.join(found)
+
+
+def brief(row: Row) -> str:
+  """Formats a row as a line of its configuration's docstring: slice, fields and hours."""
+  variant, fields = row.config.partition(':')[2], ' '.join(row.overrides) or '-'
+  least = f'{_hours(row.hours["flops"])}, {_hours(row.hours["bytes"])}'
+  return f'{variant:<9} {row.topology:<10} {fields:<18} {least:<11} {_hours(row.hours["mfu"])}'
 
 
 def _hours(hours: float) -> str:

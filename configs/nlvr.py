@@ -11,6 +11,17 @@ Variants and scores to expect (from benchmarks/results/runs/):
     r50, x101, x152  the NLVR corpus, with the paper's recipe for NLVR2: not published
     test             scenes, for seconds from scratch: what tests run
 
+Hours by `python -m pixelbert_jax.plan` (benchmarks/results/plan.jsonl; none was timed):
+what FLOPs and bytes take at least, and 40% MFU. docs/slices.md says more, and has other slices.
+
+    variant   slice      fields             least       40% MFU
+    r50       a100:1     -                  0.2, 0.4    0.4
+    r50       v5e:2x4    -                  0.0, 0.1    0.1
+    x101      a100:1     micro_batches=2    0.6, 1.0    1.1
+    x101      v5e:2x4    -                  0.1, 0.2    0.3
+    x152      a100:1     micro_batches=2    0.8, 1.4    1.6
+    x152      v5e:2x4    -                  0.2, 0.2    0.4
+
 Captions of scenes are all true: half of them are shown with another image, as in pre-training.
 """
 

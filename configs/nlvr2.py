@@ -10,6 +10,17 @@ Variants and scores to expect (from benchmarks/results/runs/):
     x152    NLVR2: the paper has 76.5 on dev, 77.2 on test-P
     x101    NLVR2: not published
     test    scenes, for seconds from scratch: what tests run
+
+Hours by `python -m pixelbert_jax.plan` (benchmarks/results/plan.jsonl; none was timed):
+what FLOPs and bytes take at least, and 40% MFU. docs/slices.md says more, and has other slices.
+
+    variant   slice      fields             least       40% MFU
+    r50       a100:1     micro_batches=4    2.5, 6.3    5.0
+    r50       v5e:2x4    micro_batches=4    0.5, 0.7    1.1
+    x101      a100:1     micro_batches=8    8.4, 14     16
+    x101      v5e:2x4    micro_batches=4    2.2, 1.9    4.6
+    x152      a100:1     micro_batches=8    6.9, 11     13
+    x152      v5e:2x4    micro_batches=4    1.9, 1.5    3.8
 """
 
 from ml_collections import ConfigDict

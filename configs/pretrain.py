@@ -22,7 +22,18 @@ Sizes:
     r50_1gpu         600 / 1000  4               1,024, 64
     r50_24gb         600 / 1000  4               1,024, 16
 
-docs/slices.md has the micro-batches that each slice or GPU needs, and what a run takes there.
+Hours by `python -m pixelbert_jax.plan` (benchmarks/results/plan.jsonl; none was timed):
+what FLOPs and bytes take at least, and 40% MFU. docs/slices.md says more, and has other slices.
+
+    variant   slice      fields             least       40% MFU
+    r50       a100:1     micro_batches=16   49, 118     102
+    r50       v5e:2x4    micro_batches=16   10, 14      22
+    r50_1gpu  a100:1     -                  34, 81      74
+    r50_24gb  rtx4090:1  -                  64, 168     139
+    x101      a100:1     micro_batches=32   153, 264    298
+    x101      v5e:2x4    micro_batches=16   41, 34      84
+    x152      a100:1     micro_batches=32   131, 220    256
+    x152      v5e:2x4    micro_batches=16   34, 29      71
 
 Texts: an image is shown with four of its texts at a time, so that the CNN, two thirds of the work,
 runs for every fourth pair. `--config.texts_per_image=1` runs it for each pair. Either way an epoch

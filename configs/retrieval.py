@@ -17,6 +17,22 @@ Variants and scores to expect (R@1, 5, 10 of texts; of images; files in benchmar
     x101, x101_f30k  not published
     test             scenes, for seconds from scratch: what tests run
 
+Hours by `python -m pixelbert_jax.plan` (benchmarks/results/plan.jsonl; none was timed):
+what FLOPs and bytes take at least, and 40% MFU. docs/slices.md says more, and has other slices.
+
+    variant   slice      fields             least       40% MFU
+    r50       a100:1     micro_batches=16   10, 16      19
+    r50       v5e:2x4    micro_batches=8    2.0, 3.6    3.8
+    x101      a100:1     micro_batches=16   11, 17      22
+    x101      v5e:2x4    micro_batches=8    2.3, 3.8    4.6
+    x152      a100:1     micro_batches=16   7.2, 9.1    14
+    x152      v5e:2x4    micro_batches=8    1.5, 2.1    3.1
+
+No figure there: r50_coco, which is r50; r50_f30k, x101_f30k, x152_f30k. This makes the second:
+
+    python -m pixelbert_jax.plan --config=configs/retrieval.py:r50_f30k --topology=v5e:2x4 \\
+      --config.micro_batches=8 --mode=train
+
 What pre-training is worth: the same from scratch, training the CNN too, and then for longer by the
 pairs of pre-training's 1,750 steps. R@10 of texts is 0.180 and 0.185 (retrieval_scratch.jsonl and
 retrieval_long.jsonl in benchmarks/results/runs/).

@@ -21,6 +21,22 @@ alone costs an estimated 1.5 to 2.5 points. Visual Genome's questions may be add
 they brought about 0.2 points:
 
     --config.data.name=vqa_v2+visual_genome_questions
+
+Hours by `python -m pixelbert_jax.plan` (benchmarks/results/plan.jsonl; none was timed):
+what FLOPs and bytes take at least, and 40% MFU. docs/slices.md says more, and has other slices.
+
+    variant   slice      fields             least       40% MFU
+    r50       a100:1     micro_batches=4    6.1, 16     12
+    r50       v5e:2x4    micro_batches=4    1.3, 1.9    2.8
+    x101      a100:1     micro_batches=8    21, 36      41
+    x101      v5e:2x4    micro_batches=4    5.7, 4.8    12
+    x152      a100:1     micro_batches=8    18, 29      34
+    x152      v5e:2x4    micro_batches=4    4.7, 4.0    9.7
+
+No figure there: r50_trainval. This makes it:
+
+    python -m pixelbert_jax.plan --config=configs/vqa.py:r50_trainval --topology=v5e:2x4 \\
+      --config.micro_batches=4 --mode=train
 """
 
 import pathlib

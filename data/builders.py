@@ -4,14 +4,17 @@ import os
 import pathlib
 import re
 import shlex
+from collections.abc import Mapping
 
 import tensorflow_datasets as tfds
 
 from data.coco_karpathy import coco_karpathy_dataset_builder
 from data.corpus import CorpusBuilder
 from data.easy_vqa import easy_vqa_dataset_builder
+from data.entry import Tally
 from data.flickr30k import flickr30k_dataset_builder
 from data.folder import folder_dataset_builder
+from data.listing import TWICE
 from data.nlvr import nlvr_dataset_builder
 from data.nlvr2 import nlvr2_dataset_builder
 from data.scenes import scenes_dataset_builder
@@ -60,7 +63,27 @@ def open_dataset(name: str, data_dir: Path | None = None) -> Dataset:
       f'{name} is not built, or not wholly, in {builder.data_dir}: '
       f'run `python -m data.build {name} --data_dir={root}{manual}`'
     )
-  return open_built(name, builder)
+  tallies = (builder.info.metadata or {}).get('tally', {})
+  published = getattr(builder, 'PUBLISHED', {})
+  whole = {
+    split: expected(Tally(**tallies.get(split, {})), published.get(split, {}))
+    for split in builder.info.splits
+  }
+  return open_built(name, builder, whole)
+
+
+def expected(tally: Tally, published: Mapping[str, int]) -> dict[str, int]:
+  """Counts what a split would have if nothing had been left out of it.
+
+  Returns:
+    The numbers of images, captions, ... and of the texts of subsets: as published, else of texts
+    alone as the raw files list them, each once. Images may be listed without a text to score.
+  """
+  listed = {name: number for name, number in tally.read.items() if name != 'images'}
+  for kind, reasons in tally.others.items():
+    if kind in listed:
+      listed[kind] -= len(reasons.get(TWICE, ()))
+  return listed | dict(published)
 
 
 @quiet()

@@ -13,7 +13,9 @@ from pixelbert_jax.checkpoints import checkpoint, provenance, starting
 from pixelbert_jax.checkpoints.workdir import default, owned
 from pixelbert_jax.experiment import Experiment, init_variables, prepare_data, resolve
 from pixelbert_jax.input.selection import exists
+from pixelbert_jax.loop import result
 from pixelbert_jax.metrics import not_finite
+from pixelbert_jax.tasks.shortfall import shortfall
 
 
 def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path | None = None) -> None:
@@ -60,14 +62,14 @@ def evaluate_loaded(
       flush=True,
     )
   run = functools.partial(experiment.evaluator(sharding.make_mesh(**config.mesh)), variables)
-  metrics = task.report(run, batches, path)
+  metrics = task.report(run, batches, path) | shortfall(batches.split)
   if names := not_finite(metrics):
     raise UserError(f'{title}: {", ".join(names)} not finite: take another step or checkpoint')
   if processes.is_first():
     about = {'checkpoint': spec, 'step': loaded.step, 'split': split}
     text = jsons.text(about | metrics, indent=1) + '\n'
     files.write_text(metrics_file(path), text)
-  print(task.table(split, metrics), flush=True)
+  print(result(task, split, metrics), flush=True)
 
 
 def metrics_file(path: pathlib.Path) -> pathlib.Path:

@@ -21,6 +21,7 @@ from pixelbert_jax.input import pipeline
 from pixelbert_jax.metrics import Metrics, MetricsLog, Progress, not_finite
 from pixelbert_jax.step import Batch, State, Step
 from pixelbert_jax.tasks.base import Task
+from pixelbert_jax.tasks.shortfall import remark, scores, shortfall
 from pixelbert_jax.tasks.sums import finish
 
 DONE, PREEMPTED = 0, 75  # exit codes
@@ -168,6 +169,7 @@ class Loop:
     run = functools.partial(self.evaluator, variables)
     batches = self.experiment.batches['test']
     metrics = stopping.heard(lambda: self.task.report(run, batches, path)) | chosen
+    metrics |= shortfall(batches.split)
     self.check(metrics, split, int(chosen.get('chosen_step', self.stop)))
     self.log.write(self.stop, split, metrics)
     print(result(self.task, split, metrics), flush=True)
@@ -244,10 +246,10 @@ class Loop:
 
 
 def result(task: Task, split: str, metrics: Metrics) -> str:
-  """Formats the final metrics of a run and, if a step was chosen on validation, that step."""
+  """Formats final metrics, what the split lacks, and the step if one was chosen on validation."""
   metrics = dict(metrics)
   step, score = (metrics.pop(x, None) for x in ('chosen_step', f'validation_{task.CHOSEN_BY}'))
-  table = task.table(split, metrics)
-  if step is None:
-    return table
-  return f'{table}\nstep {step:.0f}, chosen by {task.CHOSEN_BY} {score:.3f} on validation'
+  lines = [task.table(split, scores(metrics)), remark(split, metrics)]
+  if step is not None:
+    lines.append(f'step {step:.0f}, chosen by {task.CHOSEN_BY} {score:.3f} on validation')
+  return '\n'.join(filter(None, lines))

@@ -34,6 +34,7 @@ from pixelbert_jax.metrics import MetricsLog, logged
 from pixelbert_jax.models.heads import Model
 from pixelbert_jax.step import State, Step, no_sums
 from pixelbert_jax.tasks.base import Task
+from pixelbert_jax.tasks.shortfall import remark, shortfall
 
 
 def init_state(experiment: Experiment, mesh: Mesh) -> tuple[State, Step, dict[str, optax.Schedule]]:
@@ -192,6 +193,8 @@ def summary(
   images = len(train.split.sidecar.image_id)
   texts = {config.data[role]: b.table.text for role, b in experiment.batches.items()}
   device, plan = mesh.devices.flat[0], train.plan(0)
+  named = {config.data[role]: shortfall(b.split) for role, b in experiment.batches.items()}
+  lacking = [remark(split, found) for split, found in named.items() if found]
   return '\n'.join(
     [
       f'workdir     {workdir}',
@@ -204,6 +207,7 @@ def summary(
       f'images, in {plan.image.size:,} passes of the CNN',
       *[f'never shown {plan.missed:,} images or pairs: fewer than a batch on their canvas']
       * bool(plan.missed),
+      *[f'left out    {line}' for line in lacking],
       *experiment.task.summary(experiment.batches),
       f'schedule    {stop:,} steps of {config.batch_size} pairs '
       f'({config.texts_per_image} texts per image), '

@@ -12,10 +12,15 @@ from data.archive import Archive, first
 from data.entry import Entry, Need, Tally
 from data.listing import Once, add, leave_out_repeated, lines
 from pixelbert_jax.input.rows import Statement
+from pixelbert_jax.score.nlvr2 import STATEMENTS
 
 HOMEPAGE = 'https://github.com/lil-lab/nlvr'
 FORM = 'https://lil.nlp.cornell.edu/nlvr (a form)'
 LABELS = {'True': True, 'False': False}
+SUBSETS = {
+  'dev': {'balanced': 2_300, 'unbalanced': 3_562},
+  'test1': {'balanced': 2_316, 'unbalanced': 3_536},
+}
 FOLDERS = {'train': 'images/train', 'dev': 'dev', 'test1': 'test1', 'test2': 'test2'}
 
 
@@ -42,10 +47,7 @@ class Builder(corpus.CorpusBuilder):
     for split, folder in FOLDERS.items()
   }
   PUBLISHED = {  # noqa: RUF012
-    'train': {'statements': 86_373},
-    'dev': {'statements': 6_982, 'balanced': 2_300, 'unbalanced': 3_562},
-    'test1': {'statements': 6_967, 'balanced': 2_316, 'unbalanced': 3_536},
-    'test2': {'statements': 6_970},
+    split: {'statements': number, **SUBSETS.get(split, {})} for split, number in STATEMENTS.items()
   }
 
   def entries(self, split: str, tally: Tally) -> list[Entry]:

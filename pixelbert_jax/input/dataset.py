@@ -38,7 +38,9 @@ class Split:
   A record holds one image or, where the texts are about pairs, two; images are numbered in
   the order of the records, as in the sidecar. `path` is the folder of the dataset, for messages;
   `scoring` names how its answers are scored, one of those in `score/vqa.py`; `sources` are the
-  splits that it was joined from, of the datasets of a mixture in their order.
+  splits that it was joined from, of the datasets of a mixture in their order. `expected` says how
+  many images, captions, ... it would have if none were left out, and how many texts each subset,
+  as far as that is known.
   """
 
   source: Sequence[Mapping[str, Any]]
@@ -47,6 +49,7 @@ class Split:
   path: pathlib.Path = pathlib.Path()
   scoring: str = 'official'
   sources: Sequence['Split'] = ()
+  expected: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   @property
   def first(self) -> 'Split':
@@ -135,8 +138,12 @@ def is_embedded(name: str) -> bool:
   return name.split('/')[0] == 'scenes'
 
 
-def open_built(name: str, builder: 'DatasetBuilder') -> Dataset:
+def open_built(
+  name: str, builder: 'DatasetBuilder', expected: Mapping[str, Mapping[str, int]]
+) -> Dataset:
   """Opens the dataset of a TFDS builder, for which `is_built` holds.
+
+  `expected` is `Split.expected`, by split.
 
   Raises:
     DatasetError: the records, or the files beside them, are damaged.
@@ -145,7 +152,14 @@ def open_built(name: str, builder: 'DatasetBuilder') -> Dataset:
   # Only datasets whose answers are not scored by VQA's protocol say how.
   scoring = (builder.info.metadata or {}).get('scoring', Split.scoring)
   splits = {
-    split: Split(open_source(builder, split), _whole_sidecar(builder, split), slots, path, scoring)
+    split: Split(
+      open_source(builder, split),
+      _whole_sidecar(builder, split),
+      slots,
+      path,
+      scoring,
+      expected=expected.get(split, {}),
+    )
     for split in builder.info.splits
   }
   if seal is None:

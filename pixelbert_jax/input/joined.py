@@ -35,7 +35,9 @@ def join_splits(splits: Mapping[str, Split]) -> Split:
   """Joins the splits of several sources; errors are those of `join`."""
   sidecar = join({name: split.sidecar for name, split in splits.items()})
   parts = list(splits.values())
-  return Split(Joined(parts), sidecar, scoring=parts[0].scoring)
+  known = set.intersection(*(set(part.expected) for part in parts))
+  expected = {name: sum(part.expected[name] for part in parts) for name in sorted(known)}
+  return Split(Joined(parts), sidecar, scoring=parts[0].scoring, expected=expected)
 
 
 def join(sidecars: Mapping[str, Sidecar]) -> Sidecar:

@@ -18,6 +18,7 @@ from pixelbert_jax.input.ragged import Ragged
 from pixelbert_jax.input.sidecar import Questions, Sidecar, Statements
 
 Texts = TypeVar('Texts', Questions, Statements)
+KINDS = ('captions', 'questions', 'statements')
 PART = re.compile(r'([^\[\]+]+)(?:\[(!?)([^\[\]!]+)\])?')
 
 
@@ -89,7 +90,17 @@ def _take(split: Split, name: str, subsets: list[str], others: bool) -> Split:
   if missing:
     known = ', '.join(sorted(existing - {''})) or 'none'
     raise UserError(f'{name} has no subset {missing[0]!r}; its subsets: {known}')
-  return dataclasses.replace(split, sidecar=_with_texts(sidecar, *taken))
+  sidecar, expected = _with_texts(sidecar, *taken), _expected(split, subsets, others)
+  return dataclasses.replace(split, sidecar=sidecar, expected=expected)
+
+
+def _expected(split: Split, subsets: list[str], others: bool) -> dict[str, int]:
+  """Counts the texts that would be taken from a whole split; {} if that is not known."""
+  kinds = [kind for kind in KINDS if split.expected.get(kind)]
+  if len(kinds) != 1 or not split.expected.keys() >= set(subsets):
+    return {}
+  (kind,), inside = kinds, sum(split.expected[subset] for subset in subsets)
+  return {kind: split.expected[kind] - inside if others else inside}
 
 
 def _with_texts(

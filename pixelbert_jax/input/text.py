@@ -105,6 +105,17 @@ class Tokenizer:
     cut = text[spans[-1][1] :].strip() if encoding.overflowing else ''
     return [(text[start:end], p) for start, end, p in spans], cut
 
+  def unknown(self, text: str) -> list[str]:
+    """Lists the words of a text, each once, that the vocabulary lacks or has letter by letter."""
+    ids = self([text])[0][0]
+    words, _ = self.read(text)
+    unknown = (
+      word
+      for word, places in words
+      if (ids[places] == self.unknown_id).any() or 2 < len(word) == len(places)
+    )
+    return list(dict.fromkeys(unknown))
+
   def strange(self, ids: np.ndarray) -> np.ndarray:
     """Tells, [...] bool, which texts of ids [..., T] may hold words unknown to the vocabulary."""
     letter = self._letter[ids]
@@ -141,21 +152,16 @@ def tokens_of(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
   ids, _ = tokenizer(texts)
   mask = ids != tokenizer.pad_id
   length, strange = ids.shape[1], tokenizer.strange(ids)
-  for text, row, real, odd in zip(texts, ids, mask.sum(1), strange, strict=True):
+  for text, real, odd in zip(texts, mask.sum(1), strange, strict=True):
     if real == 2:  # [CLS] and [SEP]
       raise TextError(f'{text!r} is empty: give a text with words')
     if real < length and not odd:
       continue
-    words, cut = tokenizer.read(text)
-    unknown = dict.fromkeys(
-      repr(word)
-      for word, places in words
-      if (row[places] == tokenizer.unknown_id).any() or 2 < len(word) == len(places)
-    )
+    unknown, (_, cut) = tokenizer.unknown(text), tokenizer.read(text)
     if unknown:
       warnings.warn(
-        f"{text!r} holds {', '.join(unknown)}: not in the model's vocabulary, so it means nothing "
-        'to it',
+        f"{text!r} holds {', '.join(map(repr, unknown))}: not in the model's vocabulary, so it "
+        'means nothing to it',
         stacklevel=3,
       )
     if cut:

@@ -16,7 +16,7 @@ from typing import Any
 from absl import logging
 
 from pixelbert_jax import commandline, jsons
-from pixelbert_jax.predict import FLAGS, heatmap
+from pixelbert_jax.predict import FLAGS, heatmap, remarks
 
 # By head: the line above its output, which says what the numbers are.
 TITLES = {
@@ -29,6 +29,7 @@ TITLES = {
 def flags_of(argv: Sequence[str]) -> Any:
   """Parses and checks the flags: an image, and one thing to do with it."""
   parser = commandline.Parser('pixelbert_jax.predict', 'Asks a trained model about an image.')
+  parser.epilog = remarks.RULES
   any_path, path = commandline.any_path, commandline.path
   parser.add_argument(
     '--checkpoint', type=any_path, required=True, help='a workdir, WORKDIR@STEP, or a folder'
@@ -77,22 +78,31 @@ def command(argv: Sequence[str]) -> None:
       head, key, results = 'match', 'text', list(zip(flags.text, probabilities, strict=True))
     if flags.heatmap:
       heat = model.heatmap(flags.image, flags.question or flags.fill or flags.text[0])
-      best = f'{results[0][1]:.3f}' if head == 'match' else '{}  {:.3f}'.format(*results[0])
+      name, best = results[0][0], remarks.number(results[0][1])
+      best = best if head == 'match' else f'{name}  {best}'
       dataclasses.replace(heat, title=f'{heat.title}:  {best}').save(flags.heatmap)
   for line in dict.fromkeys(str(w.message) for w in caught):
     if line != model.note:  # It is printed with the result.
       print(f'note: {line}', file=sys.stderr)
+  read = flags.text or [flags.question or flags.fill] * len(results)  # by row
+  unknown = [model.unknown_words(text) for text in read]
+  lines = remarks.remarks(head, [p for _, p in results])
   if flags.json:
-    rows = [{key: name, 'probability': p} for name, p in results]
+    rows = [
+      {key: name, 'probability': p, 'unknown_words': words}
+      for (name, p), words in zip(results, unknown, strict=True)
+    ]
     asked = {name: x for name in ('question', 'fill') if (x := getattr(flags, name))}
     drawn = {'heatmap': flags.heatmap} if flags.heatmap else {}
-    about = {'trained_on': model.trained_on, 'note': model.note}
+    about = {'remarks': lines, 'trained_on': model.trained_on, 'note': model.note}
     answer = {'image': flags.image, **asked, f'{key}s': rows, **drawn, **about}
     print(jsons.text(answer, ensure_ascii=False))
     return
   print(f'{TITLES[head]}:')
-  for name, p in results:
-    print(f'{p:.3f}  {name}')
+  for (name, p), words in zip(results, unknown, strict=True):
+    print(remarks.row(name, p, words))
+  for line in [*remarks.legend(unknown), *lines]:
+    print(line)
   if flags.heatmap:
     print(f'{flags.heatmap} shows where each word attends')
   if model.note:

@@ -179,6 +179,10 @@ class Model:
     )
     return Heatmap(words, cells, pixels, rows, columns, note=self.note, title=text)
 
+  def unknown_words(self, text: str) -> list[str]:
+    """Lists the words of a text that its vocabulary lacks, as written, each once."""
+    return self._tokenizer.unknown(text)
+
   def pixel_features(self, images: np.ndarray) -> np.ndarray:
     """Computes the CNN's features [B, h, w, C] float32, before the projection.
 

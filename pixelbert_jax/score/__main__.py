@@ -84,9 +84,8 @@ def _scorer(options: argparse.Namespace) -> Callable[[str], scored.Scored]:
   file = options.annotations
   match options.task:
     case 'vqa':
-      return functools.partial(
-        scored.score_vqa, questions=scored.read_questions(file, options.questions)
-      )
+      questions, annotated = scored.read_questions(file, options.questions)
+      return functools.partial(scored.score_vqa, questions=questions, annotated=annotated)
     case 'nlvr2':
       return functools.partial(scored.score_nlvr2, labels=annotations.read_nlvr2(file))
     case 'nlvr':

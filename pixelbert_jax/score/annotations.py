@@ -1,6 +1,7 @@
 """Readers of the published annotation files, gzipped or not, for the fields that scores need.
 
-A dataset of one's own has no published ones: `write_vqa` makes them.
+A dataset of one's own has no published ones: `write_vqa` makes them. `write_nlvr2` makes those of
+the examples that are left where photographs are missing.
 """
 
 import pathlib
@@ -84,6 +85,12 @@ def _read(path: files.Path, key: str, expected: str) -> Fields:
 def read_nlvr2(path: files.Path) -> dict[str, bool]:
   """Reads the label of each example of an NLVR2 split (`dev.json`), by identifier."""
   return _read_labels(path, 4)
+
+
+def write_nlvr2(path: files.Path, labels: Mapping[str, bool]) -> None:
+  """Writes the labels of examples as the lines of `dev.json` that `read_nlvr2` needs."""
+  lines = ({'identifier': name, 'label': str(label)} for name, label in labels.items())
+  files.write_text(path, ''.join(f'{jsons.text(line)}\n' for line in lines))
 
 
 def read_nlvr(path: files.Path) -> dict[str, bool]:

@@ -5,9 +5,21 @@ sentences; an example is one pair with one sentence.
 """
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from pixelbert_jax.score import nlvr
+
+# Published statements, by split.
+STATEMENTS = {'train': 86_373, 'dev': 6_982, 'test1': 6_967, 'test2': 6_970}
+
+
+def partial(identifiers: Collection[str]) -> str:
+  """Returns 'N of 6,967 statements' if the splits named by identifiers lack some; '' if none."""
+  splits = {identifier.partition('-')[0] for identifier in identifiers}
+  published = sum(STATEMENTS.get(split, 0) for split in splits)
+  if len(identifiers) >= published:
+    return ''
+  return f'{len(identifiers):,} of {published:,} statements'
 
 
 def sentence(identifier: str) -> str:

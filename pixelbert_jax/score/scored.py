@@ -24,7 +24,8 @@ from pixelbert_jax.score import (
 class Scored:
   """The scores of a prediction file."""
 
-  summary: dict  # as printed with --json
+  # As printed with --json; `scored` says how much, where it is not all that was published.
+  summary: dict
   sizes: Mapping[str, int]  # number of items of each mean, by its name in the table
   per_item: dict  # id -> score; in retrieval direction -> id -> rank
   # What --compare resamples: metric -> (scores [N], clusters [N]).
@@ -32,22 +33,26 @@ class Scored:
   cluster: str  # what a cluster is, in the plural
 
 
-def read_questions(annotated: str, asked: str | None) -> list[vqa.Question]:
-  """Reads the annotated questions of VQA; with a questions file, only those it lists."""
+def read_questions(annotated: str, asked: str | None) -> tuple[list[vqa.Question], int]:
+  """Reads the annotated questions of VQA; with a questions file, only those it lists.
+
+  Returns:
+    The questions, and the number of all that are annotated.
+  """
   questions = annotations.read_vqa(annotated)
   if not asked:
-    return questions
+    return questions, len(questions)
   by_id = {q.question_id: q for q in questions}
   wanted = annotations.read_vqa_question_ids(asked)
   if missing := [i for i in wanted if i not in by_id]:
     raise UserError(
       f'{annotated} lacks question {missing[0]} of {asked}: do the files belong together?'
     )
-  return [by_id[i] for i in wanted]
+  return [by_id[i] for i in wanted], len(questions)
 
 
-def score_vqa(path: str, questions: Sequence[vqa.Question]) -> Scored:
-  """Scores a VQA prediction file on all `questions`."""
+def score_vqa(path: str, questions: Sequence[vqa.Question], annotated: int) -> Scored:
+  """Scores a VQA prediction file on all `questions`, of which there are `annotated`."""
   answers = predictions.read_vqa(path, [q.question_id for q in questions])
   per_item = vqa.per_question(answers, questions)
   sizes = {'accuracy': len(questions)}
@@ -59,6 +64,8 @@ def score_vqa(path: str, questions: Sequence[vqa.Question]) -> Scored:
     # One's own questions may lack types.
     summary = {name: means for name, means in summary.items() if means != {'': summary['accuracy']}}
     summary['scoring'] = scoring.title
+  if len(questions) < annotated:
+    summary['scored'] = f'{len(questions):,} of {annotated:,} questions'
   return Scored(
     summary,
     sizes,
@@ -71,7 +78,10 @@ def score_vqa(path: str, questions: Sequence[vqa.Question]) -> Scored:
 def score_nlvr2(path: str, labels: Mapping[str, bool]) -> Scored:
   """Scores an NLVR2 prediction file, overall and on the balanced and unbalanced subsets."""
   correct = nlvr.correct(predictions.read_nlvr2(path, labels), labels)
-  return _by_sentence(nlvr2.items(correct, labels), nlvr2.sentence)
+  result = _by_sentence(nlvr2.items(correct, labels), nlvr2.sentence)
+  if partial := nlvr2.partial(labels):
+    result.summary['scored'] = partial
+  return result
 
 
 def score_nlvr(path: str, labels: Mapping[str, bool]) -> Scored:

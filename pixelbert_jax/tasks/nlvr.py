@@ -30,9 +30,10 @@ from pixelbert_jax.input.sidecar import Statements
 from pixelbert_jax.metrics import Metrics, compare
 from pixelbert_jax.models.heads import MatchingModel, Model, Nlvr2Model
 from pixelbert_jax.models.pixelbert import PixelBert
-from pixelbert_jax.score import bootstrap, nlvr, nlvr2, predictions
+from pixelbert_jax.score import annotations, bootstrap, nlvr, nlvr2, predictions
 from pixelbert_jax.tasks.base import Arrays, Rows, Run, Task, token_row
 from pixelbert_jax.tasks.evaluator import counted
+from pixelbert_jax.tasks.shortfall import shortfall
 from pixelbert_jax.tasks.sums import Sums, finish, total
 
 NLVR_IMAGE = re.compile(r'[a-z]+-(\d+-\d+-\d+)')
@@ -232,6 +233,21 @@ class Nlvr2(Nlvr):
 
   def batches(self, role: str, **fields: Any) -> StatementBatches:
     return Nlvr2Batches(**fields)
+
+  def report(self, run: Run, batches: StatementBatches, path: pathlib.Path) -> Metrics:
+    """Evaluates as `Nlvr` does.
+
+    Of a split that lacks statements it also writes the labels of those it has, as
+    `<split>_annotations.json`: a score by all published ones is refused for those without a
+    prediction.
+    """
+    metrics = super().report(run, batches, path)
+    if shortfall(batches.split) and processes.is_first():
+      table = batches.split.sidecar.statements
+      names = [name.decode() for name in table.identifier]
+      labels = dict(zip(names, table.label.tolist(), strict=True))
+      annotations.write_nlvr2(path.with_name(f'{path.stem}_annotations.json'), labels)
+    return metrics
 
   def write(self, path: pathlib.Path, predicted: dict[str, bool], split: str) -> None:
     predictions.write_nlvr2(path, predicted)

@@ -22,6 +22,7 @@ from data.images import check
 from pixelbert_jax import UserError
 from pixelbert_jax.input.dataset import DatasetError
 from pixelbert_jax.input.selection import select
+from pixelbert_jax.tasks.shortfall import shortfall
 from tests.support import corpora
 from tests.support.builds import built, captions, failure, strings
 from tests.support.corpora import LAYOUTS, as_folder, as_json, image
@@ -752,4 +753,5 @@ def test_real_annotations_of_nlvr2_with_generated_images(tmp_path, capsys):
     subsets = Counter(strings(found, found.subset))
     assert subsets['balanced'] == balanced
     assert subsets['unbalanced'] == unbalanced
+    assert shortfall(dataset[name]) == {}
   assert 'warning' not in out

@@ -441,8 +441,10 @@ def test_the_command_answers(said, load, folder):
   assert lines == [
     'answers and their scores from 0 to 1, which need not add up to 1:',
     *(f'{p:.3f}  {name}' for name, p in expected),
+    'The first 2 answers nearly tie: the model prefers none of them.',
     f'This model was {provenance.SCENES}.',
   ]
+  assert 0.9 * expected[0][1] < expected[1][1] < expected[0][1]
   assert said('vqa', '--question=what is it').err == ''
   found = json.loads(said('vqa', '--question=what is it', '--json').out)
   assert found['question'] == 'what is it'
@@ -460,6 +462,41 @@ def test_the_command_compares_texts(said, load, folder, form):
   np.testing.assert_allclose([row['probability'] for row in found], expected, atol=1e-6)
 
 
+def test_a_row_that_rests_on_unknown_words_is_marked(said):
+  captured = said('pretrain', '--text=a red star', 'a Zebra', 'a yak')
+  _, known, unknown, other, legend, *_ = captured.out.splitlines()
+  assert re.fullmatch(r'0\.\d{3}  a red star', known)
+  assert re.fullmatch(r'0\.\d{3}\* a Zebra', unknown)
+  assert re.fullmatch(r'0\.\d{3}\* a yak', other)
+  assert legend.startswith('* rests on words that are not in the model')
+  assert legend.endswith(": 'Zebra', 'yak'")
+  assert "'a Zebra' holds 'Zebra'" in captured.err
+  # All answers rest on the question.
+  captured = said('vqa', '--question=what zebra is it')
+  rows = [line for line in captured.out.splitlines() if line.startswith('0.')]
+  assert len(rows) == 5
+  assert all(row[5] == '*' for row in rows)
+  assert captured.out.count("mean nothing to it: 'zebra'\n") == 1
+  found = json.loads(said('pretrain', '--text=a red star', 'a zebra', '--json').out)
+  assert [row['unknown_words'] for row in found['texts']] == [[], ['zebra']]
+
+
+def test_what_is_unlikely_is_said(said, load, folder):
+  captured = said('pretrain', '--fill=a [MASK] star')
+  best = load('pretrain').fill(folder / '1.png', 'a [MASK] star')[0][0][1]
+  assert best < 0.5
+  line = 'No word reaches 0.5: to this model none is likely.'
+  assert line in captured.out.splitlines()
+  found = json.loads(said('pretrain', '--fill=a [MASK] star', '--json').out)
+  assert line in found['remarks']
+  assert json.loads(said('pretrain', '--text=a red star', '--json').out)['remarks'] == []
+
+
+def test_the_api_says_which_words_are_not_known(load):
+  assert load('vqa').unknown_words('is a zebra or a zebra') == ['zebra']
+  assert load('vqa').unknown_words('is a star here') == []
+
+
 def test_the_command_fills_and_draws(said, tmp_path):
   path = tmp_path / 'heat.png'
   captured = said('pretrain', '--fill=a [MASK] b c d e f g h i j k', f'--heatmap={path}')
@@ -467,7 +504,8 @@ def test_the_command_fills_and_draws(said, tmp_path):
     "note: 'a [MASK] b c d e f g h i j k' is cut to 12 tokens, as in training: 'j k' is not read\n"
   )
   assert f'{path} shows' in captured.out
-  assert len(captured.out.splitlines()) == 8
+  # The title, five words, that none is likely, the heat map, and what it was trained on.
+  assert len(captured.out.splitlines()) == 9
   with Image.open(path) as picture:
     assert picture.format == 'PNG'
   found = json.loads(said('vqa', '--question=what is it', '--json', f'--heatmap={path}').out)
@@ -517,6 +555,7 @@ def test_the_flags_are_listed(capsys):
   out = capsys.readouterr().out
   for flag in itertools.chain(FLAGS.values(), ('--checkpoint', '--image', '--heatmap')):
     assert flag in out
+  assert '0.9 of its number' in out
 
 
 def test_the_page_runs_as_it_stands(folder, tmp_path, monkeypatch, capsys):

@@ -63,6 +63,13 @@ def test_nlvr2_by_hand():
   }
 
 
+def test_what_is_left_of_published_splits_is_counted_and_other_splits_are_taken_as_they_are():
+  assert nlvr2.partial(['test1-0-0-0', 'test1-0-0-1']) == '2 of 6,967 statements'
+  assert nlvr2.partial(['test1-0-0-0', 'dev-0-0-0']) == '2 of 13,949 statements'
+  assert nlvr2.partial(['mine-0-0-0']) == ''
+  assert nlvr2.partial(real_nlvr2('dev')) == ''
+
+
 def test_a_subset_that_is_empty_is_left_out():
   labels = {'dev-1-0-0': True, 'dev-1-1-0': False}
   assert nlvr2.summarise(nlvr.correct(labels, labels), labels) == {

@@ -111,6 +111,8 @@ def test_vqa_on_the_questions_asked(vqa_files, capsys):
   found = run_json(capsys, *arguments, '--annotations=val.json')
   assert found['accuracy'] == pytest.approx(0.95)
   assert found['per_question_type'] == {'how many': 1.0, 'what color': 0.9}
+  assert found['scored'] == '2 of 3 questions'
+  assert run(capsys, *arguments, '--annotations=val.json').endswith('scored: 2 of 3 questions\n')
   # Without annotations, as on test, the file is checked all the same.
   assert run_json(capsys, *arguments) == {'valid_predictions': 2}
   assert run(capsys, *arguments) == 'valid_predictions: 2\n'
@@ -166,7 +168,9 @@ def test_nlvr2(nlvr2_files, capsys):
     ['consistency', '75.00', '4'],
     ['balanced_accuracy', '87.50', '8'],
     ['balanced_consistency', '75.00', '4'],
+    ['scored:', '8', 'of', '6,982', 'statements'],
   ]
+  assert found['scored'] == '8 of 6,982 statements'
 
 
 def test_nlvr2_on_the_published_annotations(folder, capsys):
@@ -177,6 +181,7 @@ def test_nlvr2_on_the_published_annotations(folder, capsys):
   found = run_json(capsys, 'nlvr2', '--predictions=a.csv', f'--annotations={path}')
   assert found['accuracy'] == 3558 / 6967
   assert found['balanced_accuracy'] == 0.5
+  assert 'scored' not in found  # It is all there is.
 
 
 @pytest.fixture

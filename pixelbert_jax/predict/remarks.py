@@ -1,0 +1,53 @@
+"""The remarks below what a model says: what nearly ties, that nothing is likely, unknown words.
+
+They go by the numbers as they are printed.
+"""
+
+from collections.abc import Iterable, Sequence
+
+DIGITS = 3
+TIE = 0.9  # of the first number: from here on the model has as good as no preference
+LIKELY = 0.5  # below it the model holds something to be wrong rather than right
+RULES = (
+  f'An answer or word nearly ties with the first from {TIE} of its number on; '
+  f'where nothing reaches {LIKELY}, nothing is likely.'
+)
+MARK = '*'  # behind the number of a row that rests on words which the vocabulary lacks
+NOUNS = {'answer': 'answer', 'match': 'text', 'fill': 'word'}
+
+
+def number(probability: float) -> str:
+  """Formats a probability."""
+  return f'{probability:.{DIGITS}f}'
+
+
+def row(name: str, probability: float, unknown: Sequence[str]) -> str:
+  """Formats a row of the table, marked if it rests on words unknown to the model."""
+  return f'{number(probability)}{MARK if unknown else " "} {name}'
+
+
+def legend(unknown: Iterable[Sequence[str]]) -> list[str]:
+  """Explains the mark in a line, given the unknown words of each row; no line without a mark."""
+  words = dict.fromkeys(repr(word) for each in unknown for word in each)
+  said = "rests on words that are not in the model's vocabulary and mean nothing to it"
+  return [f'{MARK} {said}: {", ".join(words)}'] if words else []
+
+
+def remarks(head: str, probabilities: Sequence[float]) -> list[str]:
+  """Says in lines what nearly ties and whether nothing is likely.
+
+  Args:
+    head: 'answer' or 'fill', the best first; or 'match', whose texts do not exclude each other, so
+      that they do not tie.
+    probabilities: of the rows, at least one.
+  """
+  shown = [round(p, DIGITS) for p in probabilities]
+  tied = [p for p in shown if p >= TIE * shown[0]]
+  lines = []
+  if head != 'match' and len(tied) > 1:
+    which = f'All {len(shown)}' if len(tied) == len(shown) else f'The first {len(tied)}'
+    how = 'tie' if len(set(tied)) == 1 else 'nearly tie'
+    lines.append(f'{which} {NOUNS[head]}s {how}: the model prefers none of them.')
+  if max(shown) < LIKELY:
+    lines.append(f'No {NOUNS[head]} reaches {LIKELY}: to this model none is likely.')
+  return lines
