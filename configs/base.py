@@ -144,6 +144,7 @@ def paper() -> ConfigDict:
   c.optimizer.cnn_rate = Field(1e-2, at_least(0))
   c.optimizer.cnn_decay = Field(5e-4, at_least(0))
   c.optimizer.cnn_momentum = Field(0.9, BELOW_1)  # open
+  c.optimizer.transformer_rule = Field('adamw', one_of('adamw', 'muon'))  # section 4.1
   c.optimizer.transformer_rate = Field(1e-4, at_least(0))
   c.optimizer.transformer_decay = Field(1e-2, at_least(0))
   c.optimizer.betas = Field((0.9, 0.999), tuple_of(2, BELOW_1))  # open
@@ -190,6 +191,7 @@ def small(c: ConfigDict) -> None:
   c.transformer.update(layers=3, width=128, heads=4, mlp_width=256, max_positions=64)
   c.transformer.dropout = 0.0
   c.transformer.init_std = 0.08
+  c.pixel_position = 'learnt'
   c.optimizer.betas = (0.9, 0.98)
   c.optimizer.cnn_rule, c.optimizer.cnn_momentum = 'muon', 0.95
   c.optimizer.clip_norm = 0.0

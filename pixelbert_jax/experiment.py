@@ -192,6 +192,7 @@ def make_optimizer(
     cnn_rate=rates['cnn'],
     cnn_momentum=c.cnn_momentum,
     cnn_decay=c.cnn_decay,
+    transformer_rule=c.get('transformer_rule', 'adamw'),  # which earlier runs lack
     transformer_rate=rates['transformer'],
     transformer_betas=tuple(c.betas),
     transformer_epsilon=c.epsilon,

@@ -1,10 +1,12 @@
 """Two optimisers with a schedule each: SGD for the CNN, AdamW for the rest (paper section 4.1).
 
-From scratch, a small CNN learns better with Muon (Jordan et al. 2024). With SGD, the large gradient
-of colours claims every filter before the small gradient of shapes has moved any; Muon moves all
-directions alike.
+From scratch, small models learn better with Muon (Jordan et al. 2024), which moves all directions
+of a matrix alike. With SGD, the large gradient of colours claims every filter of the CNN before the
+small gradient of shapes has moved any. With AdamW, a Transformer takes many more steps to know
+which colour is whose and what is left of what (docs/results.md).
 """
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +19,8 @@ Tree = Any
 
 # In each group exactly one pattern must match the path of every parameter.
 OPTIMISERS = {'cnn': r'(backbone/)?cnn/.*', 'transformer': r'(?!(backbone/)?cnn/).*'}
+# Of those, the kernels of the Transformer's layers, and its momentum, where these have Muon.
+LAYERS, MOMENTUM = r'(backbone/)?encoder/.*kernel', 0.95
 # Of those, what is fixed where stages of the CNN are frozen up to this one.
 FROZEN = r'(backbone/)?cnn/(stem|layer[1-{}])/.*'
 DECAYED = {True: r'.*/(kernel|embedding)', False: r'(.*/)?(bias|scale|semantic|mlm_bias)'}
@@ -62,6 +66,7 @@ def optimizer(
   cnn_rate: optax.Schedule,
   cnn_momentum: float,
   cnn_decay: float,
+  transformer_rule: str,
   transformer_rate: optax.Schedule,
   transformer_betas: tuple[float, float],
   transformer_epsilon: float,
@@ -79,8 +84,10 @@ def optimizer(
     params: the parameters, or their shapes.
     cnn_rule: 'sgd' or 'muon', both with `cnn_momentum`, or 'none', which leaves the CNN unchanged.
     cnn_rate, cnn_momentum, cnn_decay: learning rate, momentum and weight decay of the CNN.
+    transformer_rule: 'adamw', or 'muon' for the kernels of the Transformer's layers and 'adamw' for
+      embeddings and heads.
     transformer_rate, transformer_betas, transformer_epsilon, transformer_decay: those of AdamW,
-      for all other parameters.
+      for all other parameters; rate and decay are also Muon's.
     clip_norm: largest global gradient norm; 0 turns clipping off.
     frozen_stages: of the CNN, as in `ResNet`: they stay bitwise as they are, without moments.
 
@@ -92,44 +99,70 @@ def optimizer(
   def decay_mask(tree: Tree) -> Tree:
     return _map_present(lambda _, flag: flag, tree, decayed)
 
-  b1, b2 = transformer_betas
+  muon = functools.partial(_muon, betas=transformer_betas, mask=decay_mask)
   decays = optax.add_decayed_weights(cnn_decay, decay_mask)
   cnn = {
     'sgd': optax.chain(decays, optax.sgd(cnn_rate, cnn_momentum)),
-    'muon': contrib.muon(
-      cnn_rate,
-      beta=cnn_momentum,
-      weight_decay=cnn_decay,
-      weight_decay_mask=decay_mask,
-      adam_b1=b1,
-      adam_b2=b2,
-      muon_weight_dimension_numbers=_matrices,
-      consistent_rms=0.2,
-    ),
+    'muon': muon(cnn_rate, cnn_momentum, cnn_decay, _filters),
     'none': optax.set_to_zero(),
   }
-  if cnn_rule not in cnn:
-    raise ValueError(f'optimizer.cnn_rule has to be one of {list(cnn)}, not {cnn_rule!r}')
-  adamw = optax.adamw(
-    transformer_rate, b1, b2, transformer_epsilon, weight_decay=transformer_decay, mask=decay_mask
-  )
-  rules = {'cnn': cnn[cnn_rule], 'transformer': adamw, 'frozen': optax.set_to_zero()}
+  rate, decay, e = transformer_rate, transformer_decay, transformer_epsilon
+  adamw = optax.adamw(rate, *transformer_betas, e, weight_decay=decay, mask=decay_mask)
+  layers = {'adamw': adamw, 'muon': muon(rate, MOMENTUM, decay, _layers)}
+  rules = {
+    'cnn': _chosen('cnn_rule', cnn_rule, cnn),
+    'transformer': adamw,
+    'layers': _chosen('transformer_rule', transformer_rule, layers),
+    'frozen': optax.set_to_zero(),
+  }
+  apart = {'layers': LAYERS} if transformer_rule == 'muon' else {}
+  if frozen_stages:
+    apart |= {'frozen': FROZEN.format(frozen_stages)}
   clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
-  return optax.chain(clip, _by_part(rules, params, frozen_stages))
+  return optax.chain(clip, _by_part(rules, params, apart))
+
+
+def _muon(
+  rate: optax.Schedule,
+  momentum: float,
+  decay: float,
+  matrices: Callable,
+  *,
+  betas: tuple[float, float],
+  mask: Callable,
+) -> optax.GradientTransformation:
+  """Makes Muon for `matrices`, and Adam with `betas` for other arrays."""
+  return contrib.muon(
+    rate,
+    beta=momentum,
+    weight_decay=decay,
+    weight_decay_mask=mask,
+    adam_b1=betas[0],
+    adam_b2=betas[1],
+    muon_weight_dimension_numbers=matrices,
+    consistent_rms=0.2,
+  )
+
+
+def _chosen(
+  field: str, rule: str, rules: dict[str, optax.GradientTransformation]
+) -> optax.GradientTransformation:
+  """Returns the rule of this name; ValueError if there is none."""
+  if rule not in rules:
+    raise ValueError(f'optimizer.{field} has to be one of {list(rules)}, not {rule!r}')
+  return rules[rule]
 
 
 def _by_part(
-  rules: dict[str, optax.GradientTransformation], params: Tree, frozen_stages: int
+  rules: dict[str, optax.GradientTransformation], params: Tree, apart: dict[str, str]
 ) -> optax.GradientTransformation:
-  """Applies to each part of the model its rule; 'frozen' only where stages are."""
-  patterns = OPTIMISERS
-  if frozen_stages:
-    fixed = FROZEN.format(frozen_stages)
-    patterns = {part: f'(?!{fixed}){x}' for part, x in OPTIMISERS.items()} | {'frozen': fixed}
+  """Applies to each part of the model its rule; `apart` are patterns of parts that others lack."""
+  others = ''.join(f'(?!{pattern})' for pattern in apart.values())
+  patterns = {part: others + pattern for part, pattern in OPTIMISERS.items()} | apart
   return optax.partition({part: rules[part] for part in patterns}, match_once(patterns, params))
 
 
-def _matrices(params: Tree) -> Tree:
+def _filters(params: Tree) -> Tree:
   """Tells Muon to treat kernels [..., H, W, I, O] as matrices [HWI, O]; None for other arrays."""
 
   def matrix(leaf: jax.Array) -> contrib.MuonDimensionNumbers | None:
@@ -137,6 +170,12 @@ def _matrices(params: Tree) -> Tree:
     return contrib.MuonDimensionNumbers((n - 4, n - 3, n - 2), (n - 1,)) if n >= 4 else None
 
   return _map_present(matrix, params)
+
+
+def _layers(params: Tree) -> Tree:
+  """Tells Muon to treat the stacked kernels [L, I, O] as L matrices."""
+
+  return _map_present(lambda _: contrib.MuonDimensionNumbers((1,), (2,)), params)
 
 
 def _map_present(function: Callable, tree: Tree, *others: Tree) -> Tree:

@@ -26,6 +26,7 @@ SHAPES = {
 SETTINGS = {
   'cnn_momentum': 0.9,
   'cnn_decay': 0.05,
+  'transformer_rule': 'adamw',
   'transformer_betas': (0.8, 0.95),
   'transformer_epsilon': 1e-3,
   'transformer_decay': 0.03,
@@ -153,12 +154,17 @@ def test_muon_moves_a_convolution_in_all_directions_alike():
   np.testing.assert_allclose(updates['cnn']['bn']['bias'], expected, rtol=1e-3)
 
 
-@pytest.mark.parametrize('cnn_rule', ['sgd', 'muon'])
-def test_biases_norms_and_the_semantic_vector_do_not_decay(cnn_rule):
+@pytest.mark.parametrize(('cnn_rule', 'transformer_rule'), [('sgd', 'adamw'), ('muon', 'muon')])
+def test_biases_norms_and_the_semantic_vector_do_not_decay(cnn_rule, transformer_rule):
   params = jax.tree.map(jnp.asarray, random_tree(0))
   rate = lambda step: 0.1  # noqa: E731
   optimizer = optim.optimizer(
-    params, cnn_rule, cnn_rate=rate, transformer_rate=rate, clip_norm=10.0, **SETTINGS
+    params,
+    cnn_rule,
+    cnn_rate=rate,
+    transformer_rate=rate,
+    clip_norm=10.0,
+    **SETTINGS | {'transformer_rule': transformer_rule},
   )
   zeros = jax.tree.map(jnp.zeros_like, params)
   updates, _ = jax.jit(lambda p: optimizer.update(zeros, optimizer.init(p), p))(params)
@@ -166,6 +172,41 @@ def test_biases_norms_and_the_semantic_vector_do_not_decay(cnn_rule):
     part = 'cnn' if '/cnn/' in name else 'transformer'
     decay = 0.1 * SETTINGS[f'{part}_decay'] * decays(name)
     np.testing.assert_allclose(update, -decay * flat(params)[name], rtol=1e-5, err_msg=name)
+
+
+def test_muon_moves_all_directions_of_each_layer_alike():
+  rng = np.random.default_rng(0)
+  layers = rng.normal(size=(3, 6, 4)) * np.array([1e-3, 1, 1e3])[:, None, None]
+  params = {'encoder': {'kernel': jnp.asarray(layers)}, 'head': {'kernel': jnp.ones((6, 1))}}
+  rate = lambda step: 0.1  # noqa: E731
+  optimizer = optim.optimizer(
+    params,
+    'none',
+    cnn_rate=rate,
+    transformer_rate=rate,
+    clip_norm=0.0,
+    **SETTINGS | {'transformer_rule': 'muon', 'transformer_decay': 0.0},
+  )
+  updates, _ = jax.jit(lambda p: optimizer.update(p, optimizer.init(p), p))(params)
+  for update in np.asarray(updates['encoder']['kernel']):
+    values = np.linalg.svd(update, compute_uv=False)
+    assert values.min() / values.max() > 0.55  # Newton-Schulz: within 0.7 to 1.2
+    assert np.square(update).mean() ** 0.5 == pytest.approx(0.1 * 0.2, rel=0.2)
+  # A head's kernel is AdamW's.
+  np.testing.assert_allclose(updates['head']['kernel'], -0.1 / (1 + 1e-3), rtol=1e-5)
+
+
+@pytest.mark.parametrize('field', ['cnn_rule', 'transformer_rule'])
+def test_an_unknown_rule_is_named(field):
+  rules = {'cnn_rule': 'sgd', **SETTINGS} | {field: 'adam'}
+  with pytest.raises(ValueError, match=f"optimizer.{field} has to be one of .* not 'adam'"):
+    optim.optimizer(
+      {'cnn': {'kernel': jnp.ones(3)}},
+      cnn_rate=lambda step: 0.1,
+      transformer_rate=lambda step: 0.1,
+      clip_norm=0.0,
+      **rules,
+    )
 
 
 def test_an_unmatched_parameter_is_named():
@@ -189,13 +230,7 @@ def test_an_unknown_kind_of_parameter_stops_the_optimiser():
   params['head']['temperature'] = np.zeros(())
   rate = lambda _: 1.0  # noqa: E731
   with pytest.raises(ValueError, match='head/temperature is matched by 0'):
-    optim.optimizer(params, 'sgd', rate, 0.9, 0.0, rate, (0.9, 0.9), 1e-8, 0.0, 1.0)
-
-
-def test_an_unknown_rule_for_the_cnn_is_refused():
-  rate = lambda _: 1.0  # noqa: E731
-  with pytest.raises(ValueError, match=r'one of .*sgd.*muon.*none.* not .adam.'):
-    optim.optimizer(random_tree(0), 'adam', rate, 0.9, 0.0, rate, (0.9, 0.9), 1e-8, 0.0, 1.0)
+    optim.optimizer(params, 'sgd', cnn_rate=rate, transformer_rate=rate, clip_norm=1.0, **SETTINGS)
 
 
 def test_a_cnn_without_a_rule_stays_as_it_is():
