@@ -11,9 +11,8 @@ Variants and scores to expect (from benchmarks/results/runs/):
     r50           VQA v2: the paper has 71.35 on test-dev, 71.42 on test-std
     x152          VQA v2: the paper has 74.45 on test-dev, 74.55 on test-std
     x101          VQA v2: not published
-    r50_trainval, x101_trainval, x152_trainval
-                  VQA v2, trained on train and val but for the questions about COCO's Karpathy val
-                  images, which choose the step
+    r50_trainval, x101_trainval, x152_trainval  VQA v2, trained on train and val but for the
+                  questions about COCO's Karpathy val images, which choose the step
     test          scenes, for seconds from scratch: what tests run
 
 `_trainval` is the documented way to the paper's table: SOHO and ViLT train on train and val. Train
@@ -33,7 +32,7 @@ what FLOPs and bytes take at least, and 40% MFU. docs/slices.md says more, and h
     x152      a100:1     micro_batches=8    18, 29      34
     x152      v5e:2x4    micro_batches=4    4.7, 4.0    9.7
 
-No figure there: r50_trainval. This makes it:
+No figure there: r50_trainval, x101_trainval, x152_trainval. This makes the first:
 
     python -m pixelbert_jax.plan --config=configs/vqa.py:r50_trainval --topology=v5e:2x4 \\
       --config.micro_batches=4 --mode=train
