@@ -19,7 +19,7 @@ Tree = Any
 OPTIMISERS = {'cnn': r'(backbone/)?cnn/.*', 'transformer': r'(?!(backbone/)?cnn/).*'}
 # Of those, what is fixed where stages of the CNN are frozen up to this one.
 FROZEN = r'(backbone/)?cnn/(stem|layer[1-{}])/.*'
-DECAYED = {True: r'.*/(kernel|embedding)', False: r'(.*/)?(bias|scale|semantic|mlm_bias)'}
+DECAYED = {True: r'.*/(kernel|embedding)', False: r'(.*/)?(bias|scale|log_scale|semantic|mlm_bias)'}
 
 
 def match_once(patterns: dict[Any, str], params: Tree) -> Tree:
@@ -73,7 +73,8 @@ def optimizer(
 
   SGD adds its weight decay to the gradient before the momentum, as PyTorch does; the other decays
   are decoupled. Muon's updates are scaled to the length of AdamW's; scales and biases it leaves to
-  Adam with Nesterov momentum. Biases, norms and the shared semantic vector are not decayed.
+  Adam with Nesterov momentum. Biases, norms, the temperature of retrieval's first stage and the
+  shared semantic vector are not decayed.
 
   Args:
     params: the parameters, or their shapes.
