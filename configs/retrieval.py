@@ -17,6 +17,9 @@ Variants and scores to expect (R@1, 5, 10 of texts; of images; files in benchmar
     x101, x101_f30k  not published
     test             scenes, for seconds from scratch: what tests run
 
+--config.first_stage=128 also trains a first stage, which spares most pairs their exact scores:
+docs/scores.md.
+
 What pre-training is worth: the same from scratch, training the CNN too, and then for longer by the
 pairs of pre-training's 1,750 steps. R@10 of texts is 0.180 and 0.185 (retrieval_scratch.jsonl and
 retrieval_long.jsonl in benchmarks/results/runs/).
