@@ -15,7 +15,7 @@ def scores():
   rng = np.random.default_rng(0)
   own = np.arange(IMAGES)[:, None] == ROW
   exact, first = (
-    (rng.normal(size=own.shape) + gain * own).astype(np.float32) for gain in (3.0, 1.5)
+    (rng.normal(size=own.shape) + gain * own).astype(np.float32) for gain in (3.0, 2.7)
   )
   return exact, first / np.abs(first).max()
 
@@ -47,7 +47,7 @@ def test_two_stages_rank_as_by_hand(scores, k):
   assert pairs == listed.sum()
   found = shortlist.composed(np.where(listed, exact, -np.inf), first, listed)
   np.testing.assert_array_equal(found[listed], exact[listed])
-  np.testing.assert_array_equal(np.argsort(found.ravel()), np.argsort(place.ravel()))
+  assert np.diff(found.ravel()[np.argsort(place.ravel())]).min() >= 0  # but for ties of rounding
 
 
 def test_a_shortlist_is_the_same_in_blocks(scores, monkeypatch):
@@ -85,4 +85,4 @@ def test_a_first_stage_that_knows_nothing_needs_more(scores):
   order = np.argsort(exact.mean(axis=0))
   np.testing.assert_array_equal(np.argsort(blind, axis=1), np.tile(order, (IMAGES, 1)))
   seen, _ = shortlist.two_stages(exact, first, ROW, chosen)
-  assert seen > 1.5 * shortlist.two_stages(exact, blind, ROW, chosen)[0]
+  assert seen > 2 * shortlist.two_stages(exact, blind, ROW, chosen)[0]

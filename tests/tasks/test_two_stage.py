@@ -330,7 +330,9 @@ def test_a_checkpoint_is_evaluated_in_one_stage_in_two_and_by_predict(
   assert evaluate(few_scenes, finished, tmp_path / 'two', width, '--config.rerank=2') == 0
   assert 'of 500 pairs were scored exactly' in capsys.readouterr().out
   image = np.zeros((64, 64, 3), np.uint8)
-  assert predict.load(finished).match([image], ['a red circle']).shape == (1, 1)
+  with pytest.warns(UserWarning, match='rendered scenes'):
+    model = predict.load(finished)
+  assert model.match([image], ['a red circle']).shape == (1, 1)
 
 
 def test_a_checkpoint_without_a_first_stage_is_refused(few_scenes, tmp_path, capsys):
