@@ -104,8 +104,7 @@ def cases(
   ranker = Ranker(model, sharding.make_mesh(), FEW, max(1, pairs // full.images))
 
   def fast(batches: RankingBatches) -> np.ndarray:
-    matrix, _ = ranker(variables, batches)
-    return matrix.scores
+    return ranker(variables, batches).matrix.scores
 
   return {
     'pair by pair': pair_by_pair,

@@ -33,6 +33,9 @@ No figure there: r50_coco, which is r50; r50_f30k, x101_f30k, x152_f30k. This ma
     python -m pixelbert_jax.plan --config=configs/retrieval.py:r50_f30k --topology=v5e:2x4 \\
       --config.micro_batches=8 --mode=train
 
+--config.first_stage=128 also trains a first stage, which spares most pairs their exact scores:
+docs/scores.md.
+
 What pre-training is worth: the same from scratch, training the CNN too, and then for longer by the
 pairs of pre-training's 1,750 steps. R@10 of texts is 0.180 and 0.185 (retrieval_scratch.jsonl and
 retrieval_long.jsonl in benchmarks/results/runs/).
@@ -46,6 +49,7 @@ retrieval_long.jsonl in benchmarks/results/runs/).
 from ml_collections import ConfigDict
 
 from configs import base
+from pixelbert_jax.configuration import FEATURES
 from pixelbert_jax.rules import MOST, Field, at_least
 
 OWN_AND_OTHERS = "at least 2, an image's own caption and others", lambda x: 2 <= x <= MOST
@@ -57,6 +61,11 @@ def fields(c: ConfigDict) -> None:
   c.hardest = Field(5, at_least(1))  # of the others
   # Of a split, and of each image; 0 is all there are.
   c.eval_images, c.eval_captions = Field(0, at_least(0)), Field(5, at_least(0))
+  # Not in the paper: the width of a space in which a first stage ranks without pairs; 0 has none.
+  c.first_stage = Field(0, at_least(0, FEATURES))
+  # Of a first stage, the best captions of each image and the best images of each caption, whose
+  # pairs the report scores; 0 scores all pairs (docs/scores.md).
+  c.rerank = Field(0, at_least(0))
 
 
 def paper(c: ConfigDict) -> None:

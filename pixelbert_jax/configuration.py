@@ -194,7 +194,22 @@ def _contradictions(config: ConfigDict) -> Iterator[str]:
       f'config.cnn.groups {c.groups} and config.cnn.group_width {c.group_width} go together: '
       '1 and 0 for a ResNet, 32 and 8 for a ResNeXt 32x8d'
     )
+  yield from _of_first_stage(config, images)
   yield from _sizes(config)
+
+
+def _of_first_stage(config: ConfigDict, images: int) -> Iterator[str]:
+  """Yields what contradicts itself in retrieval's first stage; a batch has `images` images."""
+  if config.get('rerank', 0) and not config.first_stage:
+    yield (
+      f'config.rerank {config.rerank} needs a first stage: train one by '
+      '--config.first_stage=WIDTH, and name its width here too'
+    )
+  if config.get('first_stage', 0) and images < 2 * config.micro_batches:
+    yield (
+      f'config.first_stage {config.first_stage} needs two images or more in a micro-batch to tell '
+      f'apart, not {images // config.micro_batches}'
+    )
 
 
 def _sizes(config: ConfigDict) -> Iterator[str]:

@@ -18,7 +18,7 @@ from pixelbert_jax.bad_batch import CURE, BadBatches
 from pixelbert_jax.checkpoints import checkpoint
 from pixelbert_jax.experiment import Experiment, images_per_batch
 from pixelbert_jax.input import pipeline
-from pixelbert_jax.metrics import Metrics, MetricsLog, Progress, not_finite
+from pixelbert_jax.metrics import Metrics, MetricsLog, Progress, logged, not_finite
 from pixelbert_jax.step import Batch, State, Step
 from pixelbert_jax.tasks.base import Task
 from pixelbert_jax.tasks.shortfall import remark, scores, shortfall
@@ -165,6 +165,8 @@ class Loop:
       if step != self.stop:
         step, best, variables = self.checkpoints.load_chosen(self.mesh)
       chosen = {'chosen_step': step, f'validation_{self.task.CHOSEN_BY}': best}
+      for line in logged(self.workdir, step, self.config.data.validation):
+        chosen |= {name: line[name] for name in self.task.REPEATED if name in line}
     path = self.workdir / 'predictions' / f'{split}.json'
     run = functools.partial(self.evaluator, variables)
     batches = self.experiment.batches['test']

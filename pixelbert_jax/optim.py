@@ -23,7 +23,7 @@ OPTIMISERS = {'cnn': r'(backbone/)?cnn/.*', 'transformer': r'(?!(backbone/)?cnn/
 LAYERS, MOMENTUM = r'(backbone/)?encoder/.*kernel', 0.95
 # Of those, what is fixed where stages of the CNN are frozen up to this one.
 FROZEN = r'(backbone/)?cnn/(stem|layer[1-{}])/.*'
-DECAYED = {True: r'.*/(kernel|embedding)', False: r'(.*/)?(bias|scale|semantic|mlm_bias)'}
+DECAYED = {True: r'.*/(kernel|embedding)', False: r'(.*/)?(bias|scale|log_scale|semantic|mlm_bias)'}
 
 
 def match_once(patterns: dict[Any, str], params: Tree) -> Tree:
@@ -78,7 +78,8 @@ def optimizer(
 
   SGD adds its weight decay to the gradient before the momentum, as PyTorch does; the other decays
   are decoupled. Muon's updates are scaled to the length of AdamW's; scales and biases it leaves to
-  Adam with Nesterov momentum. Biases, norms and the shared semantic vector are not decayed.
+  Adam with Nesterov momentum. Biases, norms, the temperature of retrieval's first stage and the
+  shared semantic vector are not decayed.
 
   Args:
     params: the parameters, or their shapes.

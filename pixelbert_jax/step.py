@@ -48,7 +48,7 @@ class Gradients(NamedTuple):
 
 def no_sums(task: Task) -> dict[str, jax.Array]:
   """Returns the sums that a task logs, all zero."""
-  return {name: jnp.zeros(2) for name in (*task.LOGGED, 'gradient_norm')}
+  return {name: jnp.zeros(2) for name in (*task.logged, 'gradient_norm')}
 
 
 def nothing_yet(state: State) -> Gradients:

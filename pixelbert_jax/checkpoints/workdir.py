@@ -23,7 +23,7 @@ VOCABULARY = 'vocab.txt'
 # What may differ when a run goes on; all else decides what the next step computes.
 MAY_CHANGE = (
   *('data.data_dir', 'epochs', 'steps', 'log_every', 'eval_every', 'eval_batches'),
-  *('eval_images', 'eval_captions'),
+  *('eval_images', 'eval_captions', 'rerank'),
   *('save_every', 'keep', 'on_bad_batch', 'most_skipped'),
   *('threads', 'reading_threads', 'compilation_cache'),
   *('mesh.data', 'mesh.fsdp'),  # to the last bit it is the same run on the same mesh only

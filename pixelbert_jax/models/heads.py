@@ -1,5 +1,6 @@
 """Heads on top of Pixel-BERT: one model per task."""
 
+import math
 from typing import Any, ClassVar
 
 import jax
@@ -82,27 +83,84 @@ class PretrainingModel(nn.Module):
     return self.itm(self.pooler(tokens))[..., 0]
 
 
+class FirstStage(nn.Module):
+  """Maps texts alone and images alone to unit vectors in one space, near where they match.
+
+  The temperature is learnt, as in CLIP (Radford et al. 2021).
+
+  Attributes:
+    width: W, of the space.
+  """
+
+  SCALE: ClassVar = (1 / 0.07, 100.0)  # the inverse temperature at the start, and at most: CLIP's
+
+  width: int
+  init_std: float
+  dtype: jnp.dtype
+
+  def setup(self) -> None:
+    start = nn.initializers.constant(math.log(self.SCALE[0]))
+    self.text = Dense(self.width, self.init_std, self.dtype)
+    self.image = Dense(self.width, self.init_std, self.dtype)
+    self.log_scale = self.param('log_scale', start, (), jnp.float32)
+
+  def of_text(self, pooled: Array) -> Array:
+    """Maps pooled texts [N, D], read without an image, to [N, W]."""
+    return _unit(self.text(pooled))
+
+  def of_image(self, pixels: Array, mask: Array) -> Array:
+    """Maps the mean of the real pixels of [B, P, D], whose mask is [B, P], to [B, W]."""
+    mean = jnp.mean(pixels, axis=1, dtype=self.dtype, where=mask[..., None])
+    return _unit(self.image(mean))
+
+  def scale(self) -> Array:
+    """Returns the factor [] of the cosines in the softmax."""
+    return jnp.exp(jnp.minimum(self.log_scale, math.log(self.SCALE[1])))
+
+
+def _unit(x: Array) -> Array:
+  return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)
+
+
 class MatchingModel(nn.Module):
   """Pixel-BERT with the image-text matching head alone, for NLVR and retrieval (section 4.4).
 
   The head starts from that of ITM pre-training.
+
+  Attributes:
+    backbone: Pixel-BERT.
+    first_stage_width: of the space of `FirstStage`, which ranks without pairs; 0 has none.
   """
 
   INPUTS: ClassVar = ('token_ids', 'token_mask')
 
   backbone: PixelBert
+  first_stage_width: int = 0
 
   def setup(self) -> None:
     text = self.backbone.text
     self.pooler = Pooler(text.init_std, text.dtype)
-    self.itm = Dense(1, text.init_std, jnp.promote_types(text.dtype, jnp.float32))
+    wide = jnp.promote_types(text.dtype, jnp.float32)
+    self.itm = Dense(1, text.init_std, wide)
+    if self.first_stage_width:
+      self.first_stage = FirstStage(self.first_stage_width, text.init_std, wide)
 
   def __call__(
     self, image: Array, size: Array, token_ids: Array, token_mask: Array, train: bool
   ) -> dict[str, Array]:
-    """Computes `match_logits` [B, K] of at least float32; arguments as for `PixelBert`."""
-    tokens, _ = self.backbone(image, size, token_ids, token_mask, train)
-    return {'match_logits': self.match(tokens)}
+    """Computes `match_logits` [B, K] of at least float32; arguments as for `PixelBert`.
+
+    With a first stage also `image_vector` [B, W] and, of the first text of each image,
+    `text_vector` [B, W]; and `scale` [], the factor of their products.
+    """
+    pixels, mask = self.backbone.embed_pixels(image, size, train)
+    tokens, _ = self.backbone.join(pixels, mask, token_ids, token_mask, train)
+    outputs = {'match_logits': self.match(tokens)}
+    if self.first_stage_width:
+      outputs['image_vector'] = self.image_vector(pixels, mask)
+      outputs['text_vector'] = self.text_vector(token_ids[:, 0], token_mask[:, 0], train)
+      outputs['scale'] = self.first_stage.scale()
+    return outputs
 
   def match(self, tokens: Array) -> Array:
     """Maps tokens [..., T, D] to logits [...] of 'match'."""
@@ -117,6 +175,26 @@ class MatchingModel(nn.Module):
     ids, mask = (jnp.broadcast_to(x, (len(pixels), *x.shape)) for x in (token_ids, token_mask))
     tokens, _ = self.backbone.join(pixels, pixel_mask, ids, mask, train=False)
     return self.match(tokens)
+
+  def score_listed(
+    self, pixels: Array, pixel_mask: Array, image: Array, token_ids: Array, token_mask: Array
+  ) -> Array:
+    """Computes the logits [U, C] of texts [U, C, T], each row with one image of `embed`.
+
+    `image` [U] int is the place of each row's image among those embedded.
+    """
+    tokens, _ = self.backbone.join(
+      pixels[image], pixel_mask[image], token_ids, token_mask, train=False
+    )
+    return self.match(tokens)
+
+  def image_vector(self, pixels: Array, pixel_mask: Array) -> Array:
+    """Computes the first stage's vectors [B, W] of images from `embed`."""
+    return self.first_stage.of_image(pixels, pixel_mask)
+
+  def text_vector(self, token_ids: Array, token_mask: Array, train: bool) -> Array:
+    """Computes the first stage's vectors [N, W] of texts [N, T], which see no image."""
+    return self.first_stage.of_text(self.pooler(self.backbone.read(token_ids, token_mask, train)))
 
 
 class Nlvr2Model(nn.Module):

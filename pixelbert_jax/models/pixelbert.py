@@ -172,6 +172,11 @@ class PixelBert(nn.Module):
     """
     return self.join(*self.embed_pixels(image, size, train), token_ids, token_mask, train)
 
+  def read(self, token_ids: Array, token_mask: Array, train: bool) -> Array:
+    """Encodes texts [N, T] without any image, as tokens [N, T, D]."""
+    words = self.text(token_ids, deterministic=not train)
+    return self.encoder(words, token_mask, deterministic=not train)
+
   def join(
     self, pixels: Array, pixel_mask: Array, token_ids: Array, token_mask: Array, train: bool
   ) -> tuple[Array, Array]:

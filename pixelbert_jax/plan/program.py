@@ -77,7 +77,7 @@ class Setting:
     """Returns it with another number of groups a chip."""
     config = self.config.copy_and_resolve_references()
     config.batch_size = groups * self.chips * config.texts_per_image * config.micro_batches
-    return dataclasses.replace(self, config=config)
+    return dataclasses.replace(self, config=config, task=_task(config))
 
   def of_mode(self, mode: str) -> 'Setting':
     """Returns it with the batch of 'train' or 'evaluate'; they differ in retrieval."""
@@ -189,6 +189,6 @@ def _row(of: Setting, training: bool) -> dict[str, np.ndarray]:
   if training and config.image.flip:
     row['flip'] = np.zeros(images, bool)
   if training and config.micro_batches > 1:
-    losses = [name for name in of.task.LOGGED if name.endswith('_loss')]
+    losses = [name for name in of.task.logged if name.endswith('_loss')]
     row |= {f'{x.removesuffix("_loss")}_total': np.zeros(1, np.float32) for x in losses}
   return row

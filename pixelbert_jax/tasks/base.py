@@ -31,6 +31,7 @@ class Task(abc.ABC):
   Attributes:
     LOGGED: names of the sums that a step returns, `..._loss` and `..._accuracy`.
     SHOWN: names of the metrics on the progress line; those without a value are skipped.
+    REPEATED: names of validation metrics of the chosen step that the report repeats.
     CHOSEN_BY: the validation metric by which a step is chosen, larger is better; '' chooses the
       last step.
     MIXES: True if it trains on mixtures of datasets.
@@ -38,6 +39,7 @@ class Task(abc.ABC):
 
   LOGGED: ClassVar[tuple[str, ...]]
   SHOWN: ClassVar[tuple[str, ...]]
+  REPEATED: ClassVar[tuple[str, ...]] = ()
   CHOSEN_BY: ClassVar[str] = ''
   MIXES: ClassVar[bool] = False
 
@@ -85,6 +87,11 @@ class Task(abc.ABC):
   def summary(self, batches: Mapping[str, Any]) -> list[str]:
     """Describes what a run should be told of its batches, by role, before it starts: lines."""
     return []
+
+  @property
+  def logged(self) -> tuple[str, ...]:
+    """The names of the sums that a step returns, as the task is configured; LOGGED by default."""
+    return self.LOGGED
 
   @property
   def weights(self) -> Mapping[str, float]:

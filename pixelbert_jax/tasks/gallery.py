@@ -142,10 +142,12 @@ class RankingBatches(Batches):
   Attributes:
     most_images: images in an evaluation, evenly spread over the split; 0 takes all.
     most_captions: captions of each of these images, its first; 0 takes all.
+    contrast: whether training batches say which of their own captions are true of which images.
   """
 
   most_images: int = 0
   most_captions: int = 0
+  contrast: bool = False
 
   @functools.cached_property
   def gallery(self) -> Gallery:
@@ -170,8 +172,26 @@ class RankingBatches(Batches):
     return plan_ranking(sidecar, self, epoch, self.truth)
 
   def _weights(self, plan: Plan, number: int, step: int) -> dict[str, np.ndarray]:
-    return {'retrieval': plan.weight[number, :, 0]}
+    names = ('retrieval', 'first_stage') if self.contrast else ('retrieval',)
+    return dict.fromkeys(names, plan.weight[number, :, 0])
 
   def _texts(self, plan: Plan, number: int, mine: np.ndarray, step: int) -> Batch:
     ids, mask = self.tokens(plan.text[number, mine])
-    return {'token_ids': ids, 'token_mask': mask, 'weight': plan.weight[number, mine]}
+    batch = {'token_ids': ids, 'token_mask': mask, 'weight': plan.weight[number, mine]}
+    if self.contrast and self.training:
+      batch['true'] = self._true(plan, number, mine)
+    return batch
+
+  def _true(self, plan: Plan, number: int, mine: np.ndarray) -> np.ndarray:
+    """Tells which images `mine` [R] the own captions of the (micro-)batch are true of, [R, B]."""
+    size = self.images // self.micro_batches
+    first = mine[0] // size * size
+    rows, columns = np.meshgrid(mine, np.arange(first, first + size), indexing='ij')
+    image, text = plan.image[number, rows], plan.text[number, columns, 0]
+    return self._claimed(image.reshape(-1), text.reshape(-1)).reshape(image.shape)
+
+  @functools.cached_property
+  def _claimed(self) -> Truth:
+    """As `truth`, but where a dataset has claims a caption is true wherever its claim is."""
+    sidecar = self.split.sidecar
+    return Truth(sidecar, self.tokenizer) if len(sidecar.claim) else self.truth

@@ -2,7 +2,7 @@
 
 The CNN runs once per image. The devices hold a block of images, split among them, and all captions
 in chunks. Each block is scored with each chunk; a chunk has captions of similar length, so that
-little is padding, and enough of them to fill the devices.
+little is padding, and enough of them to fill the devices. `two_stage.py` scores fewer pairs.
 """
 
 import dataclasses
@@ -10,7 +10,8 @@ import functools
 import hashlib
 import pathlib
 import time
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -27,12 +28,44 @@ from pixelbert_jax.input.pipeline import Threads
 from pixelbert_jax.metrics import Progress
 from pixelbert_jax.models.heads import MatchingModel
 from pixelbert_jax.score.partial import Matrix, PartialMatrix
+from pixelbert_jax.tasks.chunks import chunk_captions
 from pixelbert_jax.tasks.gallery import Gallery, RankingBatches
 
 BLOCK = 16  # images per device at a time; more would only add padding
-# Captions are padded to one of these quantiles of their lengths; each costs a compiled program.
-QUANTILES = (0.5, 0.95, 1.0)
 REPORT_SECONDS = 10
+
+Pixels = tuple[jax.Array, jax.Array]  # of a block of images, from `MatchingModel.embed`
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+  """What an evaluation ranks, and by which scores.
+
+  Attributes:
+    matrix: the scores of the matching head.
+    gallery: the images and captions of its rows and columns.
+    first: [I, T] float32, scores of the first stage, at most 1; None without one.
+    listed: [I, T] bool, the pairs that the matching head scored, if these are not all.
+  """
+
+  matrix: Matrix
+  gallery: Gallery
+  first: np.ndarray | None = None
+  listed: np.ndarray | None = None
+
+
+class Pairs(Protocol):
+  """Chooses which captions each image is scored with, and scores them."""
+
+  pairs: int  # per image, on average
+
+  def prepare(self, variables: dict, batch: dict, place: str = '') -> None:
+    """Compiles what a block of images needs."""
+
+  def scores(
+    self, variables: dict, pixels: Pixels, rows: np.ndarray, real: np.ndarray
+  ) -> np.ndarray:
+    """Scores a block, of which the images `real` [B] are the `rows` [R] of the matrix, [R, T]."""
 
 
 class Ranker:
@@ -45,8 +78,8 @@ class Ranker:
 
     `limit` bounds the images of a call without a file; they are evenly spread (0: all).
     """
-    self._model, self._mesh, self._threads = model, mesh, threads
-    self._captions, self._limit = captions, limit
+    self._model, self.mesh, self._threads = model, mesh, threads
+    self.captions, self._limit = captions, limit
 
     @jax.jit
     def embed(variables, batch):
@@ -54,35 +87,40 @@ class Ranker:
       return model.apply(variables, image, batch['size'], method=model.embed)
 
     self._embed = embed
-    self._score = jax.jit(functools.partial(model.apply, method=model.score))
-    self._join = jax.jit(functools.partial(jnp.concatenate, axis=1))
-    self._compiled = set[tuple]()
+    self.score = jax.jit(functools.partial(model.apply, method=model.score))
+    self.join = jax.jit(functools.partial(jnp.concatenate, axis=1))
+    self._compiled, self._embedded = set[tuple](), dict[tuple, Pixels]()
 
   def compile(self, variables: dict, batches: RankingBatches, whole: bool = False) -> None:
     """Compiles the programs of a call ahead of it; `whole` is one with a file."""
     batches = batches if whole else self._limited(batches)
-    chunks, _ = self._chunks(batches)
-    variables = sharding.abstract(variables, sharding.replicated(self._mesh))
+    self.prepare(variables, batches, EveryPair(self, batches))
+
+  def prepare(self, variables: dict, batches: RankingBatches, pairs: Pairs) -> None:
+    """Compiles what the blocks of a gallery need."""
+    variables = sharding.abstract(variables, sharding.replicated(self.mesh))
     shapes = batches.shapes(range(len(batches)))
     for number, batch in enumerate(shapes, 1):
       place = f'({number} of {len(shapes)})'
-      self._prepare(variables, sharding.global_shapes(self._mesh, batch), chunks, place)
+      pairs.prepare(variables, sharding.global_shapes(self.mesh, batch), place)
 
-  def _prepare(self, variables: dict, batch: dict, chunks: list, place: str = '') -> None:
-    """Compiles, and says so, what a batch and the captions need and no earlier one needed."""
+  def prepare_images(self, variables: dict, batch: dict, place: str = '') -> tuple[str, Pixels]:
+    """Compiles the embedding of a block once; returns a title, and what `embed` will return."""
     shape = len(batch['image']), *model_canvas(batch)
-    key, pixels = (shape, batch['image'].shape), None
     title = f'evaluation, images {"x".join(map(str, shape))}'
-    for ids, mask in chunks:
-      if (*key, ids.shape) in self._compiled:
-        continue
-      if pixels is None:
-        embed = compiled(self._embed, variables, batch, title=title, place=place)
-        shapes = jax.eval_shape(self._embed, variables, batch)
-        pixels = sharding.abstract(shapes, embed.output_shardings)
-      words = f'{title} with {len(ids)} texts of {ids.shape[1]} tokens'
-      compiled(self._score, variables, *pixels, ids, mask, title=words)
-      self._compiled.add((*key, ids.shape))
+    key = shape, batch['image'].shape
+    if key not in self._embedded:
+      program = compiled(self._embed, variables, batch, title=title, place=place)
+      shapes = jax.eval_shape(self._embed, variables, batch)
+      self._embedded[key] = sharding.abstract(shapes, program.output_shardings)
+    return title, self._embedded[key]
+
+  def prepare_once(self, jitted: Any, *arguments: Any, title: str) -> None:
+    """Compiles a program for arguments of these shapes, unless it is compiled."""
+    key = jitted, *(x.shape for x in jax.tree.leaves(arguments[1:]))
+    if key not in self._compiled:
+      compiled(jitted, *arguments, title=title)
+      self._compiled.add(key)
 
   def _limited(self, batches: RankingBatches) -> RankingBatches:
     limit = min(filter(None, (batches.most_images, self._limit)), default=0)
@@ -93,40 +131,48 @@ class Ranker:
 
     `batch` is a block of images; captions are as long as its texts.
     """
-    split, whole = sharding.batch_sharding(self._mesh), sharding.replicated(self._mesh)
+    split, whole = sharding.batch_sharding(self.mesh), sharding.replicated(self.mesh)
     pixels = sharding.abstract(jax.eval_shape(self._embed, variables, batch), split)
-    shape = self._captions, batch['token_ids'].shape[-1]
+    shape = self.captions, batch['token_ids'].shape[-1]
     ids, mask = (jax.ShapeDtypeStruct(shape, kind, sharding=whole) for kind in (jnp.int32, bool))
     return {
       'embedding': self._embed.lower(variables, batch),
-      'scoring': self._score.lower(variables, *pixels, ids, mask),
+      'scoring': self.score.lower(variables, *pixels, ids, mask),
     }
 
   def __call__(
     self, variables: dict, batches: RankingBatches, path: pathlib.Path | None = None
-  ) -> tuple[Matrix, Gallery]:
+  ) -> Ranking:
     """Scores the images of a gallery with its captions.
 
     With `path`, the file that the caller will write the scores to, the whole gallery is scored, and
     finished rows are kept beside that file. A call after a crash resumes at the first unfinished
     block of images, with bitwise equal scores.
-
-    Returns:
-      The matrix of scores [I, T], and the gallery of its rows and columns.
     """
     if path is None:
       batches = self._limited(batches)
+    identity = self.identity(variables, batches) if path else {}
+    return self._filled(variables, batches, EveryPair(self, batches), path, identity)
+
+  def _filled(
+    self,
+    variables: dict,
+    batches: RankingBatches,
+    pairs: Pairs,
+    path: pathlib.Path | None,
+    identity: dict[str, Any],
+  ) -> Ranking:
+    """Scores pairs; `identity`, which all processes compute, is what the scores depend on."""
     gallery = batches.gallery
     shape = len(gallery.image), len(gallery.caption)
-    if path is None:
-      matrix = Matrix(shape)
+    if path and processes.is_first():
+      matrix: Matrix = PartialMatrix(path, identity, shape)
     else:
-      identity = self.identity(variables, batches)  # computed by all processes
-      matrix = PartialMatrix(path, identity, shape) if processes.is_first() else Matrix(shape)
-    self.fill(matrix, variables, batches)
-    return matrix, gallery
+      matrix = Matrix(shape)
+    self.fill(matrix, variables, batches, pairs)
+    return Ranking(matrix, gallery)
 
-  def fill(self, matrix: Matrix, variables: dict, batches: RankingBatches) -> None:
+  def fill(self, matrix: Matrix, variables: dict, batches: RankingBatches, pairs: Pairs) -> None:
     """Scores those images of the gallery that are not in `matrix` yet.
 
     Raises:
@@ -134,41 +180,27 @@ class Ranker:
       Stopped: a signal asked for it; rows that are done stay done.
     """
     _agree(matrix)
-    plan, gallery = batches.plan(0), batches.gallery
-    variables = sharding.whole(self._mesh, variables)
-    real, row = plan.weight[..., 0] > 0, np.searchsorted(gallery.image, plan.image)
-    rows = [r[counts] for r, counts in zip(row, real, strict=True)]
-    left = [n for n in range(len(plan)) if not matrix.finished[rows[n]].all()]
-    chunks, place = self._chunks(batches)
-    progress = Progress(int(matrix.finished.sum()), len(gallery.image), 'images')
-    blocks = pipeline.read(batches, left, self._threads) if left else ()
+    rows, real = rows_of(batches)
+    variables = sharding.whole(self.mesh, variables)
+    left = [n for n in range(len(rows)) if not matrix.finished[rows[n]].all()]
+    progress = Progress(int(matrix.finished.sum()), len(batches.gallery.image), 'images')
     last = time.monotonic()
-    for number, made in zip(left, blocks, strict=True):
-      stopping.leave_if_asked()
-      batch = sharding.global_batch(self._mesh, made)
-      self._prepare(variables, batch, chunks)
-      pixels = self._embed(variables, batch)
-      parts = [self._score(variables, *pixels, *chunk) for chunk in chunks]
-      block = multihost_utils.process_allgather(self._join(parts), tiled=True)
-      scores = block[real[number]][:, place]
-      if not np.isfinite(scores).all():
-        raise UserError(
-          'scores of images with captions are not finite: the model has diverged, take another step'
-        )
-      matrix.write(rows[number], scores)
+    for number, pixels in self.blocks(variables, batches, left, pairs):
+      matrix.write(rows[number], pairs.scores(variables, pixels, rows[number], real[number]))
       if time.monotonic() - last > REPORT_SECONDS:
         last, done = time.monotonic(), int(matrix.finished.sum())
-        speed = progress.examples_per_second(done, len(gallery.caption))
-        progress.show(done, {'pairs/s': speed})
+        progress.show(done, {'pairs/s': progress.examples_per_second(done, pairs.pairs)})
 
-  def _chunks(
-    self, batches: RankingBatches
-  ) -> tuple[list[tuple[jax.Array, jax.Array]], np.ndarray]:
-    """Puts the captions on the devices, in the form that `chunk_captions` returns."""
-    ids, mask = batches.tokens(batches.gallery.caption)
-    chunks, place = chunk_captions(ids, mask, self._captions)
-    whole = sharding.replicated(self._mesh)
-    return jax.make_array_from_process_local_data(whole, chunks), place
+  def blocks(
+    self, variables: dict, batches: RankingBatches, numbers: Sequence[int], pairs: Pairs
+  ) -> Iterator[tuple[int, Pixels]]:
+    """Yields the blocks of images of these numbers, embedded, with their numbers."""
+    made = pipeline.read(batches, numbers, self._threads) if numbers else ()
+    for number, block in zip(numbers, made, strict=True):
+      stopping.leave_if_asked()
+      batch = sharding.global_batch(self.mesh, block)
+      pairs.prepare(variables, batch)
+      yield number, self._embed(variables, batch)
 
   def identity(self, variables: dict, batches: RankingBatches) -> dict[str, Any]:
     """Describes everything that the scores depend on, to the last bit."""
@@ -184,37 +216,57 @@ class Ranker:
       'model': repr(self._model),
       'shown': inputs.hexdigest(),
       'canvases': repr(batches.canvases),
-      'blocks': [batches.images, self._captions, *self._mesh.devices.shape],
-      'device': self._mesh.devices.flat[0].device_kind,
+      'blocks': [batches.images, self.captions, *self.mesh.devices.shape],
+      'device': self.mesh.devices.flat[0].device_kind,
     }
 
 
-def chunk_captions(
-  ids: np.ndarray, mask: np.ndarray, size: int
-) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
-  """Groups captions by length into chunks, padded only to the next of a few lengths.
+class EveryPair:
+  """Scores each image with all captions, in chunks that the devices hold."""
 
-  Args:
-    ids: [N, T] int, token ids.
-    mask: [N, T] bool, False for padding.
-    size: captions per chunk; the last chunk of a length is padded with that length's first caption.
+  def __init__(self, ranker: Ranker, batches: RankingBatches):
+    """Puts the captions on the devices, in the form that `chunk_captions` returns."""
+    ids, mask = batches.tokens(batches.gallery.caption)
+    chunks, self.place = chunk_captions(ids, mask, ranker.captions)
+    whole = sharding.replicated(ranker.mesh)
+    self.chunks = jax.make_array_from_process_local_data(whole, chunks)
+    self.pairs, self._ranker = len(ids), ranker
 
-  Returns:
-    The chunks, each ids and mask [size, t], and the place [N] int of each caption in the
-    concatenation of all chunks.
+  def prepare(self, variables: dict, batch: dict, place: str = '') -> None:
+    """Compiles, and says so, what a block and the captions need and no earlier one needed."""
+    title, pixels = self._ranker.prepare_images(variables, batch, place)
+    for ids, mask in self.chunks:
+      words = f'{title} with {len(ids)} texts of {ids.shape[1]} tokens'
+      self._ranker.prepare_once(self._ranker.score, variables, *pixels, ids, mask, title=words)
+
+  def scores(
+    self, variables: dict, pixels: Pixels, rows: np.ndarray, real: np.ndarray
+  ) -> np.ndarray:
+    """Scores a block, of which the images `real` [B] count, with all captions."""
+    parts = [self._ranker.score(variables, *pixels, *chunk) for chunk in self.chunks]
+    (block,) = gather([self._ranker.join(parts)])
+    return block[real][:, self.place]
+
+
+def gather(parts: list[jax.Array]) -> list[np.ndarray]:
+  """Gathers arrays, whole or split along their first axis, from all processes.
+
+  Raises:
+    UserError: a number is not finite.
   """
-  length = ids.shape[1] - mask[:, ::-1].argmax(axis=1)
-  limits = np.unique(np.quantile(length, QUANTILES, method='higher'))
-  bucket = np.searchsorted(limits, length)
-  chunks, place = list[tuple[np.ndarray, np.ndarray]](), np.empty(len(ids), int)
-  for number, limit in enumerate(limits):
-    members = np.flatnonzero(bucket == number)
-    members = members[np.argsort(length[members], kind='stable')]
-    place[members] = len(chunks) * size + np.arange(len(members))
-    filled = np.append(members, np.repeat(members[:1], -len(members) % size))
-    for part in filled.reshape(-1, size):
-      chunks.append((ids[part, :limit], mask[part, :limit]))
-  return chunks, place
+  arrays = [multihost_utils.process_allgather(x, tiled=True) for x in parts]
+  if not all(np.isfinite(x).all() for x in arrays):
+    raise UserError(
+      'scores of images with captions are not finite: the model has diverged, take another step'
+    )
+  return arrays
+
+
+def rows_of(batches: RankingBatches) -> tuple[list[np.ndarray], np.ndarray]:
+  """Returns the rows of the images of each block, and which of its images count, [S, B] bool."""
+  plan = batches.plan(0)
+  real, row = plan.weight[..., 0] > 0, np.searchsorted(batches.gallery.image, plan.image)
+  return [r[counts] for r, counts in zip(row, real, strict=True)], real
 
 
 def _agree(matrix: Matrix) -> None:

@@ -5,8 +5,11 @@ A batch has B images with K captions each, the image's own first, of T tokens:
   token_ids [B, K, T] int32, token_mask [B, K, T] bool
   weight [B, K] float32: first, 1 if the image counts; then 0 for a caption that is also its own
   with micro-batches retrieval_total [B] float32, the number of images that count in the whole batch
+  with a first stage true [B, B] bool, whether the own caption of an image (column) is true of
+    another (row), and with micro-batches first_stage_total [B], the same as retrieval_total
 
-Evaluation does not use such batches: `ranker.py` scores all images of a gallery with all captions.
+Evaluation does not use such batches: `ranker.py` scores all images of a gallery with all captions,
+`two_stage.py` those that a first stage lists.
 """
 
 import dataclasses
@@ -30,16 +33,19 @@ from pixelbert_jax.models.heads import MatchingModel
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.score import matrix as matrix_file
 from pixelbert_jax.score import recall
+from pixelbert_jax.tasks import first_stage
 from pixelbert_jax.tasks.base import Arrays, Rows, Run, Task, token_row
 from pixelbert_jax.tasks.gallery import Gallery, RankingBatches
 from pixelbert_jax.tasks.ranker import BLOCK, Ranker
 from pixelbert_jax.tasks.sums import Sums, total
+from pixelbert_jax.tasks.two_stage import TwoStageRanker
 
 TOP = 10  # captions listed for an image, and images for a caption
 RECALLS = tuple(f'{name}_recall_at_{k}' for name in ('text', 'image') for k in recall.CUTOFFS)
 # The rows below the model's in the table, by the suffix of their metrics' names.
 BESIDE = {
   '_1k': 'mean of five folds of 1,000',
+  '/first_stage': 'first stage alone',
   '/image_blind': 'image-blind',
   '/text_blind': 'text-blind',
   '/chance': 'chance',
@@ -62,41 +68,73 @@ class Retrieval(Task):
     hardest: number of the other captions, those with the highest scores, in an image's loss.
     captions: number of captions that an evaluation scores with a block of images at a time.
     gallery: the fields of `RankingBatches` that choose what an evaluation ranks.
+    first_stage: width of the space in which a first stage ranks; 0 has none.
+    rerank: how many captions of each image, and images of each caption, the first stage lists for a
+      report to score; 0 scores all pairs.
+    contrasted: images of a (micro-)batch, which the first stage learns to tell apart.
   """
 
   LOGGED = ('retrieval_loss', 'retrieval_accuracy')
-  SHOWN = ('loss', 'retrieval_accuracy', 'recall_mean', 'text_recall_at_1', 'image_recall_at_1')
+  SHOWN = (
+    *('loss', 'retrieval_accuracy', 'recall_mean', 'text_recall_at_1', 'image_recall_at_1'),
+    'chosen_k',
+  )
+  REPEATED = ('chosen_k',)
   CHOSEN_BY = 'recall_mean'
 
   hardest: int
   captions: int
   gallery: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  first_stage: int = 0
+  rerank: int = 0
+  contrasted: int = 0
 
   @classmethod
   def of(
     cls, config: ConfigDict, splits: Mapping[str, Split], files: Mapping[str, bytes]
   ) -> 'Retrieval':
     gallery = {'most_images': config.eval_images, 'most_captions': config.eval_captions}
-    return cls(config.hardest, config.texts_per_image, gallery)
+    return cls(
+      hardest=config.hardest,
+      captions=config.texts_per_image,
+      gallery=gallery,
+      first_stage=config.get('first_stage', 0),  # which earlier checkpoints lack
+      rerank=config.get('rerank', 0),
+      contrasted=config.batch_size // config.texts_per_image // config.micro_batches,
+    )
+
+  @property
+  def logged(self) -> tuple[str, ...]:
+    return (*self.LOGGED, 'first_stage_loss') if self.first_stage else self.LOGGED
 
   def model(self, backbone: PixelBert) -> MatchingModel:
-    return MatchingModel(backbone)
+    return MatchingModel(backbone, self.first_stage)
 
   def batches(self, role: str, **fields: Any) -> RankingBatches:
     if role != 'train':
       fields['images'] = min(fields['images'], BLOCK * jax.device_count())
-    return RankingBatches(**self.gallery, **fields)
+    return RankingBatches(**self.gallery, contrast=self.first_stage > 0, **fields)
 
   def row(self, texts: int, length: int, training: bool) -> Rows:
     texts = texts if training else 1  # A gallery's images come with their first caption.
-    return {**token_row(texts, length), 'weight': np.zeros((1, texts), np.float32)}
+    row = {**token_row(texts, length), 'weight': np.zeros((1, texts), np.float32)}
+    if training and self.first_stage:
+      row['true'] = np.zeros((1, self.contrasted), bool)
+    return row
 
   def losses(self, outputs: Arrays, batch: Arrays) -> Sums:
-    """Computes the softmax cross-entropy of the own caption against the hardest others, in nats."""
+    """Computes the softmax cross-entropy of the own caption against the hardest others, in nats.
+
+    With a first stage also its own loss, over the images of the (micro-)batch on all devices.
+    """
     own, others = outputs['match_logits'][:, :1], -jnp.sort(-_others(outputs, batch))
     candidates = jnp.concatenate([own, others[:, : self.hardest]], axis=1)
     each = jax.nn.logsumexp(candidates, axis=1) - own[:, 0]
-    return {'retrieval_loss': total(each, batch['weight'][:, 0])}
+    counts = batch['weight'][:, 0]
+    sums = {'retrieval_loss': total(each, counts)}
+    if self.first_stage:
+      sums['first_stage_loss'] = total(first_stage.contrast(outputs, batch), counts)
+    return sums
 
   def accuracies(self, outputs: Arrays, batch: Arrays) -> Sums:
     """Counts the images whose own caption scores above all others; ties count as misses."""
@@ -104,12 +142,15 @@ class Retrieval(Task):
     return {'retrieval_accuracy': total(first, batch['weight'][:, 0])}
 
   def evaluator(self, model: Any, mesh: Mesh, threads: Threads, limit: int = 0) -> Ranker:
+    if self.first_stage:
+      return TwoStageRanker(model, mesh, threads, self.captions, limit=limit, rerank=self.rerank)
     return Ranker(model, mesh, threads, self.captions, limit)
 
   def evaluate(self, run: Run, batches: RankingBatches) -> Metrics:
-    """Computes the recalls over the images of an evaluation during training."""
-    matrix, gallery = run(batches)
-    return recalls(matrix.scores, gallery)
+    """Computes the recalls over the images of an evaluation during training, from all pairs."""
+    ranking = run(batches)
+    metrics = recalls(ranking.matrix.scores, ranking.gallery)
+    return metrics | first_stage.validated(ranking)
 
   def report(self, run: Run, batches: RankingBatches, path: pathlib.Path) -> Metrics:
     """Computes the recalls over all images, with baselines and ceilings.
@@ -118,16 +159,18 @@ class Retrieval(Task):
     to `path` the best captions of each image and the best images of each caption.
     """
     sidecar = batches.split.sidecar
-    matrix, gallery = run(batches, path=path.with_suffix('.npz'))
-    metrics = report(matrix.scores, gallery, sidecar)
+    ranking = run(batches, path=path.with_suffix('.npz'))
+    scores, gallery = first_stage.scores_of(ranking), ranking.gallery
+    metrics = report(scores, gallery, sidecar, every_pair=ranking.listed is None)
+    metrics |= first_stage.reported(ranking)
     if processes.is_first():
       image_ids = [sidecar.image_id[i].decode() for i in gallery.image]
       text_ids = sidecar.captions.values[gallery.caption].tolist()
       texts = [batches.text(i) for i in gallery.caption]
-      matrix_file.write(path.with_suffix('.npz'), matrix.scores, image_ids, text_ids)
-      lists = jsons.text(top_lists(matrix.scores, image_ids, text_ids, texts), indent=1)
+      matrix_file.write(path.with_suffix('.npz'), scores, image_ids, text_ids)
+      lists = jsons.text(top_lists(scores, image_ids, text_ids, texts), indent=1)
       files.write_text(path, lists)
-    matrix.remove()
+    ranking.matrix.remove()
     return metrics
 
   def table(self, split: str, metrics: Metrics) -> str:
@@ -143,7 +186,8 @@ class Retrieval(Task):
       [(name, [metrics.get(f'{r}{end}', missing) for r in RECALLS]) for end, name in rows.items()],
     )
     convention = recall.convention(texts, existing)
-    return f'{recalls_table}\nof {images:,} images with {texts:,} captions: {convention}'
+    text = f'{recalls_table}\nof {images:,} images with {texts:,} captions: {convention}'
+    return text + first_stage.table_of(split, metrics)
 
 
 def recalls(scores: np.ndarray, gallery: Gallery) -> Metrics:
@@ -152,12 +196,15 @@ def recalls(scores: np.ndarray, gallery: Gallery) -> Metrics:
   return values | {'recall_mean': float(np.mean(list(values.values())))}
 
 
-def report(scores: np.ndarray, gallery: Gallery, sidecar: Sidecar) -> Metrics:
+def report(
+  scores: np.ndarray, gallery: Gallery, sidecar: Sidecar, every_pair: bool = True
+) -> Metrics:
   """Computes the recalls, and those of baselines and ceilings to compare them with.
 
   - `_1k`: the means over five folds, for 5,000 images.
   - `/image_blind`: the image-blind baseline, where each caption has its mean score over all images;
-    ties count as misses. `/text_blind` likewise has the mean over all captions.
+    ties count as misses. `/text_blind` likewise has the mean over all captions. Both need scores of
+    every pair.
   - `/chance`: the expectation for a random order.
   - `/truth`: the expectation for an order that puts true pairs first. This and `/ceiling` need a
     split that knows which captions are true of which images.
@@ -168,11 +215,14 @@ def report(scores: np.ndarray, gallery: Gallery, sidecar: Sidecar) -> Metrics:
     scores: [I, T] float32.
     gallery: the images and captions of the scores.
     sidecar: of the split.
+    every_pair: whether all scores are those of the matching head.
   """
   metrics, shape = dict(recalls(scores, gallery)), scores.shape
   metrics |= recall.five_folds(scores, gallery.row, np.arange(len(scores)))
-  means = {'image_blind': scores.mean(0, np.float64), 'text_blind': scores.mean(1, np.float64)}
-  means['text_blind'] = means['text_blind'][:, None]
+  means = {}
+  if every_pair:
+    means['image_blind'] = scores.mean(0, np.float64)
+    means['text_blind'] = scores.mean(1, np.float64)[:, None]
   baselines = {name: recalls(np.broadcast_to(x, shape), gallery) for name, x in means.items()}
   # A random order is one in which all pairs are equally true.
   baselines['chance'] = _expected(np.broadcast_to(True, shape[::-1]), gallery)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import io
 import json
 
 import jax
@@ -10,15 +9,12 @@ import numpy as np
 import pytest
 import torch
 from ml_collections import ConfigDict
-from PIL import Image
 
 from configs import pretrain, retrieval, vqa
 from pixelbert_jax import UserError, sharding
 from pixelbert_jax.checkpoints import checkpoint
-from pixelbert_jax.experiment import Experiment, init_variables, make_model, resolve
+from pixelbert_jax.experiment import Experiment, make_model, resolve
 from pixelbert_jax.input.canvases import Canvases
-from pixelbert_jax.input.dataset import Split
-from pixelbert_jax.input.image import file_size
 from pixelbert_jax.input.order import Batching
 from pixelbert_jax.input.pipeline import FEW
 from pixelbert_jax.input.rows import Caption, Row
@@ -32,16 +28,16 @@ from pixelbert_jax.score import matrix, recall
 from pixelbert_jax.score.partial import PartialMatrix
 from pixelbert_jax.tasks import retrieval as task
 from pixelbert_jax.tasks import sums as sums_lib
+from pixelbert_jax.tasks.chunks import chunk_captions
 from pixelbert_jax.tasks.gallery import (
   Gallery,
-  RankingBatches,
   choose_gallery,
   plan_ranking,
 )
 from pixelbert_jax.tasks.pretraining import Hiding
-from pixelbert_jax.tasks.ranker import Ranker, chunk_captions
+from pixelbert_jax.tasks.ranker import Ranker
 from pixelbert_jax.train import train
-from tests.support import tiny
+from tests.support import galleries, tiny
 from tests.support.runs import assert_same_run, metrics, short_config, stop_in_evaluation
 
 STEPS = 8
@@ -90,19 +86,19 @@ def test_the_loss_is_softmax_cross_entropy_over_the_true_caption_and_the_hardest
       torch.nn.functional.cross_entropy(torch.from_numpy(candidates), torch.tensor(0)).item()
     )
   sums = task.Retrieval(hardest=2, captions=1).losses({'match_logits': logits}, batch)
-  assert float(sums_lib.loss(sums, batch)) == pytest.approx(np.mean(expected), rel=1e-6)
+  assert float(sums_lib.loss(sums, batch, {})) == pytest.approx(np.mean(expected), rel=1e-6)
   # As a part of a batch with 5 images that count.
   part = batch | {'retrieval_total': np.full(3, 5, np.float32)}
-  assert float(sums_lib.loss(sums, part)) == pytest.approx(np.sum(expected) / 5, rel=1e-6)
+  assert float(sums_lib.loss(sums, part, {})) == pytest.approx(np.sum(expected) / 5, rel=1e-6)
 
 
 @pytest.mark.parametrize('hardest', [1, 2, 5])
 def test_only_the_hardest_have_a_gradient(hardest):
   logits, batch = logits_and_batch()
   losses = task.Retrieval(hardest=hardest, captions=1).losses
-  gradient = jax.grad(lambda logits: sums_lib.loss(losses({'match_logits': logits}, batch), batch))(
-    logits
-  )
+  gradient = jax.grad(
+    lambda logits: sums_lib.loss(losses({'match_logits': logits}, batch), batch, {})
+  )(logits)
   assert np.isfinite(gradient).all()
   for row in (0, 1):
     others = np.flatnonzero(batch['weight'][row, 1:]) + 1
@@ -231,43 +227,11 @@ def test_a_split_that_cannot_be_ranked_is_refused_in_a_line():
 
 # --- Scores --------------------------------------------------------------------------------
 
-WORDS = 'a large red circle is left of two small blue squares and above one green cross'
-SHAPES = [(64, 64), (48, 64), (64, 96), (100, 50), (70, 70), (30, 90), (64, 60)]
-
 
 @pytest.fixture(scope='module')
 def mixed():
   """Batches of images of many sizes with captions of many lengths, and a model, at random."""
-  rng = np.random.default_rng(0)
-  images, rows = [], []
-  for i, shape in enumerate(SHAPES):
-    file = io.BytesIO()
-    Image.fromarray(rng.integers(0, 256, (*shape, 3), np.uint8)).save(file, 'PNG')
-    images.append({'image': file.getvalue()})
-    texts = [' '.join(rng.choice(WORDS.split(), rng.integers(1, 10))) for _ in range(3)]
-    captions = [Caption(text, 100 * i + j) for j, text in enumerate(texts)]
-    rows.append(Row(f'{i}', *file_size(file.getvalue()), captions))
-  config = resolve(retrieval.get_config('test'))
-  batches = RankingBatches(
-    split=Split(images, Sidecar.of(rows)),
-    tokenizer=Tokenizer(config.text.vocabulary, 12),
-    canvases=Canvases(64, 128, ((64, 64), (64, 128), (128, 64))),
-    seed=0,
-    images=2,
-    texts_per_image=4,
-    training=False,
-  )
-  model = make_model(config, len(batches.tokenizer.words))
-  variables = jax.device_get(jax.jit(lambda: init_variables(model, 1, batches[0]))())
-  # As made, it hardly tells one pair from another.
-  moved = {'params': lambda x: x, 'batch_stats': np.abs}
-  variables = {
-    name: jax.tree.map(
-      lambda x, move=move: x + move(rng.normal(0, 0.3, x.shape)).astype(x.dtype), variables[name]
-    )
-    for name, move in moved.items()
-  }
-  return batches, model, variables
+  return galleries.mixed()
 
 
 @pytest.fixture(scope='module')
