@@ -95,11 +95,7 @@ def optimizer(
   Raises:
     ValueError: the rule is unknown, or a parameter does not match exactly one pattern.
   """
-  decayed = match_once(DECAYED, params)
-
-  def decay_mask(tree: Tree) -> Tree:
-    return _map_present(lambda _, flag: flag, tree, decayed)
-
+  decay_mask = functools.partial(_flags, match_once(DECAYED, params))
   muon = functools.partial(_muon, betas=transformer_betas, mask=decay_mask)
   decays = optax.add_decayed_weights(cnn_decay, decay_mask)
   cnn = {
@@ -121,6 +117,11 @@ def optimizer(
     apart |= {'frozen': FROZEN.format(frozen_stages)}
   clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
   return optax.chain(clip, _by_part(rules, params, apart))
+
+
+def _flags(decayed: Tree, tree: Tree) -> Tree:
+  """Returns for each array of a part of the model whether it is decayed."""
+  return _map_present(lambda _, flag: flag, tree, decayed)
 
 
 def _muon(
