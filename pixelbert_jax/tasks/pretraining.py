@@ -235,7 +235,7 @@ class Pretraining(Task):
     )
     if 'mlm_kind' not in batch:
       # The words of a batch, of which a micro-batch is a part.
-      words = batch['mlm_weight'].sum()
+      words = batch['mlm_weight'].sum().astype(float)
       whole = batch['mlm_total'][0] if 'mlm_total' in batch else words
       return sums | {'mlm_targets': jnp.stack([words, words / jnp.maximum(whole, 1)])}
     kind, weight, guessed = batch['mlm_kind'], batch['mlm_weight'], batch['mlm_guessed']
