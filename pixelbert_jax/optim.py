@@ -85,8 +85,8 @@ def optimizer(
     params: the parameters, or their shapes.
     cnn_rule: 'sgd' or 'muon', both with `cnn_momentum`, or 'none', which leaves the CNN unchanged.
     cnn_rate, cnn_momentum, cnn_decay: learning rate, momentum and weight decay of the CNN.
-    transformer_rule: 'adamw', or 'muon' for the kernels of the Transformer's layers and 'adamw' for
-      embeddings and heads.
+    transformer_rule: 'adamw', or 'muon' for the kernels of the Transformer's layers and AdamW with
+      Nesterov momentum for embeddings and heads.
     transformer_rate, transformer_betas, transformer_epsilon, transformer_decay: those of AdamW,
       for all other parameters; rate and decay are also Muon's.
     clip_norm: largest global gradient norm; 0 turns clipping off.
@@ -104,7 +104,8 @@ def optimizer(
     'none': optax.set_to_zero(),
   }
   rate, decay, e = transformer_rate, transformer_decay, transformer_epsilon
-  adamw = optax.adamw(rate, *transformer_betas, e, weight_decay=decay, mask=decay_mask)
+  rest = {'weight_decay': decay, 'mask': decay_mask, 'nesterov': transformer_rule == 'muon'}
+  adamw = optax.adamw(rate, *transformer_betas, e, **rest)
   layers = {'adamw': adamw, 'muon': muon(rate, MOMENTUM, decay, _layers)}
   rules = {
     'cnn': _chosen('cnn_rule', cnn_rule, cnn),

@@ -192,8 +192,9 @@ def test_muon_moves_all_directions_of_each_layer_alike():
     values = np.linalg.svd(update, compute_uv=False)
     assert values.min() / values.max() > 0.55  # Newton-Schulz: within 0.7 to 1.2
     assert np.square(update).mean() ** 0.5 == pytest.approx(0.1 * 0.2, rel=0.2)
-  # A head's kernel is AdamW's.
-  np.testing.assert_allclose(updates['head']['kernel'], -0.1 / (1 + 1e-3), rtol=1e-5)
+  # A head's kernel takes the first step of Adam with Nesterov's momentum, beta 0.8, epsilon 1e-3.
+  expected = -0.1 * (0.8 * 0.2 / (1 - 0.8**2) + 1) / (1 + 1e-3)
+  np.testing.assert_allclose(updates['head']['kernel'], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize('field', ['cnn_rule', 'transformer_rule'])
