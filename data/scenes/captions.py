@@ -64,6 +64,7 @@ def _candidates(
   yield from places[2:]
   yield from _pair(rng, scene, things, true)
   while True:
+    yield from places
     yield from claims.existence(last)[:2]
     yield from claims.existence(first)[:2]
 
