@@ -50,7 +50,7 @@ def mixed(first_stage: int = 0) -> tuple[RankingBatches, MatchingModel, dict]:
   moved = {'params': lambda x: x, 'batch_stats': np.abs}
   variables = {
     name: jax.tree.map(
-      lambda x, move=move: x + move(rng.normal(0, 0.25, x.shape)).astype(x.dtype), variables[name]
+      lambda x, move=move: x + move(rng.normal(0, 0.2, x.shape)).astype(x.dtype), variables[name]
     )
     for name, move in moved.items()
   }
