@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from pixelbert_jax.input.canvases import Canvases
-from pixelbert_jax.input.mixture import join
+from pixelbert_jax.input.joined import join
 from pixelbert_jax.input.negatives import Negatives
 from pixelbert_jax.input.order import Batching, plan_epoch
 from pixelbert_jax.input.sidecar import Questions, Ragged, Sidecar, Statements

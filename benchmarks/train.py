@@ -76,7 +76,10 @@ def work(sizes: Sizes) -> Any:
 
   config = pretrain.get_config(sizes.variant)
   config.dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
-  config.cnn.remat, config.optimizer.cnn_rule = sizes.remat, 'sgd'
+  config.cnn.remat = sizes.remat
+  # As the paper, and as the twins in PyTorch.
+  config.optimizer.cnn_rule, config.optimizer.transformer_rule = 'sgd', 'adamw'
+  config.pixel_position, config.itm_weight = 'none', 1.0
   config.texts_per_image, config.micro_batches = sizes.texts, 1
   config.batch_size = sizes.images * sizes.texts
   config.text.vocabulary = str(vocabulary.FILE)

@@ -117,6 +117,7 @@ def tiny(c: ConfigDict) -> None:
   c.epochs = 0.005
   c.sampled_pixels = 8
   c.mask_share, c.whole_share = 0.25, 0.5
+  c.optimizer.transformer_rule, c.optimizer.transformer_rate = 'adamw', 8e-4
   c.optimizer.transformer_warmup_steps = 50
 
 

@@ -62,13 +62,14 @@ def test_the_log_of_a_run(finished):
   training = [(step, 'train') for step in range(1, STEPS + 1)]
   assert order == [*training[:10], (10, 'val'), *training[10:], (STEPS, 'test')]
   names = {'loss', 'mlm_loss', 'itm_loss', 'mlm_accuracy', 'itm_accuracy', 'gradient_norm'}
-  names |= {'learning_rate_cnn', 'learning_rate_transformer', 'step', 'split'}
+  names |= {'learning_rate_cnn', 'learning_rate_transformer', 'step', 'split', 'mlm_targets'}
+  weight = get_config('test').itm_weight
   for line in lines:
-    assert line['loss'] == pytest.approx(line['mlm_loss'] + line['itm_loss'], rel=1e-6)
+    assert line['loss'] == pytest.approx(line['mlm_loss'] + weight * line['itm_loss'], rel=1e-6)
     if line['split'] == 'train':
       assert line.keys() == names
   results = {'itm_accuracy', 'mlm_accuracy', 'mlm_visual_accuracy'}
-  results |= {f'{name}_swapped' for name in results}
+  results |= {f'{name}_swapped' for name in results} | {'itm_hard_accuracy'}
   assert results <= lines[-1].keys()
   text = (finished / 'metrics.jsonl').read_text()
   assert text.count('examples_per_second') == STEPS

@@ -16,7 +16,7 @@ from pixelbert_jax.input.text import word_pieces
 Tensors = dict[str, np.ndarray]
 
 # Parts of the model that neither a published BERT nor a published CNN has.
-OWN = ('projection', 'semantic', 'itm')
+OWN = ('projection', 'semantic', 'cell_position', 'itm')
 
 
 def draw(config: ConfigDict, vocabulary: bytes) -> Tensors:

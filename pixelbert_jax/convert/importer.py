@@ -27,7 +27,10 @@ from pixelbert_jax.models.heads import Model
 
 # Modules that a source may lack, if it lacks all of their tensors: those that only Pixel-BERT
 # has, and the heads of BERT.
-MAY_LACK = ('projection.', 'semantic', 'itm.', 'bert.pooler.', 'cls.predictions.')
+MAY_LACK = (
+  *('projection.', 'semantic', 'cell_position.', 'itm.'),
+  *('bert.pooler.', 'cls.predictions.'),
+)
 
 CNN_HINT = 'cnn.width, groups, group_width and stem of the configuration must be those of the file'
 BERT_HINT = 'config.json must belong to the weights'

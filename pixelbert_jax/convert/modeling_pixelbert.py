@@ -253,9 +253,10 @@ class PixelPosition(nn.Module):
       self.row, self.column = (nn.Embedding(self.places, self.width) for _ in range(2))
     self.learnt = c.pixel_position == 'learnt'
 
-  def forward(self, mask: Tensor) -> Tensor:
+  def forward(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
     """Embeds the pixels of images, whose real ones [B, h, w] bool are given, as [B, h * w, D]."""
-    sides = [self.shares(mask.any(axis)) for axis in (2, 1)]
+    wide = torch.promote_types(dtype, torch.float32)
+    sides = [self.shares(mask.any(axis), wide) for axis in (2, 1)]
     if self.learnt:
       tables = self.row.weight, self.column.weight
       rows, columns = (self.between(x) @ t for x, t in zip(sides, tables, strict=True))
@@ -264,10 +265,10 @@ class PixelPosition(nn.Module):
     rows, columns = torch.broadcast_tensors(rows[:, :, None], columns[:, None])
     return torch.cat([rows, columns], -1).flatten(1, 2)
 
-  def shares(self, real: Tensor) -> Tensor:
+  def shares(self, real: Tensor, dtype: torch.dtype) -> Tensor:
     """Returns the share [B, n] of an image's side at the middle of each pixel [B, n] bool."""
-    middle = torch.arange(real.shape[1], device=real.device) + 0.5
-    return middle.to(torch.get_default_dtype()) / real.sum(1, keepdim=True).clamp(min=1)
+    middle = torch.arange(real.shape[1], dtype=dtype, device=real.device) + 0.5
+    return middle / real.sum(1, keepdim=True).clamp(min=1)
 
   def between(self, share: Tensor) -> Tensor:
     """Returns the weights [..., places] of the two places beside each share."""
@@ -340,7 +341,7 @@ class PixelBert(PreTrainedModel):
     features, mask = self.cnn(pixel_values, image_size)
     pixels = self.projection(features.flatten(2).mT) + self.semantic
     if self.cell_position is not None:
-      pixels = pixels + self.cell_position(mask[:, 0]).to(pixels.dtype)
+      pixels = pixels + self.cell_position(mask[:, 0], pixels.dtype).to(pixels.dtype)
     return pixels, mask.flatten(1)
 
   def forward(

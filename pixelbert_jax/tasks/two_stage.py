@@ -66,9 +66,8 @@ class TwoStageRanker(Ranker):
     first = self.first(variables, batches)
     k = self._rerank if path else 0
     listed = shortlist(first, k) if k else np.ones(first.shape, bool)
-    if (
-      k and jax.process_count() > 1
-    ):  # Else rounding might give processes different programs to run.
+    if k and jax.process_count() > 1:
+      # Rounding might give processes different programs to run.
       listed = multihost_utils.broadcast_one_to_all(listed)
     if listed.all():
       ranking = super().__call__(variables, batches, path)

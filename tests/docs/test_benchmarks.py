@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import counts, planning, stages, start, train
+from benchmarks import counts, curves, planning, stages, start, train
 from tests import many_hosts
 from tests.support.paths import ROOT
 
@@ -33,6 +33,11 @@ def test_the_time_of_the_host():
   assert f'{found["host_ms"]:.1f} ms' in PAGE
   assert f'{found["host_ms_r50"]:.1f} ms' in PAGE
   assert found['compilations_in_2000_steps'] == 0
+
+
+@pytest.mark.parametrize('run', curves.DRAWN)
+def test_curves_are_those_of_the_recorded_run(run):
+  assert curves.digest(run) in curves.drawing(run).read_text()
 
 
 @pytest.mark.parametrize('line', list(map(json.loads, STEPS)), ids=lambda x: x['config'])

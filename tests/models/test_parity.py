@@ -394,6 +394,7 @@ def test_twenty_steps_of_training():
   config.dtype = 'float64'
   config.cnn.update(stages=(1, 1), groups=1, group_width=0)  # which compile sooner
   c = config.optimizer
+  c.update(transformer_rule='adamw')
   c.update(cnn_rule='sgd', cnn_rate=0.25, cnn_momentum=0.9, cnn_decay=0.05)
   # Powers of two, because schedules are float32 whatever the model is.
   c.update(transformer_rate=2**-8, transformer_decay=0.1, betas=(0.9, 0.99), clip_norm=4.0)

@@ -248,6 +248,9 @@ def test_features_are_of_normalised_floats(load):
   # Projected, they are the pixels that the Transformer is given.
   p = model.params['backbone']
   pixels = found @ p['projection']['kernel'] + p['projection']['bias'] + p['semantic']
+  pixels += model.module.apply(
+    model.variables, np.ones((1, 4, 6), bool), method=lambda m, x: m.backbone.cell_position(x)
+  )
   group = [model._runner.reader(image)]
   expected, mask = model._runner._see(group)
   assert np.asarray(mask).all()

@@ -54,8 +54,7 @@ def scores_of_retrieval(data_dir, dtype, mesh):
   make = functools.partial(init_variables, experiment.model, config.seed, batches[0])
   shardings = sharding.state_sharding(mesh, jax.eval_shape(make))
   variables = jax.jit(make, out_shardings=shardings)()
-  matrix, _ = experiment.evaluator(mesh)(variables, batches)
-  return matrix.scores.tolist()
+  return experiment.evaluator(mesh)(variables, batches).matrix.scores.tolist()
 
 
 def main(data_dir, dtype, *meshes):

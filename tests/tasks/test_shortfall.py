@@ -12,7 +12,7 @@ from data.listing import TWICE
 from data.miniatures import as_json
 from data.vqa_v2 import vqa_v2_dataset_builder
 from pixelbert_jax.evaluate import evaluate
-from pixelbert_jax.input.mixture import join_splits
+from pixelbert_jax.input.joined import join_splits
 from pixelbert_jax.input.selection import select
 from pixelbert_jax.loop import DONE
 from pixelbert_jax.score import __main__ as score
@@ -116,7 +116,7 @@ def test_captions_of_missing_images_are_counted(tmp_path, capsys, monkeypatch):
   del files[f'{gone["filepath"]}/{gone["filename"]}']
   total = sum(len(i['sentences']) for i in images if i['split'] == 'test')
   lost = len(gone['sentences'])
-  name, manual = 'coco_karpathy', as_folder(files, tmp_path / 'm')
+  name, manual = 'coco_karpathy/all', as_folder(files, tmp_path / 'm')
   found, _ = built(name, manual, tmp_path, capsys, allow_bad=0.2)
   assert shortfall(found['test']) == {
     'images_built': 5,
