@@ -4,7 +4,7 @@ What differs is whose a colour or a shape is, a side, a size, a pattern or a num
 scenes foils say what captions say as often, so that no foil is told by its words alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -25,7 +25,8 @@ def foils(
   changed = list(_changes(kind, rest, scene, difficulty))
   false = sorted({c for c in changed if c not in true})
   if not false and kind == 'exists':  # The only thing of a scene has nothing to exchange.
-    false = sorted({c for c in _others(rest.split(), difficulty) if c not in true})
+    others = _with_another(rest, (difficulty.colours, difficulty.shapes))
+    false = sorted({c for words in others if (c := f'exists {words}') not in true})
   chosen = [false[i] for i in rng.permutation(len(false))[:MOST]]
   wordings = [sentences.wordings(c) for c in chosen]
   return [texts[rng.integers(len(texts))] for texts in wordings]
@@ -37,12 +38,12 @@ def _changes(
   """Yields claims like `kind rest` with something exchanged; some may be true."""
   if kind == 'count':
     subject, number = rest.split()
-    numbers = {n for of, n in claims.count_shares(difficulty) if of == _subjects(subject)}
+    numbers = {n for of, n in claims.count_shares(difficulty) if of == sentences.subjects(subject)}
     yield from (f'count {subject} {n}' for n in numbers - {int(number)})
   elif kind == 'exists':
-    for words in _exchanged(rest.split(), scene):
-      yield f'exists {" ".join(words)}'
-    yield from (f'exists {words}' for words in _turned(rest.split(), difficulty))
+    shown = ([getattr(t, name) for t in scene.things] for name in ('colour', 'shape'))
+    choices = (*shown, world.SIZES, difficulty.patterns)
+    yield from (f'exists {words}' for words in _with_another(rest, choices))
   elif kind == 'place':
     thing, place = rest.rsplit(' ', 1)
     yield f'place {thing} {world.OPPOSITE[place]}'
@@ -54,31 +55,10 @@ def _changes(
     yield f'relation {relation}|{b}|{a}'
 
 
-def _exchanged(words: list[str], scene: world.Scene) -> Iterator[list[str]]:
-  """Yields a description's words with the colour, or the shape, of a thing of the scene."""
-  for i, word in enumerate(words):
-    for attribute in ('colour', 'shape'):
-      values = [getattr(thing, attribute) for thing in scene.things]
+def _with_another(words: str, choices: Iterable[Sequence[str]]) -> Iterator[str]:
+  """Yields a description with each of its words replaced by all values it is chosen from."""
+  each = words.split()
+  for i, word in enumerate(each):
+    for values in choices:
       if word in values:
-        yield from ([*words[:i], value, *words[i + 1 :]] for value in values)
-
-
-def _turned(words: list[str], difficulty: world.Difficulty) -> Iterator[str]:
-  """Yields a description with the other size, or another pattern."""
-  for i, word in enumerate(words):
-    for values in (world.SIZES, difficulty.patterns):
-      if word in values:
-        yield from (' '.join([*words[:i], value, *words[i + 1 :]]) for value in values)
-
-
-def _others(words: list[str], difficulty: world.Difficulty) -> Iterator[str]:
-  """Yields claims that a thing exists, as described but of another colour or shape."""
-  for i, word in enumerate(words):
-    for values in (difficulty.colours, difficulty.shapes):
-      if word in values:
-        yield from (f'exists {" ".join([*words[:i], value, *words[i + 1 :]])}' for value in values)
-
-
-def _subjects(subject: str) -> str:
-  """Returns the class of a count's subject: 'all', 'colour' or 'shape'."""
-  return 'all' if subject == 'all' else 'colour' if subject in world.COLOURS else 'shape'
+        yield from (' '.join([*each[:i], value, *each[i + 1 :]]) for value in values)

@@ -93,6 +93,10 @@ def _and(rest: str) -> tuple[str, ...]:
 
 def _count(rest: str) -> tuple[str, ...]:
   subject, number = rest.split()
-  subjects = 'all' if subject == 'all' else 'shape' if subject in PLURAL else 'colour'
-  it = PLURAL.get(subject, subject)
-  return tuple(frame.format(it=it, number=NUMBERS[int(number)]) for frame in COUNT[subjects])
+  it, frames = PLURAL.get(subject, subject), COUNT[subjects(subject)]
+  return tuple(frame.format(it=it, number=NUMBERS[int(number)]) for frame in frames)
+
+
+def subjects(subject: str) -> str:
+  """Returns the class of a count's subject: 'all', 'colour' or 'shape'."""
+  return 'all' if subject == 'all' else 'shape' if subject in PLURAL else 'colour'

@@ -33,11 +33,6 @@ class Negatives:
   first: tuple[int, ...] = (0,)
   hard: float = 0.0
 
-  @classmethod
-  def of(cls, sidecar: Sidecar) -> 'Negatives':
-    """Makes random negatives of all images; the sidecar's claims or captions tell what is true."""
-    return cls(sidecar, Truth(sidecar))
-
   def __call__(self, groups: Groups, rng: np.random.Generator) -> Groups:
     """Makes half of each group's pairs untrue.
 

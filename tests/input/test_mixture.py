@@ -25,6 +25,7 @@ from pixelbert_jax.input.rows import Caption, Question, Row
 from pixelbert_jax.input.selection import select
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.input.text import Tokenizer
+from pixelbert_jax.input.truth import Truth
 from pixelbert_jax.input.visual import TextGuess
 from pixelbert_jax.tasks.pretraining import Hiding, PairBatches
 
@@ -108,7 +109,9 @@ def epoch(split: Split, number=0, images=1, texts=1, share=()):
   batching = Batching(
     canvases=CANVASES, seed=0, images=images, texts_per_image=texts, training=True
   )
-  return plan_epoch(split.sidecar, batching, number, shares, Negatives.of(split.sidecar))
+  return plan_epoch(
+    split.sidecar, batching, number, shares, Negatives(split.sidecar, Truth(split.sidecar))
+  )
 
 
 # --- Joined ------------------------------------------------------------------------------

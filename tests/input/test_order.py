@@ -28,7 +28,7 @@ from pixelbert_jax.input.order import (
 from pixelbert_jax.input.ragged import Ragged
 from pixelbert_jax.input.rows import Caption, Row
 from pixelbert_jax.input.sidecar import Sidecar
-from pixelbert_jax.input.truth import text_numbers
+from pixelbert_jax.input.truth import Truth, text_numbers
 
 SQUARE = Canvases(64, 64, ((64, 64),))
 SEVERAL = Canvases(64, 128, ((64, 64), (64, 128), (128, 64), (64, 96)))
@@ -82,7 +82,7 @@ def groups_of(sidecar, texts, rng, training) -> Groups:
 
 def epoch(sidecar, number=0, images=4, texts=2, training=True, seed=0, canvases=SQUARE) -> Plan:
   way = batching(images, texts, training, seed, canvases)
-  return plan_epoch(sidecar, way, number, negatives=Negatives.of(sidecar))
+  return plan_epoch(sidecar, way, number, negatives=Negatives(sidecar, Truth(sidecar)))
 
 
 def listed(plan: Plan) -> list[tuple[int, int, bool]]:
@@ -258,7 +258,7 @@ def test_untrue_pairs_are_a_permutation_of_their_own_texts(texts, claims):
   rng = np.random.default_rng(0)
   before = groups_of(sidecar, texts, rng, training=False)
   kept = before.text.copy()
-  after = Negatives.of(sidecar)(before, rng)
+  after = Negatives(sidecar, Truth(sidecar))(before, rng)
   np.testing.assert_array_equal(before.text, kept)
   np.testing.assert_array_equal(after.weight, before.weight)
   untrue = ~after.matched & (after.weight > 0)
@@ -461,7 +461,7 @@ def test_a_million_texts_are_planned_in_seconds_and_little_memory(texts):
     text=Ragged(said, np.arange(number + 1) * length),
     label=np.ones(number, bool),
   )
-  negatives = Negatives.of(sidecar)
+  negatives = Negatives(sidecar, Truth(sidecar))
   way = batching(4096 // texts, texts)
   tracemalloc.start()
   began = time.process_time()
