@@ -102,13 +102,13 @@ def small(c: ConfigDict) -> None:
   c.mask_share = 0.4
   # Without these it does not tell which colour is whose and what is left of what (docs/results.md).
   c.itm.hard, c.itm_weight = 0.8, 2.0
-  c.texts_per_image, c.batch_size, c.epochs = 8, 128, 6.0
+  c.texts_per_image, c.batch_size, c.epochs = 8, 128, 7.0
   c.text.length = 12
   c.optimizer.cnn_rate, c.optimizer.cnn_warmup_steps = 4e-3, 50
   # A Transformer that learns faster from the start turns from pixels before they show shapes.
   c.optimizer.transformer_rule = 'muon'
   c.optimizer.transformer_rate, c.optimizer.transformer_warmup_steps = 2e-3, 900
-  c.optimizer.decay_epochs, c.optimizer.decay_factor = (3.5, 5.0), 0.3
+  c.optimizer.decay_epochs, c.optimizer.decay_factor = (4.2, 6.0), 0.3
 
 
 def tiny(c: ConfigDict) -> None:
