@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pixelbert_jax import commandline, jsons
-from pixelbert_jax.score import annotations, bootstrap, predictions, scored
+from pixelbert_jax.score import annotations, bootstrap, eccv, predictions, scored
 
 
 def _table(result: scored.Scored) -> str:
@@ -43,8 +43,9 @@ def _compare_table(differences: Mapping[str, Mapping], cluster: str) -> str:
       f'{name:<{width}}{100 * d["first"]:>8.2f}{100 * d["second"]:>8.2f}'
       f'{100 * d["difference"]:>+12.2f}  {100 * low:+.2f} to {100 * high:+.2f}'
     )
-  clusters = next(iter(differences.values()))['clusters']
-  lines.append(f'paired bootstrap, {bootstrap.RESAMPLES:,} resamples of {clusters:,} {cluster}')
+  counts = sorted({d['clusters'] for d in differences.values()})  # fewer of what is judged
+  clusters = ' to '.join(f'{n:,}' for n in dict.fromkeys((counts[0], counts[-1])))
+  lines.append(f'paired bootstrap, {bootstrap.RESAMPLES:,} resamples of {clusters} {cluster}')
   return '\n'.join(lines)
 
 
@@ -67,11 +68,18 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
   parser.add_argument('--annotations', **file, help='published annotations; may be gzipped')
   parser.add_argument('--questions', **file, help='vqa only: the questions to answer')
   parser.add_argument('--compare', **file, help='a second prediction file; adds differences')
+  parser.add_argument(
+    '--eccv',
+    action='store_true',
+    help="retrieval of COCO's test split only: add the scores by ECCV Caption and CxC",
+  )
   parser.add_argument('--json', action='store_true', help='print one JSON object')
   parser.add_argument('--per_item', action='store_true', help='add the score of each id')
   options = parser.parse_args(argv)
   if options.questions and options.task != 'vqa':
     parser.error('--questions is for vqa only')
+  if options.eccv and options.task != 'retrieval':
+    parser.error('--eccv is for retrieval only')
   if not options.annotations and not options.questions:
     parser.error('name the annotations with --annotations=F')
   if options.compare and not options.annotations:
@@ -91,8 +99,11 @@ def _scorer(options: argparse.Namespace) -> Callable[[str], scored.Scored]:
     case 'nlvr':
       return functools.partial(scored.score_nlvr, labels=annotations.read_nlvr(file))
     case _:
+      judgements = eccv.read() if options.eccv else None
       splits = annotations.read_captions(file)
-      return functools.partial(scored.score_retrieval, annotated=file, splits=splits)
+      return functools.partial(
+        scored.score_retrieval, annotated=file, splits=splits, judgements=judgements
+      )
 
 
 def _check(options: argparse.Namespace) -> str:

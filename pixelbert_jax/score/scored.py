@@ -11,6 +11,7 @@ from pixelbert_jax import UserError
 from pixelbert_jax.score import (
   annotations,
   bootstrap,
+  eccv,
   matrix,
   nlvr,
   nlvr2,
@@ -101,12 +102,21 @@ def _by_sentence(items: nlvr.Items, sentence: Callable[[str], str]) -> Scored:
   return Scored(nlvr.shares(items), sizes, per_item, compared, 'sentences')
 
 
-def score_retrieval(path: str, annotated: str, splits: Sequence[annotations.Captions]) -> Scored:
-  """Scores a score matrix; with 5,000 images also as the mean over five folds of 1,000."""
+def score_retrieval(
+  path: str,
+  annotated: str,
+  splits: Sequence[annotations.Captions],
+  judgements: eccv.Judgements | None = None,
+) -> Scored:
+  """Scores a score matrix; with 5,000 images also as the mean over five folds of 1,000.
+
+  With `judgements`, also by CxC and ECCV Caption.
+  """
   scores, image_ids, text_ids = matrix.read(path)
   captions = annotations.captions_of(annotated, splits, image_ids)
   text_image, place = matrix.match(path, image_ids, text_ids, captions)
   try:
+    places = eccv.locate(text_ids, text_image, judgements) if judgements else None
     image_ranks, text_ranks = recall.ranks(scores, text_image)
   except UserError as error:
     raise UserError(f'{path}: {error}') from error
@@ -118,7 +128,7 @@ def score_retrieval(path: str, annotated: str, splits: Sequence[annotations.Capt
     'texts': len(text_ids),
     'captions': recall.convention(len(text_ids), sum(map(len, captions.values()))),
   }
-  return Scored(
+  result = Scored(
     summary,
     sizes,
     {
@@ -130,6 +140,29 @@ def score_retrieval(path: str, annotated: str, splits: Sequence[annotations.Capt
     | _hits('image', text_ranks, place[text_image], np.argsort(text_ids)),
     'images',
   )
+  return _judged(result, scores, places, judgements) if judgements and places else result
+
+
+def _judged(
+  result: Scored, scores: np.ndarray, places: eccv.Places, judgements: eccv.Judgements
+) -> Scored:
+  """Adds the scores by CxC and ECCV Caption, `cxc_text_recall_at_1` and so on."""
+  items, ranks = dict(result.items), dict(result.per_item)
+  image_of = judgements.image_of
+  for dataset, positives, measure in (
+    ('cxc', judgements.cxc, eccv.cxc),
+    ('eccv', judgements.eccv, eccv.eccv),
+  ):
+    for kind, found in eccv.ranks(scores, places, positives).items():
+      images = np.array([image_of[query] if kind == 'image' else query for query in found])
+      for metric, values in measure(found).items():
+        items[f'{dataset}_{kind}_{metric}'] = (values, images)
+      ranks[f'{dataset}_{kind}_retrieval'] = {str(query): int(x[0]) for query, x in found.items()}
+  judged = {name: values for name, (values, _) in items.items() if name not in result.items}
+  summary = result.summary | {name: float(values.mean()) for name, values in judged.items()}
+  summary['judged_captions'] = recall.convention(len(image_of), result.summary['texts'])
+  sizes = {**result.sizes, **{name: len(values) for name, values in judged.items()}}
+  return Scored(summary, sizes, ranks, items, result.cluster)
 
 
 def _hits(name: str, ranks: np.ndarray, cluster: np.ndarray, order: np.ndarray) -> dict:

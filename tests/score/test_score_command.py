@@ -333,6 +333,24 @@ def test_a_score_that_is_no_number(retrieval_files, capsys):
   assert line == 'a.npz: the score of row 2, column 4 is not a number'
 
 
+def test_judgements_are_of_cocos_test_split(retrieval_files, capsys):
+  (line,) = refusal(capsys, *RETRIEVAL, '--eccv')
+  assert line == (
+    "a.npz: --eccv is for COCO's test split, of whose 25,000 judged captions 25,000 are missing, "
+    'such as 770337: leave the flag out'
+  )
+
+
+def test_judgements_are_in_a_package(retrieval_files, capsys, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'eccv_caption', None)  # as if not installed
+  (line,) = refusal(capsys, *RETRIEVAL, '--eccv')
+  assert line == (
+    '--eccv needs the package eccv-caption, which has the judgements: pip install eccv-caption, '
+    "or pip install -e '.[eccv]'"
+  )
+  run(capsys, *RETRIEVAL)
+
+
 def test_faults_are_a_line_each(vqa_files, capsys):
   pathlib.Path('bad.json').write_text('[{"question_id": 10, "answer": 1}]')
   assert refusal(capsys, 'vqa', '--predictions=bad.json', '--annotations=val.json') == [
@@ -355,6 +373,7 @@ def test_faults_are_a_line_each(vqa_files, capsys):
     ((*VQA, '--questions=val.json'), 'val.json has no list of "questions"'),
     (('nlvr', '--predictions=a.csv'), 'name the annotations with --annotations=F'),
     (('nlvr2', '--predictions=a', '--annotations=b', '--questions=c'), 'is for vqa only'),
+    ((*VQA, '--eccv'), '--eccv is for retrieval only'),
     ((*VQA, '--prediction=x'), 'unknown flag --prediction: did you mean --predictions?'),
     (
       ('vqa', '--predictions=a.json', '--questions=two.json', '--compare=a.json'),
