@@ -15,22 +15,27 @@ from matplotlib import pyplot as plt
 
 RUNS = pathlib.Path(__file__).with_name('results') / 'runs'
 DOCS = pathlib.Path(__file__).parents[1] / 'docs'
-# By run: the panels, each a split with the metrics that it shows, by their titles.
-DRAWN: Mapping[str, Mapping[str, tuple[str, Mapping[str, str]]]] = {
-  'pretrain': {
-    'loss in training, nats': ('train', {'hidden words': 'mlm_loss', 'matching': 'itm_loss'}),
-    'accuracy on val': (
-      'val',
-      {
-        'matching': 'itm_accuracy',
-        'colour': 'mlm_colour_accuracy',
-        'shape': 'mlm_shape_accuracy',
-        'size': 'mlm_size_accuracy',
-        'count': 'mlm_count_accuracy',
-        'place': 'mlm_place_accuracy',
-      },
-    ),
-  }
+Panels = Mapping[str, tuple[str, Mapping[str, str]]]
+
+# Panels by title: each a split with the metrics that it shows.
+PRETRAINING: Panels = {
+  'loss in training, nats': ('train', {'hidden words': 'mlm_loss', 'matching': 'itm_loss'}),
+  'accuracy on val': (
+    'val',
+    {
+      'matching': 'itm_accuracy',
+      'colour': 'mlm_colour_accuracy',
+      'shape': 'mlm_shape_accuracy',
+      'size': 'mlm_size_accuracy',
+      'count': 'mlm_count_accuracy',
+      'place': 'mlm_place_accuracy',
+    },
+  ),
+}
+DRAWN: Mapping[str, Panels] = {
+  'pretrain': PRETRAINING,
+  'pretrain_paper_small': PRETRAINING,
+  'pretrain_paper_small_scratch': PRETRAINING,
 }
 
 
