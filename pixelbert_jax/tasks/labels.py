@@ -117,8 +117,8 @@ class Labels(Task):
     for role, split in splits.items():
       if not len(split.sidecar.claims.values):
         raise UserError(
-          f'data.name: {config.data.name} has no labels, since {config.data[role]} has no claims of '
-          'what is true of its images: take scenes, or start from an ImageNet CNN (docs/pytorch.md)'
+          f'data.name: {config.data.name} has no labels, since {config.data[role]} has no claims '
+          'of what its images show: take scenes, or start from an ImageNet CNN (docs/pytorch.md)'
         )
     if FILE in files:
       return cls(jsons.parse(files[FILE], list))
