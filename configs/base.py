@@ -197,6 +197,24 @@ def small(c: ConfigDict) -> None:
   c.optimizer.clip_norm = 0.0
 
 
+def paper_small(c: ConfigDict) -> None:
+  """Sets a small Pixel-BERT by the paper's own rules, with 16 pixels an image of 256 x 256.
+
+  Of the paper: four stages of a ResNet with stride 64, all rules and rates of the optimisers that
+  do not depend on size, dropout, no positions of pixels.
+  """
+  c.dtype = 'float32'
+  c.log_every, c.eval_every, c.save_every, c.eval_batches = 50, 500, 500, 0
+  c.threads = c.reading_threads = 2
+  c.image.shorter = c.image.longer = 256
+  c.image.canvases = ((256, 256),)
+  c.cnn.update(stages=(1, 1, 1, 1), width=16)
+  c.cnn.remat = False
+  c.transformer.update(layers=3, width=128, heads=4, mlp_width=256, max_positions=64)
+  c.transformer.init_std = 0.08
+  c.optimizer.transformer_rate = 1e-3
+
+
 def tiny(c: ConfigDict) -> None:
   """Sets what tests run: seconds, with everything on, logging each step and saving often."""
   c.batch_size, c.texts_per_image = 16, 4

@@ -29,6 +29,7 @@ from pixelbert_jax.models.heads import Model
 from pixelbert_jax.models.pixelbert import PixelBert
 from pixelbert_jax.models.resnet import ResNet
 from pixelbert_jax.tasks.base import Task
+from pixelbert_jax.tasks.labels import Labels
 from pixelbert_jax.tasks.nlvr import Nlvr, Nlvr2
 from pixelbert_jax.tasks.pretraining import Pretraining
 from pixelbert_jax.tasks.retrieval import Retrieval
@@ -38,6 +39,7 @@ ROLES = ('train', 'validation', 'test')  # of the splits that a run uses
 
 # By the `name` of a configuration. To add one: docs/add_a_task.md.
 TASKS: dict[str, type[Task]] = {
+  'labels': Labels,
   'pretrain': Pretraining,
   'vqa': Vqa,
   'nlvr2': Nlvr2,
@@ -164,7 +166,7 @@ def init_variables(model: Model, seed: int, batch: dict[str, np.ndarray]) -> Any
   """Initialises parameters and BatchNorm statistics for batches of this shape."""
   keys = jax.random.split(jax.random.key(seed))
   rngs = dict(zip(('params', 'pixels'), keys, strict=True))
-  images = len(batch['size']) // len(batch['token_ids'])  # per text
+  images = getattr(model, 'IMAGES', 1)  # per text
   canvas = model_canvas(batch)[:2]
   image = jnp.zeros((images, *canvas, 3))
   # Only the shapes of the batch are used, so that all processes compile the same program.

@@ -175,7 +175,7 @@ class Loop:
     self.check(metrics, split, int(chosen.get('chosen_step', self.stop)))
     self.log.write(self.stop, split, metrics)
     print(result(self.task, split, metrics), flush=True)
-    print(f'the model is in {self.workdir}; docs/predict.md shows how to use it', flush=True)
+    print(f'the model is in {self.workdir}; {self.task.USE}', flush=True)
 
   def save(self, number: int, state: State) -> None:
     """Starts saving a step that is finite, after flushing the log up to it to disk."""

@@ -191,7 +191,7 @@ def summary(
 
   config, train = experiment.config, experiment.batches['train']
   images = len(train.split.sidecar.image_id)
-  texts = {config.data[role]: b.table.text for role, b in experiment.batches.items()}
+  texts = {config.data[role]: b.table.text for role, b in experiment.batches.items() if b.texts}
   device, plan = mesh.devices.flat[0], train.plan(0)
   named = {config.data[role]: shortfall(b.split) for role, b in experiment.batches.items()}
   lacking = [remark(split, found) for split, found in named.items() if found]
@@ -212,6 +212,6 @@ def summary(
       f'schedule    {stop:,} steps of {config.batch_size} pairs '
       f'({config.texts_per_image} texts per image), '
       f'{stop / len(train):.3g} epochs',
-      lengths.summary(texts, train.tokenizer, config.transformer.max_positions),
+      *[lengths.summary(texts, train.tokenizer, config.transformer.max_positions)] * bool(texts),
     ]
   )

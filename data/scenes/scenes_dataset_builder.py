@@ -24,7 +24,7 @@ MOST_WORKERS = 4
 class Builder(tfds.core.GeneratorBasedBuilder):
   """Scenes of coloured shapes at three difficulties; see README.md."""
 
-  VERSION = tfds.core.Version('1.5.0')
+  VERSION = tfds.core.Version('1.6.0')
   BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS's own form)
     tfds.core.BuilderConfig(name=name, description=f'{name.capitalize()} scenes.')
     for name in world.DIFFICULTIES

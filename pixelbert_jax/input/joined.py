@@ -60,7 +60,7 @@ def join(sidecars: Mapping[str, Sidecar]) -> Sidecar:
     for name, sidecar in sidecars.items()
   ]
   if any(len(part.claim) for part in parts):
-    parts = list(_with_distinct_claims(parts))
+    parts = list(_with_claims(parts))
   return _stack(parts, firsts(len(part.image_id) for part in parts))
 
 
@@ -69,10 +69,13 @@ def firsts(lengths: Iterable[int]) -> list[int]:
   return np.cumsum([0, *lengths]).tolist()
 
 
-def _with_distinct_claims(parts: Sequence[Sidecar]) -> Iterator[Sidecar]:
-  """Gives all texts claims; each source's numbers follow those of the source before."""
-  first = 0
+def _with_claims(parts: Sequence[Sidecar]) -> Iterator[Sidecar]:
+  """Gives all texts claims; where a source has none, numbers of its own beyond all strings."""
+  first = sum(len(part.strings) for part in parts)
   for part in parts:
+    if len(part.claim):
+      yield part
+      continue
     truth = Truth(part)
     yield dataclasses.replace(part, claim=truth.claim + first, claims=truth.claims + first)
     first += truth.number

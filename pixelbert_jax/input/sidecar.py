@@ -132,8 +132,9 @@ class Sidecar:
       `captions.start[i]` to `captions.start[i + 1]`; the values are the dataset's own ids.
     text: ragged uint8, the UTF-8 bytes of each caption.
     label: [N] bool.
-    claim: [N] int32; empty if the dataset has no claims.
-    claims: ragged int32 over images, sorted for each; without values if there are no claims.
+    claim: [N] int32, string numbers; empty if the dataset has no claims.
+    claims: ragged int32 over images, string numbers, sorted for each; without values if there are
+      no claims.
     kinds: ragged uint8 over captions, a letter for each word; without values if there are none.
     rivals: ragged uint64 over captions.
     foils: ragged int32 over captions, string numbers of false texts that are like each.
@@ -144,7 +145,7 @@ class Sidecar:
     IMAGES: the columns that hold image numbers.
   """
 
-  NUMBERS: ClassVar = ('subset', 'foils')
+  NUMBERS: ClassVar = ('claim', 'claims', 'subset', 'foils')
   IMAGES: ClassVar = ()
 
   image_id: np.ndarray
@@ -185,17 +186,16 @@ class Sidecar:
     for row in rows:
       for c in row.captions:
         check(c, row, captions[0])
-    number_of = _Numbers()
-    names = sorted({c for row in rows for c in row.claims} | {c.claim for c in captions if c.claim})
-    number = {name: i for i, name in enumerate(names)}
+    claims = sorted({c for row in rows for c in row.claims})
+    number_of = _Numbers((claim, i) for i, claim in enumerate(claims))
     return cls(
       image_id=_ids(row.image_id for row in rows),
       size=np.array([(row.height, row.width) for row in rows], np.int32).reshape(-1, 2),
       captions=Ragged.of(([c.id for c in row.captions] for row in rows), np.int64),
       text=Ragged.of((c.text.encode() for c in captions), np.uint8),
       label=np.array([c.label for c in captions], bool),
-      claim=np.array([number[c.claim] for c in captions if c.claim], np.int32),
-      claims=Ragged.of((sorted({number[c] for c in row.claims}) for row in rows), np.int32),
+      claim=np.array([number_of[c.claim] for c in captions if c.claim], np.int32),
+      claims=Ragged.of((sorted({number_of[c] for c in row.claims}) for row in rows), np.int32),
       kinds=Ragged.of(((c.kinds or '').encode() for c in captions), np.uint8),
       rivals=Ragged.of((c.rivals for c in captions), np.uint64),
       subset=np.array([number_of[c.subset] for c in captions], np.int32),

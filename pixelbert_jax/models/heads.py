@@ -287,4 +287,31 @@ class VqaModel(nn.Module):
     return self.vqa(self.vqa_transform(self.pooler(tokens)))
 
 
-Model = PretrainingModel | MatchingModel | Nlvr2Model | VqaModel
+class LabelModel(nn.Module):
+  """The CNN of Pixel-BERT with a head for what an image shows, to be trained before the rest.
+
+  The paper starts from a CNN that was trained to tell the classes of ImageNet. Of the backbone only
+  the CNN has parameters here.
+
+  Attributes:
+    backbone: Pixel-BERT.
+    labels: L, number of labels in the list.
+  """
+
+  INPUTS: ClassVar = ()
+
+  backbone: PixelBert
+  labels: int
+
+  def setup(self) -> None:
+    text = self.backbone.text
+    self.label = Dense(self.labels, text.init_std, jnp.promote_types(text.dtype, jnp.float32))
+
+  def __call__(self, image: Array, size: Array, train: bool) -> dict[str, Array]:
+    """Computes `label_logits` [B, L] of at least float32; arguments as for `PixelBert`."""
+    features, mask = self.backbone.cnn(image, size, train)
+    mean = jnp.mean(features, axis=(1, 2), dtype=self.label.dtype, where=mask[..., None])
+    return {'label_logits': self.label(mean)}
+
+
+Model = PretrainingModel | MatchingModel | Nlvr2Model | VqaModel | LabelModel

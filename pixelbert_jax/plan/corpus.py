@@ -45,8 +45,10 @@ CORPORA = {
   ('', 'scenes', 'train'): Corpus(8_000, 64_000, 64),
   ('vqa', 'scenes', 'train'): Corpus(8_000, 50_561, 64, even=False),
   ('nlvr2', 'scenes', 'train'): Corpus(12_000, 12_000, 64),
+  ('labels', 'scenes', 'train'): Corpus(8_000, 8_000, 64),
 }
 ANSWERS = {'vqa_v2': 3_129, 'easy_vqa': 13, 'scenes': 21}
+LABELS = {'scenes': 200}
 DEFAULT_SIDE = 1280  # of files of another dataset
 
 

@@ -18,7 +18,7 @@ from pixelbert_jax.input.pipeline import FEW
 from pixelbert_jax.input.vocabulary import read_vocabulary
 from pixelbert_jax.plan import corpus
 from pixelbert_jax.plan.target import Target
-from pixelbert_jax.tasks import answers
+from pixelbert_jax.tasks import answers, labels
 from pixelbert_jax.tasks.base import Task
 from pixelbert_jax.tasks.ranker import BLOCK
 from pixelbert_jax.tasks.retrieval import Retrieval
@@ -141,8 +141,16 @@ def setting(config: ConfigDict, target: Target, images_per_chip: int = 0) -> Set
 
 
 def _task(config: ConfigDict) -> Task:
-  """Makes the task without data; of VQA with as many answers as its first dataset has."""
+  """Makes the task without data; of VQA with as many answers as its first dataset has.
+
+  Likewise with as many labels.
+  """
   files = {}
+  if config.name == 'labels':
+    number = corpus.LABELS.get(config.data.name)
+    if number is None:
+      raise UserError(f'data.name: how many labels {config.data.name} has is not known')
+    files[labels.FILE] = jsons.text([str(i) for i in range(number)]).encode()
   if config.name == 'vqa' and not config.data.answers:
     number = corpus.ANSWERS.get(config.data.name.split('+')[0])
     if number is None:

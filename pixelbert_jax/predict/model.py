@@ -25,6 +25,7 @@ from pixelbert_jax.predict import photos as photos_lib
 from pixelbert_jax.predict.heatmap import Heatmap
 from pixelbert_jax.predict.photos import Photo
 from pixelbert_jax.predict.runner import Encoded, Runner
+from pixelbert_jax.tasks.labels import Labels
 from pixelbert_jax.tasks.vqa import Vqa
 
 Photos = Photo | Sequence[Photo]
@@ -48,7 +49,7 @@ def load(spec: str | os.PathLike, batch_size: int = 16) -> 'Model':
 
   Raises:
     CheckpointError: the checkpoint does not exist or is damaged.
-    UserError: `batch_size` is not a whole number of at least 1.
+    UserError: it is a CNN alone, or `batch_size` is not a whole number of at least 1.
   """
   _check_number('batch_size', batch_size)
   model = Model(checkpoint.load(spec), batch_size)
@@ -74,6 +75,12 @@ class Model:
   def __init__(self, loaded: checkpoint.Loaded, batch_size: int = 16):
     self.config = ConfigDict(loaded.config)
     task = make_task(self.config, files=loaded.files)
+    if isinstance(task, Labels):
+      raise UserError(
+        f'{loaded.folder} is of labels, a CNN that reads no texts: train a model from it first, by '
+        f'`python -m pixelbert_jax.main --config=configs/pretrain.py --config.init_from='
+        f'{loaded.folder}`'
+      )
     self.answers = task.answers if isinstance(task, Vqa) else []
     self.trained_on = provenance.datasets(loaded.files, loaded.config)
     self.note = provenance.caveat(self.trained_on)

@@ -35,6 +35,7 @@ class Task(abc.ABC):
     CHOSEN_BY: the validation metric by which a step is chosen, larger is better; '' chooses the
       last step.
     MIXES: True if it trains on mixtures of datasets.
+    USE: what a run says at its end about how its model is used.
   """
 
   LOGGED: ClassVar[tuple[str, ...]]
@@ -42,6 +43,7 @@ class Task(abc.ABC):
   REPEATED: ClassVar[tuple[str, ...]] = ()
   CHOSEN_BY: ClassVar[str] = ''
   MIXES: ClassVar[bool] = False
+  USE: ClassVar[str] = 'docs/predict.md shows how to use it'
 
   @classmethod
   def of(cls, config: ConfigDict, splits: Mapping[str, Split], files: Mapping[str, bytes]) -> Self:
