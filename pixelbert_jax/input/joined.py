@@ -43,8 +43,9 @@ def join_splits(splits: Mapping[str, Split]) -> Split:
 def join(sidecars: Mapping[str, Sidecar]) -> Sidecar:
   """Joins the sidecars of several sources, in memory.
 
-  Image ids become `source/id`, and claims of different sources are different. If no source has
-  claims, equal texts are the same claim in all sources, as they are within one.
+  Image ids become `source/id`, and claims of different datasets are different; those of the
+  configurations of one dataset, `name/one` and `name/two`, mean the same. If no source has claims,
+  equal texts are the same claim in all sources, as they are within one.
 
   Raises:
     UserError: only some sources label their texts as true or false.
@@ -59,9 +60,14 @@ def join(sidecars: Mapping[str, Sidecar]) -> Sidecar:
     dataclasses.replace(sidecar, image_id=np.char.add(f'{name}/'.encode(), sidecar.image_id))
     for name, sidecar in sidecars.items()
   ]
-  if any(len(part.claim) for part in parts):
+  claimed = any(len(part.claim) for part in parts)
+  if claimed:
     parts = list(_with_claims(parts))
-  return _stack(parts, firsts(len(part.image_id) for part in parts))
+  whole = _stack(parts, firsts(len(part.image_id) for part in parts))
+  datasets = [name.partition('/')[0] for name in sidecars]
+  if not claimed or len(set(datasets)) == len(datasets):
+    return whole
+  return _with_shared_claims(whole, datasets, firsts(len(part.strings) for part in parts))
 
 
 def firsts(lengths: Iterable[int]) -> list[int]:
@@ -79,6 +85,28 @@ def _with_claims(parts: Sequence[Sidecar]) -> Iterator[Sidecar]:
     truth = Truth(part)
     yield dataclasses.replace(part, claim=truth.claim + first, claims=truth.claims + first)
     first += truth.number
+
+
+def _with_shared_claims(whole: Sidecar, datasets: Sequence[str], strings: Sequence[int]) -> Sidecar:
+  """Gives a claim one number in all sources of a dataset.
+
+  So a text of one source is known to be true of the images of another that its claim is true of.
+
+  Args:
+    whole: all sources, joined.
+    datasets: the dataset of each source.
+    strings: the number of the first string of each source.
+  """
+  values = whole.claims.values
+  used = np.unique(values)
+  used = used[used < len(whole.strings)]  # Others are of a source without claims.
+  number, first = np.arange(values.max(initial=-1) + 1, dtype=values.dtype), dict[Any, int]()
+  for n, source in zip(used, np.searchsorted(strings, used, side='right') - 1, strict=True):
+    number[n] = first.setdefault((datasets[source], whole.strings.text(n)), n)
+  values = number[values]
+  image = np.repeat(np.arange(len(whole.claims)), np.diff(whole.claims.start))
+  claims = Ragged(values[np.lexsort((values, image))], whole.claims.start)
+  return dataclasses.replace(whole, claim=number[whole.claim], claims=claims)
 
 
 def _stack(parts: Sequence[Any], images: Sequence[int]) -> Any:

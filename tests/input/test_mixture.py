@@ -153,6 +153,16 @@ def test_claims_of_different_sources_are_different():
     )
 
 
+def test_claims_of_configurations_of_one_dataset_are_the_same():
+  few, many = split_of('few', claims=True).sidecar, split_of('many', claims=True).sidecar
+  joined = join({'set/few': few, 'set/many': many, 'other': few})
+  truth, images = Truth(joined), np.arange(len(joined.image_id))
+  texts = [n for n in range(len(joined.text)) if joined.caption(n) == 'a dog 3']
+  true_of = {tuple(images[truth(images, np.full(len(images), text))]) for text in texts}
+  assert true_of == {(*range(3, 30, 5), *range(33, 50, 5)), tuple(range(53, 80, 5))}
+  assert all((np.diff(joined.claims[i]) > 0).all() for i in images)
+
+
 def test_evaluation_is_on_the_first_that_has_the_split():
   first, second = dataset('few', ('train', 'val')), dataset('many', ('train', 'val', 'test'))
   mixture = mix([first, second], 'train', ('val', 'test'))
