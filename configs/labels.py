@@ -43,10 +43,10 @@ def paper_small(c: ConfigDict) -> None:
   """Sets a small CNN of four stages, trained by the paper's rule."""
   fields(c)
   base.paper_small(c)
-  c.batch_size, c.epochs = 64, 8.0
-  c.eval_every = 250
-  c.optimizer.cnn_rate, c.optimizer.cnn_warmup_steps = 5e-2, 100
-  c.optimizer.decay_epochs = (5.0, 7.0)
+  c.batch_size, c.epochs = 32, 4.0
+  c.log_every, c.eval_every = 25, 250
+  c.optimizer.cnn_warmup_steps = 100
+  c.optimizer.decay_epochs = (2.8, 3.6)
 
 
 def tiny(c: ConfigDict) -> None:

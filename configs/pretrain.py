@@ -117,10 +117,10 @@ def paper_small(c: ConfigDict) -> None:
   base.paper_small(c)
   c.init_from = 'runs/labels-paper_small-s0'
   c.sampled_pixels = 7  # of 16, as 100 of the 221 of an image of 800 x 1088
-  c.texts_per_image, c.batch_size, c.epochs = 4, 128, 12.0
+  c.texts_per_image, c.batch_size, c.epochs = 8, 128, 7.0
   c.text.length = 12
   c.optimizer.cnn_warmup_steps, c.optimizer.transformer_warmup_steps = 100, 300
-  c.optimizer.decay_epochs = (7.5, 10.5)
+  c.optimizer.decay_epochs = (4.4, 6.1)  # as 25 and 35 of 40
 
 
 def tiny(c: ConfigDict) -> None:
