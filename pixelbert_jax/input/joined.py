@@ -43,9 +43,9 @@ def join_splits(splits: Mapping[str, Split]) -> Split:
 def join(sidecars: Mapping[str, Sidecar]) -> Sidecar:
   """Joins the sidecars of several sources, in memory.
 
-  Image ids become `source/id`, and claims of different datasets are different; those of the
-  configurations of one dataset, `name/one` and `name/two`, mean the same. If no source has claims,
-  equal texts are the same claim in all sources, as they are within one.
+  Image ids become `source/id`. Equal claims mean the same in all sources, as within one; texts of a
+  source without claims have some of their own. If no source has claims, equal texts are the same
+  claim.
 
   Raises:
     UserError: only some sources label their texts as true or false.
@@ -60,14 +60,10 @@ def join(sidecars: Mapping[str, Sidecar]) -> Sidecar:
     dataclasses.replace(sidecar, image_id=np.char.add(f'{name}/'.encode(), sidecar.image_id))
     for name, sidecar in sidecars.items()
   ]
-  claimed = any(len(part.claim) for part in parts)
-  if claimed:
-    parts = list(_with_claims(parts))
-  whole = _stack(parts, firsts(len(part.image_id) for part in parts))
-  datasets = [name.partition('/')[0] for name in sidecars]
-  if not claimed or len(set(datasets)) == len(datasets):
-    return whole
-  return _with_shared_claims(whole, datasets, firsts(len(part.strings) for part in parts))
+  images = firsts(len(part.image_id) for part in parts)
+  if not any(len(part.claim) for part in parts):
+    return _stack(parts, images)
+  return _with_shared_claims(_stack(list(_with_claims(parts)), images))
 
 
 def firsts(lengths: Iterable[int]) -> list[int]:
@@ -87,22 +83,16 @@ def _with_claims(parts: Sequence[Sidecar]) -> Iterator[Sidecar]:
     first += truth.number
 
 
-def _with_shared_claims(whole: Sidecar, datasets: Sequence[str], strings: Sequence[int]) -> Sidecar:
-  """Gives a claim one number in all sources of a dataset.
+def _with_shared_claims(whole: Sidecar) -> Sidecar:
+  """Gives equal claims one number, the first of their strings.
 
   So a text of one source is known to be true of the images of another that its claim is true of.
-
-  Args:
-    whole: all sources, joined.
-    datasets: the dataset of each source.
-    strings: the number of the first string of each source.
   """
   values = whole.claims.values
+  number, first = np.arange(values.max(initial=-1) + 1, dtype=values.dtype), dict[str, int]()
   used = np.unique(values)
-  used = used[used < len(whole.strings)]  # Others are of a source without claims.
-  number, first = np.arange(values.max(initial=-1) + 1, dtype=values.dtype), dict[Any, int]()
-  for n, source in zip(used, np.searchsorted(strings, used, side='right') - 1, strict=True):
-    number[n] = first.setdefault((datasets[source], whole.strings.text(n)), n)
+  for n in used[used < len(whole.strings)]:  # Others are of a source without claims.
+    number[n] = first.setdefault(whole.strings.text(n), n)
   values = number[values]
   image = np.repeat(np.arange(len(whole.claims)), np.diff(whole.claims.start))
   claims = Ragged(values[np.lexsort((values, image))], whole.claims.start)

@@ -22,7 +22,8 @@ class Caption:
     text: the text, not normalised.
     id: its number in the dataset.
     label: whether the text is true of its image, where the corpus has such labels.
-    claim: the text's meaning as a key; texts with the same claim are true of the same images.
+    claim: the text's meaning as a key; texts with the same claim, of whatever dataset, are true of
+      the same images.
     kinds: one letter for each word (split on blanks) from VISUAL_KINDS; '.' if it is not visual.
     rivals: bit masks over the words. Another sentence, which differs from this one in exactly
       the words of a mask, is also true of the image: if all of them are hidden, the image does not

@@ -136,9 +136,9 @@ def test_the_loss_is_binary_cross_entropy_over_labels_and_the_images_that_count(
   sums = Labels(['x'] * 5).losses({'label_logits': logits}, batch)
   counted = weight[:, 0] > 0
   expected = torch.nn.functional.binary_cross_entropy_with_logits(
-    torch.from_numpy(logits[counted]), torch.from_numpy(label[counted]).float()
+    torch.from_numpy(logits[counted]), torch.from_numpy(label[counted]).float(), reduction='sum'
   )
-  assert float(sums_lib.loss(sums, batch)) == pytest.approx(expected.item(), rel=1e-6)
+  assert float(sums_lib.loss(sums, batch)) == pytest.approx(expected.item() / 2, rel=1e-6)
   assert sums['labels_loss'][1] == 2
 
 
