@@ -12,12 +12,12 @@ import pytest
 from ml_collections import ConfigDict
 
 from benchmarks import padding
-from configs import nlvr, nlvr2, retrieval, vqa
+from configs import labels, nlvr, nlvr2, retrieval, vqa
 from configs.pretrain import VARIANTS, get_config
 from pixelbert_jax import configuration, rules
 from pixelbert_jax.checkpoints.starting import BACKBONE
 from pixelbert_jax.convert import caffe2
-from pixelbert_jax.experiment import init_variables, make_model
+from pixelbert_jax.experiment import init_variables, make_model, resolve
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.image import choose_canvas
 from tests.support.paths import ROOT
@@ -133,6 +133,20 @@ def test_every_variant_fits_the_pre_training_it_starts_from(name, variant):
   assert found.keys() == flat(module.get_config('r50').to_dict()).keys()
   assert (found['name'], found['variant']) == (name, variant)
   configuration.check(module.get_config(variant))
+
+
+@pytest.mark.parametrize('variant', labels.VARIANTS)
+def test_pre_training_may_start_from_the_cnn_that_was_trained_on_labels(variant):
+  config, start = get_config(variant), labels.get_config(variant)
+  configuration.check(start)
+  found, there = flat(config.to_dict()), flat(start.to_dict())
+  assert {n: found[n] for n in BACKBONE} == {n: there[n] for n in BACKBONE}
+  assert (there['name'], there['variant'], there['init_from']) == ('labels', variant, 'scratch')
+  run = '-'.join(filter(None, ('runs/labels', variant, 's0')))
+  assert config.init_from in ('scratch', run)
+  # Its statistics are kept, as the paper keeps those of ImageNet.
+  for config.init_from, expected in ((run, 'frozen'), ('scratch', 'batch')):
+    assert resolve(config).cnn.batch_norm == expected
 
 
 def test_numbers_of_the_paper_for_nlvr2_and_retrieval():
@@ -323,5 +337,5 @@ def test_parameters_are_as_many_as_published(variant, layers, cnn):
 
 
 def test_an_unknown_variant_is_told_the_known_ones():
-  with pytest.raises(ValueError, match=r"no variant 'r101': test, nlvr, r50, r50_1gpu, r50_24gb, "):
+  with pytest.raises(ValueError, match=r"no variant 'r101': test, nlvr, paper_small, r50, "):
     get_config('r101')

@@ -7,13 +7,15 @@ from types import ModuleType
 import pytest
 
 from benchmarks import slices
-from configs import nlvr, nlvr2, pretrain, retrieval, vqa
+from configs import labels, nlvr, nlvr2, pretrain, retrieval, vqa
 from pixelbert_jax import configuration
 from pixelbert_jax.plan import __main__ as plan
 from pixelbert_jax.plan import corpus
 from tests.support.paths import ROOT
 
-MODULES = {m.__name__.removeprefix('configs.'): m for m in (pretrain, vqa, nlvr2, nlvr, retrieval)}
+MODULES = {
+  m.__name__.removeprefix('configs.'): m for m in (labels, pretrain, vqa, nlvr2, nlvr, retrieval)
+}
 HEADER = '    variant   slice      fields             least       40% MFU\n'
 MISSING = re.compile(
   r'^No figure there: (.*)\. This makes (?:it|the first|the second):\n\n((?: {4}.*\n)+)', re.M

@@ -10,7 +10,7 @@ from pixelbert_jax.configuration import ConfigurationError
 from pixelbert_jax.rules import Field
 from tests.support.paths import ROOT
 
-FILES = [f'{name}.py' for name in ('pretrain', 'vqa', 'nlvr2', 'nlvr', 'retrieval')]
+FILES = [f'{name}.py' for name in ('labels', 'pretrain', 'vqa', 'nlvr2', 'nlvr', 'retrieval')]
 MANY = '1' + '0' * 30
 WRONG = (
   *('', ' ', 'x', 'None', "'", '"a', '-1', '0', '1', '0.5', '1.5', '1e400', 'inf', '-inf', 'nan'),
@@ -34,6 +34,7 @@ LEGAL = {
   ('int', 'at least 0 and'): {'0', '1'},
   ('int', 'at least 1 and'): {'1'},
   ('int', 'at least 1, or -1'): {'1', '-1'},
+  ('int', '1: '): {'1'},
   ('int', 'at least 2'): set(),
   ('int', 'at least 3'): set(),
   ('str', 'one of'): set(),

@@ -186,7 +186,7 @@ def test_a_run_learns_what_images_show_that_it_has_not_seen(finished):
   tested = metrics(finished)[-1]
   assert tested['split'] == 'val+test'
   assert tested['labels_balanced_accuracy'] > 0.52
-  assert tested['labels_balanced_accuracy/count'] > 0.6
+  assert tested['labels_balanced_accuracy/count'] > 0.58
 
 
 def test_pre_training_starts_from_the_cnn_alone(finished, few_scenes, dataset, capsys):

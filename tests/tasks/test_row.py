@@ -2,14 +2,14 @@
 
 import pytest
 
-from configs import nlvr, nlvr2, pretrain, retrieval, vqa
+from configs import labels, nlvr, nlvr2, pretrain, retrieval, vqa
 from pixelbert_jax.experiment import Experiment, prepare_data, resolve
 
 # Those of images, which are the same for all tasks.
 IMAGES = {'image', 'source_size', 'size', 'canvas', 'flip'}
 
 
-@pytest.mark.parametrize('module', [pretrain, vqa, nlvr, nlvr2, retrieval])
+@pytest.mark.parametrize('module', [labels, pretrain, vqa, nlvr, nlvr2, retrieval])
 @pytest.mark.parametrize('role', ['train', 'test'])
 def test_a_row_is_like_a_batch(module, role, few_scenes):
   config = module.get_config('test')
