@@ -10,8 +10,10 @@ Pre-training then starts from its CNN, by default that of `configs/pretrain.py:p
 The labels are the claims of `scenes` (data/scenes/claims.py) that are true of 1% to 99% of the
 training images. Variants and scores to expect (from benchmarks/results/runs/):
 
-    (none)       scenes, the CNN of the default small model: labels: (not measured yet)
-    paper_small  scenes, a small CNN by the paper's rules: labels: (not measured yet)
+    (none)       scenes, the CNN of the default small model: balanced accuracy 0.852, of what things
+                 there are 0.987 (labels.jsonl); 2 minutes on 2 CPU cores
+    paper_small  scenes, a small CNN by the paper's rules: 0.737 and 0.847
+                 (labels_paper_small.jsonl); 7 minutes
     test         scenes, for seconds: what tests run
 """
 

@@ -5,7 +5,7 @@
 
 Variants and scores to expect (from benchmarks/results/runs/):
 
-    (none)           scenes: accuracy 0.982 (nlvr.jsonl); 3 minutes on 2 CPU cores
+    (none)           scenes: accuracy 0.991 (nlvr.jsonl); 1 to 3 minutes on 2 CPU cores
     nlvr             the NLVR corpus, small model from scratch: 0.543 of dev, where the
                      majority class has 0.553 (nlvr_corpus.jsonl)
     r50, x101, x152  the NLVR corpus, with the paper's recipe for NLVR2: not published

@@ -5,7 +5,7 @@
 
 Variants and scores to expect (from benchmarks/results/runs/):
 
-    (none)  scenes: accuracy 0.983 (nlvr2.jsonl); 4 minutes on 2 CPU cores
+    (none)  scenes: accuracy 0.987 (nlvr2.jsonl); 2 to 4 minutes on 2 CPU cores
     r50     NLVR2: the paper has 71.7 on dev, 72.4 on test-P
     x152    NLVR2: the paper has 76.5 on dev, 77.2 on test-P
     x101    NLVR2: not published

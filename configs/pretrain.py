@@ -6,8 +6,11 @@
 C is an output of `python -m pixelbert_jax.convert`, or `scratch`. Variants and scores to expect
 (from benchmarks/results/runs/):
 
-    (none)           scenes: matching 0.981, visual words 0.974 (pretrain.jsonl);
-                     5 to 8 minutes on 2 CPU cores
+    (none)           scenes: matching 0.985, visual words 0.974 (pretrain.jsonl);
+                     6 to 9 minutes on 2 CPU cores
+    paper_small      scenes, a small model by the paper's rules, from a CNN trained on labels:
+                     matching 0.903, visual words 0.866 (pretrain_paper_small.jsonl);
+                     13 minutes on 2 CPU cores
     nlvr             the NLVR corpus: matching 0.566, words 0.627 (pretrain_nlvr.jsonl)
     r50, x101, x152  COCO and Visual Genome: the paper has scores of fine-tuned models only
     r50_1gpu         r50 on the smaller images of x152, for one GPU of 80 GB (docs/one_gpu.md)
