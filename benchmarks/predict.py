@@ -10,7 +10,8 @@ benchmarks/results/predict.jsonl:
   the mean share of the image that such a box covers;
 - for pre-training, binding: in scenes with two things of different colours and shapes, how often
   the text `red circle` scores higher than `blue circle`, where blue is the colour of the other
-  thing (chance is 0.5); and the same with a colour that is not in the scene;
+  thing (chance is 0.5); and the same with a colour that is not in the scene, with the colours of
+  both things exchanged in one sentence, and with `right of` for `left of`;
 - for VQA, the official accuracy of `predict.answer` on all questions of these scenes, and that of
   the run's own `predictions/test.json` on the same questions;
 - the seconds of one `answer` (or `match`) after the first, and of the bare compiled model on the
@@ -74,23 +75,39 @@ def pointing(model: predict.Model, split: str, count: int) -> dict[str, float]:
 
 
 def binding(model: predict.Model, split: str, count: int) -> dict[str, float]:
-  """Computes how often a thing's own colour scores higher than the other thing's, or a third."""
-  other, absent = [], []
+  """Computes how often a true text scores higher than one with something exchanged.
+
+  Of scenes with two things of different colours and shapes: a thing with the other's colour, or
+  with a third; both things with their colours exchanged; and, where one is left of the other, with
+  `right of`.
+  """
+  wins: dict[str, list[bool]] = {name: [] for name in ('the other', 'a third', 'both', 'side')}
   for index in range(count):
     place = scenes.Place('easy', split, index)
-    things = scenes.scene(place).things
+    scene = scenes.scene(place)
+    things = scene.things
     colours, shapes = ({getattr(t, name) for t in things} for name in ('colour', 'shape'))
     if (len(things), len(colours), len(shapes)) != (2, 2, 2):
       continue
     third = next(c for c in world.DIFFICULTIES['easy'].colours if c not in colours)
-    image = Image.open(io.BytesIO(scenes.example(place)['image']))
+    a, b = things
+    texts = {name: [] for name in wins}
     for thing, neighbour in (things, things[::-1]):
-      texts = [f'a {colour} {thing.shape}' for colour in (thing.colour, neighbour.colour, third)]
-      right, swapped, nowhere = model.match(image, texts, logits=True)[0]
-      other.append(right > swapped)
-      absent.append(right > nowhere)
-  wins = {'the other': other, 'a third': absent}
-  return {name: round(float(np.mean(x)), 4) for name, x in wins.items()} | {'texts': len(other)}
+      true = f'a {thing.colour} {thing.shape}'
+      texts['the other'].append((true, f'a {neighbour.colour} {thing.shape}'))
+      texts['a third'].append((true, f'a {third} {thing.shape}'))
+      if scene.left_of(thing, neighbour):
+        names = true, f'a {neighbour.colour} {neighbour.shape}'
+        texts['side'] = [tuple(f' is {side} of '.join(names) for side in ('left', 'right'))]
+    both = ((a.colour, b.colour), (b.colour, a.colour))
+    texts['both'] = [tuple(f'a {x} {a.shape} and a {y} {b.shape} are here' for x, y in both)]
+    image = Image.open(io.BytesIO(scenes.example(place)['image']))
+    for name, pairs in texts.items():
+      for pair in pairs:
+        true, false = model.match(image, list(pair), logits=True)[0]
+        wins[name].append(true > false)
+  shares = {name: round(float(np.mean(x)), 4) for name, x in wins.items()}
+  return shares | {'texts': {name: len(x) for name, x in wins.items()}}
 
 
 def accuracies(model: predict.Model, workdir: pathlib.Path, count: int) -> dict[str, float]:
