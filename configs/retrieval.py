@@ -7,8 +7,8 @@
 
 Variants and scores to expect (R@1, 5, 10 of texts; of images; files in benchmarks/results/runs/):
 
-    (none)           scenes: 0.225 0.575 0.770; 0.150 0.480 0.694 (retrieval.jsonl);
-                     9 minutes on 2 CPU cores; zero-shot: 0.100 0.260 0.380; 0.145 0.465 0.655
+    (none)           scenes: 0.165 0.720 0.935; 0.223 0.650 0.798 (retrieval.jsonl);
+                     3 to 9 minutes on 2 CPU cores; zero-shot: 0.015 0.120 0.175; 0.232 0.653 0.805
                      (retrieval_untuned.json)
     r50, r50_coco    COCO, 5,000 images: the paper has 53.4 80.4 88.5; 41.1 69.7 80.5
     x152             COCO, 5,000 images: the paper has 63.6 87.5 93.6; 50.1 77.6 86.2
