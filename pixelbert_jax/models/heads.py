@@ -111,15 +111,16 @@ class MatchingModel(nn.Module):
   ) -> dict[str, Array]:
     """Computes `match_logits` [B, K] of at least float32; arguments as for `PixelBert`.
 
-    With a first stage also `image_vector` [B, W] and, of the first text of each image,
-    `text_vector` [B, W]; and `scale` [], the factor of their products.
+    With a first stage also `image_vector` [B, W] and `text_vector` [B, K, W]; and `scale` [], the
+    factor of their products.
     """
     pixels, mask = self.backbone.embed_pixels(image, size, train)
     tokens, _ = self.backbone.join(pixels, mask, token_ids, token_mask, train)
     outputs = {'match_logits': self.match(tokens)}
     if self.first_stage_width:
       outputs['image_vector'] = self.image_vector(pixels, mask)
-      outputs['text_vector'] = self.text_vector(token_ids[:, 0], token_mask[:, 0], train)
+      flat = (x.reshape(-1, x.shape[-1]) for x in (token_ids, token_mask))
+      outputs['text_vector'] = self.text_vector(*flat, train).reshape(*token_ids.shape[:2], -1)
       outputs['scale'] = self.first_stage.scale()
     return outputs
 

@@ -13,22 +13,25 @@ SHORTLISTS = (1, 2, 5, 10, 20, 50, 100)  # the k of which a report says what the
 
 
 def contrast(outputs: Arrays, batch: Arrays) -> jax.Array:
-  """Computes CLIP's loss [B] in nats: own captions against the images of a batch, and vice versa.
+  """Computes CLIP's loss [B] in nats, of own captions and images against the rest of a batch.
 
-  A caption that is true of another image is no negative of it, nor is an image that does not count.
+  An image's own caption has to come before all captions of the batch, a caption's image before its
+  images. What is another image's own caption, too, is no negative of it. As in the matching head's
+  loss a caption may be one that is only true of the image: recall counts it as a miss.
 
   Args:
-    outputs: `image_vector` and `text_vector` [B, W], and `scale` [].
-    batch: `true` [B, B] bool, whether the own caption of an image (column) is true of an image
-      (row); `weight` [B, K].
+    outputs: `image_vector` [B, W] and `text_vector` [B, K, W], and `scale` [].
+    batch: `own` [B, B, K] bool, whether a caption (the last axes) is an own one of an image (the
+      first); `weight` [B, K].
   """
   images, texts = outputs['image_vector'], outputs['text_vector']
-  logits = outputs['scale'] * jnp.matmul(images, texts.T, precision='highest')
+  logits = outputs['scale'] * jnp.einsum('iw,jkw->ijk', images, texts, precision='highest')
   counts = batch['weight'][:, 0] > 0
-  negative = counts[:, None] & counts & ~batch['true']
-  kept = jnp.where(negative | jnp.eye(len(logits), dtype=bool), logits, -jnp.inf)
-  both = jax.nn.logsumexp(kept, axis=1) + jax.nn.logsumexp(kept, axis=0)
-  return both / 2 - jnp.diagonal(logits)
+  negative = counts[:, None, None] & counts[:, None] & ~batch['own']
+  first = jnp.eye(len(images), dtype=bool)[..., None] & (jnp.arange(texts.shape[1]) == 0)
+  kept = jnp.where(negative | first, logits, -jnp.inf)
+  both = jax.nn.logsumexp(kept, axis=(1, 2)) + jax.nn.logsumexp(kept[..., 0], axis=0)
+  return both / 2 - jnp.diagonal(logits[..., 0])
 
 
 def scores_of(ranking: Ranking) -> np.ndarray:

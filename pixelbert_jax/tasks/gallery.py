@@ -142,7 +142,7 @@ class RankingBatches(Batches):
   Attributes:
     most_images: images in an evaluation, evenly spread over the split; 0 takes all.
     most_captions: captions of each of these images, its first; 0 takes all.
-    contrast: whether training batches say which of their own captions are true of which images.
+    contrast: whether training batches say which of their captions are which images' own.
   """
 
   most_images: int = 0
@@ -179,19 +179,14 @@ class RankingBatches(Batches):
     ids, mask = self.tokens(plan.text[number, mine])
     batch = {'token_ids': ids, 'token_mask': mask, 'weight': plan.weight[number, mine]}
     if self.contrast and self.training:
-      batch['true'] = self._true(plan, number, mine)
+      batch['own'] = self._own(plan, number, mine)
     return batch
 
-  def _true(self, plan: Plan, number: int, mine: np.ndarray) -> np.ndarray:
-    """Tells which images `mine` [R] the own captions of the (micro-)batch are true of, [R, B]."""
+  def _own(self, plan: Plan, number: int, mine: np.ndarray) -> np.ndarray:
+    """Tells of which images `mine` [R] the captions of the (micro-)batch are own, [R, B, K]."""
     size = self.images // self.micro_batches
     first = mine[0] // size * size
-    rows, columns = np.meshgrid(mine, np.arange(first, first + size), indexing='ij')
-    image, text = plan.image[number, rows], plan.text[number, columns, 0]
-    return self._claimed(image.reshape(-1), text.reshape(-1)).reshape(image.shape)
-
-  @functools.cached_property
-  def _claimed(self) -> Truth:
-    """As `truth`, but where a dataset has claims a caption is true wherever its claim is."""
-    sidecar = self.split.sidecar
-    return Truth(sidecar, self.tokenizer) if len(sidecar.claim) else self.truth
+    text = plan.text[number, first : first + size]
+    text = np.broadcast_to(text, (len(mine), *text.shape))
+    image = np.broadcast_to(plan.image[number, mine][:, None, None], text.shape)
+    return self.truth(image.reshape(-1), text.reshape(-1)).reshape(text.shape)

@@ -5,8 +5,8 @@ A batch has B images with K captions each, the image's own first, of T tokens:
   token_ids [B, K, T] int32, token_mask [B, K, T] bool
   weight [B, K] float32: first, 1 if the image counts; then 0 for a caption that is also its own
   with micro-batches retrieval_total [B] float32, the number of images that count in the whole batch
-  with a first stage true [B, B] bool, whether the own caption of an image (column) is true of
-    another (row), and with micro-batches first_stage_total [B], the same as retrieval_total
+  with a first stage own [B, B, K] bool, whether it is an image's own caption (first axis) that is
+    shown with an image (second); with micro-batches first_stage_total [B], as retrieval_total
 
 Evaluation does not use such batches: `ranker.py` scores all images of a gallery with all captions,
 `two_stage.py` those that a first stage lists.
@@ -119,7 +119,7 @@ class Retrieval(Task):
     texts = texts if training else 1  # A gallery's images come with their first caption.
     row = {**token_row(texts, length), 'weight': np.zeros((1, texts), np.float32)}
     if training and self.first_stage:
-      row['true'] = np.zeros((1, self.contrasted), bool)
+      row['own'] = np.zeros((1, self.contrasted, texts), bool)
     return row
 
   def losses(self, outputs: Arrays, batch: Arrays) -> Sums:

@@ -15,7 +15,6 @@ from pixelbert_jax.checkpoints.checksum import by_name
 from pixelbert_jax.configuration import ConfigurationError, check
 from pixelbert_jax.experiment import Experiment, init_variables, resolve
 from pixelbert_jax.input.pipeline import FEW
-from pixelbert_jax.input.truth import Truth
 from pixelbert_jax.loop import DONE
 from pixelbert_jax.main import main
 from pixelbert_jax.models.forward import forward
@@ -45,25 +44,32 @@ def config_of(few_scenes, **fields):
 
 
 def outputs_and_batch():
+  """Five images with three captions each; the last image cannot be read."""
   rng = np.random.default_rng(0)
-  vectors = rng.normal(size=(2, 5, WIDTH)).astype(np.float32)
-  image, text = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-  true = np.eye(5, dtype=bool)
-  true[0, 3] = True  # The caption of image 3 is true of image 0, too.
+  image, text = rng.normal(size=(5, WIDTH)), rng.normal(size=(5, 3, WIDTH))
+  image, text = (
+    (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32) for x in (image, text)
+  )
+  own = np.zeros((5, 5, 3), bool)
+  own[:, :, 0] = np.eye(5)
+  own[0, 3, 0] = True  # The caption of image 3 is one of image 0, too,
+  own[1, 2, 2] = True  # and another that image 2 is shown with is one of image 1.
   weight = np.ones((5, 3), np.float32)
-  weight[4] = 0  # an image that cannot be read
+  weight[4] = 0
   outputs = {'image_vector': image, 'text_vector': text, 'scale': np.float32(5)}
-  return outputs, {'true': true, 'weight': weight}
+  return outputs, {'own': own, 'weight': weight}
 
 
-def test_the_contrast_is_a_symmetric_cross_entropy_without_true_captions_of_other_images():
+def test_the_contrast_is_a_cross_entropy_both_ways_without_other_own_captions():
   outputs, batch = outputs_and_batch()
-  logits = 5 * outputs['image_vector'] @ outputs['text_vector'].T
-  logits = logits[:4, :4]
-  logits[0, 3] = -np.inf
+  logits = 5 * np.einsum('iw,jkw->ijk', outputs['image_vector'], outputs['text_vector'])[:4, :4]
+  logits[0, 3, 0] = logits[1, 2, 2] = -np.inf
   entropies = [
-    torch.nn.functional.cross_entropy(torch.tensor(x), torch.arange(4), reduction='none')
-    for x in (logits, logits.T)
+    torch.nn.functional.cross_entropy(torch.tensor(x), torch.tensor(own), reduction='none')
+    for x, own in (
+      (logits.reshape(4, 12), [0, 3, 6, 9]),
+      (logits[:, :, 0].T.copy(), [0, 1, 2, 3]),
+    )
   ]
   found = first_stage.contrast(outputs, batch)
   np.testing.assert_allclose(found[:4], sum(entropies).numpy() / 2, rtol=1e-5)
@@ -72,7 +78,7 @@ def test_the_contrast_is_a_symmetric_cross_entropy_without_true_captions_of_othe
 
 def test_neither_a_masked_caption_nor_an_unreadable_image_has_a_gradient():
   outputs, batch = outputs_and_batch()
-  batch['true'][:] = True  # every caption of every image
+  batch['own'][:] = True  # every caption of every image
   names = ('image_vector', 'text_vector')
   loss = lambda vectors: first_stage.contrast(outputs | vectors, batch).sum()  # noqa: E731
   gradients = jax.grad(loss)({name: outputs[name] for name in names})
@@ -80,17 +86,21 @@ def test_neither_a_masked_caption_nor_an_unreadable_image_has_a_gradient():
     np.testing.assert_allclose(gradients[name], 0, atol=1e-6)
 
 
-def test_batches_say_which_own_captions_are_true_of_which_images(few_scenes, dataset):
-  batches = Experiment.of(resolve(config_of(few_scenes)), dataset).batches['train']
-  plan, batch, truth = batches.plan(0), batches[2], Truth(dataset['train'].sidecar)
-  own, size = plan.text[2, :, 0], batches.images
-  expected = [[truth(plan.image[2, [i]], own[[j]])[0] for j in range(size)] for i in range(size)]
-  assert batch['true'].tolist() == expected
-  assert batch['true'].diagonal().all()
-  others = Experiment.of(resolve(config_of(few_scenes, batch_size=64)), dataset).batches['train']
-  many = np.stack([others[n]['true'] for n in range(4)])
-  assert many.shape == (4, 16, 16)
-  assert 16 * 4 < many.sum() < many.size  # Some are true of other images, not all.
+def test_batches_say_which_captions_are_which_images_own(few_scenes, dataset):
+  config = resolve(config_of(few_scenes, batch_size=64))
+  batches, sidecar = Experiment.of(config, dataset).batches['train'], dataset['train'].sidecar
+  for number in range(4):
+    plan, batch = batches.plan(0), batches[number]
+    texts = [
+      {sidecar.caption(j) for j in range(*sidecar.captions.start[[i, i + 1]])}
+      for i in plan.image[number]
+    ]
+    shown = [[sidecar.caption(j) for j in row] for row in plan.text[number]]
+    expected = [[[text in own for text in row] for row in shown] for own in texts]
+    assert batch['own'].tolist() == expected
+    assert batch['own'][..., 0].diagonal().all()
+    assert not batch['own'][..., 1:].diagonal().any()
+    assert batch['own'].sum() > len(texts)  # Some are other images' own, too.
 
 
 def test_the_contrast_of_micro_batches_is_within_each(few_scenes, dataset):
@@ -99,7 +109,7 @@ def test_the_contrast_of_micro_batches_is_within_each(few_scenes, dataset):
   parts = dataclasses.replace(whole, micro_batches=2)
   for half in (0, 1):
     rows = slice(4 * half, 4 * half + 4)
-    np.testing.assert_array_equal(parts[6 + half]['true'], whole[3]['true'][rows, rows])
+    np.testing.assert_array_equal(parts[6 + half]['own'], whole[3]['own'][rows, rows])
     total = whole[3]['weight'][:, 0].sum()
     np.testing.assert_array_equal(parts[6 + half]['first_stage_total'], total)
 
@@ -118,7 +128,7 @@ def test_the_loss_of_the_model_is_that_of_its_vectors(few_scenes, dataset):
 
   gradients, outputs = jax.jit(jax.grad(loss, has_aux=True))(variables['params'])
   for name in ('image_vector', 'text_vector'):
-    np.testing.assert_allclose(np.linalg.norm(outputs[name], axis=1), 1, rtol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(outputs[name], axis=-1), 1, rtol=1e-4)
   assert float(outputs['scale']) == pytest.approx(1 / 0.07)
   sizes = {name: float(np.abs(x).max()) for name, x in by_name(gradients).items()}
   for part in ('first_stage/log_scale', 'first_stage/text', 'first_stage/image', 'pooler/dense'):
@@ -358,7 +368,7 @@ def test_settings_that_cannot_be_are_refused(fields, words):
 def test_off_by_default_nothing_is_added(few_scenes, dataset):
   experiment = Experiment.of(resolve(short_config(retrieval, few_scenes, STEPS)), dataset)
   batch = experiment.batches['train'][0]
-  assert 'true' not in batch
+  assert 'own' not in batch
   shapes = jax.eval_shape(lambda: init_variables(experiment.model, 0, batch))
   assert set(shapes['params']) == {'backbone', 'pooler', 'itm'}
   assert experiment.task.logged == ('retrieval_loss', 'retrieval_accuracy')
