@@ -118,7 +118,7 @@ class MatchingModel(nn.Module):
     tokens, _ = self.backbone.join(pixels, mask, token_ids, token_mask, train)
     outputs = {'match_logits': self.match(tokens)}
     if self.first_stage_width:
-      outputs['image_vector'] = self.image_vector(pixels, mask)
+      outputs['image_vector'] = self.image_vector(pixels, mask, train)
       flat = (x.reshape(-1, x.shape[-1]) for x in (token_ids, token_mask))
       outputs['text_vector'] = self.text_vector(*flat, train).reshape(*token_ids.shape[:2], -1)
       outputs['scale'] = self.first_stage.scale()
@@ -150,9 +150,10 @@ class MatchingModel(nn.Module):
     )
     return self.match(tokens)
 
-  def image_vector(self, pixels: Array, pixel_mask: Array) -> Array:
-    """Computes the first stage's vectors [B, W] of images from `embed`."""
-    return self.first_stage.of_image(pixels, pixel_mask)
+  def image_vector(self, pixels: Array, pixel_mask: Array, train: bool) -> Array:
+    """Computes the first stage's vectors [B, W] of images from `embed`, which see no text."""
+    seen = self.backbone.look(pixels, pixel_mask, train)
+    return self.first_stage.of_image(seen, pixel_mask)
 
   def text_vector(self, token_ids: Array, token_mask: Array, train: bool) -> Array:
     """Computes the first stage's vectors [N, W] of texts [N, T], which see no image."""

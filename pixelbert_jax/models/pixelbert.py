@@ -177,6 +177,10 @@ class PixelBert(nn.Module):
     words = self.text(token_ids, deterministic=not train)
     return self.encoder(words, token_mask, deterministic=not train)
 
+  def look(self, pixels: Array, mask: Array, train: bool) -> Array:
+    """Encodes pixels [B, P, D] from `embed_pixels`, mask [B, P], without any text, as [B, P, D]."""
+    return self.encoder(pixels, mask, deterministic=not train)
+
   def join(
     self, pixels: Array, pixel_mask: Array, token_ids: Array, token_mask: Array, train: bool
   ) -> tuple[Array, Array]:

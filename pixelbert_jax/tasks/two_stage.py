@@ -42,7 +42,7 @@ class TwoStageRanker(Ranker):
     """
     super().__init__(model, mesh, threads, captions, limit)
     self.width, self._rerank = model.first_stage_width, rerank
-    self.of_image = jax.jit(functools.partial(model.apply, method=model.image_vector))
+    self.of_image = jax.jit(functools.partial(model.apply, train=False, method=model.image_vector))
     self.of_text = jax.jit(functools.partial(model.apply, train=False, method=model.text_vector))
     self.score_listed = jax.jit(functools.partial(model.apply, method=model.score_listed))
 
