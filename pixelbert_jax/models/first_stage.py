@@ -38,7 +38,7 @@ class FirstStage(nn.Module):
     return _unit(self.text(pooled))
 
   def of_image(self, pixels: Array, mask: Array) -> Array:
-    """Maps the mean of the real pixels of [B, P, D], seen without a text, mask [B, P], to [B, W]."""
+    """Maps the mean of the real pixels of [B, P, D], seen without a text, to [B, W]."""
     mean = jnp.mean(pixels, axis=1, dtype=self.dtype, where=mask[..., None])
     return _unit(self.image(mean))
 
