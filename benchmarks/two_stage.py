@@ -5,7 +5,7 @@
 
 With a checkpoint that has a first stage, it evaluates the test split in turns as `tasks/ranker.py`
 does (all pairs) and as `tasks/two_stage.py` does; reading images and the CNN are part of both. k is
-by default the smallest that keeps 0.99 of the mean recall on as many images of the validation split.
+by default the smallest that keeps 0.99 of the mean recall on as many images of validation.
 
 `--coco` is what COCO's 5,000 images and 25,010 captions would take with BERT-base and the pixels of
 ResNet-50 at 640x832, in float32 on a CPU and without the CNN, which both ways need. The ranking is
