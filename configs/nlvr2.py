@@ -65,7 +65,7 @@ def paper_small(c: ConfigDict) -> None:
   """Sets the paper's rules on scenes, for a twentieth of its epochs."""
   base.paper_small(c)
   c.batch_size, c.epochs = 32, 0.9
-  c.text.length = 20
+  c.text.length = 16
   c.optimizer.warmup_epochs = 0.1
   c.optimizer.decay_epochs = (0.6, 0.8)
 

@@ -109,7 +109,7 @@ def paper_small(c: ConfigDict) -> None:
   c.batch_size = 16 * c.texts_per_image
   c.steps = 240
   c.eval_images, c.eval_batches = 200, 4
-  c.text.length = 20
+  c.text.length = 12
   c.optimizer.cnn_rule = 'none'  # section 4.4
   c.optimizer.warmup_epochs = 0.005
   c.optimizer.decay_epochs = (0.036,)

@@ -78,7 +78,7 @@ def paper_small(c: ConfigDict) -> None:
   base.paper_small(c)
   c.texts_per_image, c.batch_size, c.epochs = 6, 96, 1.8
   c.data.answers = Field('', LINE)
-  c.text.length = 20
+  c.text.length = 16
   c.optimizer.warmup_epochs = 0.1
   c.optimizer.decay_epochs = (1.2, 1.6)
 
