@@ -5,11 +5,13 @@
 
 Variants and scores to expect (from benchmarks/results/runs/):
 
-    (none)  scenes: accuracy 0.987 (nlvr2.jsonl); 2 to 4 minutes on 2 CPU cores
-    r50     NLVR2: the paper has 71.7 on dev, 72.4 on test-P
-    x152    NLVR2: the paper has 76.5 on dev, 77.2 on test-P
-    x101    NLVR2: not published
-    test    scenes, for seconds from scratch: what tests run
+    (none)       scenes: accuracy 0.987 (nlvr2.jsonl); 2 to 4 minutes on 2 CPU cores
+    paper_small  scenes, a small model by the paper's rules, after pretrain.py:paper_small:
+                 not measured yet
+    r50          NLVR2: the paper has 71.7 on dev, 72.4 on test-P
+    x152         NLVR2: the paper has 76.5 on dev, 77.2 on test-P
+    x101         NLVR2: not published
+    test         scenes, for seconds from scratch: what tests run
 
 Hours by `python -m pixelbert_jax.plan` (benchmarks/results/plan.jsonl; none was timed):
 what FLOPs and bytes take at least, and 40% MFU. docs/slices.md says more, and has other slices.

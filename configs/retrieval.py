@@ -10,6 +10,8 @@ Variants and scores to expect (R@1, 5, 10 of texts; of images; files in benchmar
     (none)           scenes: 0.225 0.575 0.770; 0.150 0.480 0.694 (retrieval.jsonl);
                      9 minutes on 2 CPU cores; zero-shot: 0.100 0.260 0.380; 0.145 0.465 0.655
                      (retrieval_untuned.json)
+    paper_small      scenes, a small model by the paper's rules, after pretrain.py:paper_small:
+                     not measured yet
     r50, r50_coco    COCO, 5,000 images: the paper has 53.4 80.4 88.5; 41.1 69.7 80.5
     x152             COCO, 5,000 images: the paper has 63.6 87.5 93.6; 50.1 77.6 86.2
     r50_f30k         Flickr30K: the paper has 75.7 94.7 97.1; 59.8 85.5 91.6

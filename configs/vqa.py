@@ -8,6 +8,8 @@ Variants and scores to expect (from benchmarks/results/runs/):
     (none)        scenes: accuracy 0.979 (vqa.jsonl); 2 to 5 minutes on 2 CPU cores
     easy_vqa      easy-VQA from scratch, without pre-training: after `pip install easy-vqa` and
                   `python -m data.build easy_vqa`
+    paper_small   scenes, a small model by the paper's rules, after pretrain.py:paper_small:
+                  not measured yet
     r50           VQA v2: the paper has 71.35 on test-dev, 71.42 on test-std
     x152          VQA v2: the paper has 74.45 on test-dev, 74.55 on test-std
     x101          VQA v2: not published
