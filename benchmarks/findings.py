@@ -57,7 +57,7 @@ class Finding(NamedTuple):
     return results[self.task][self.metric]
 
 
-VQA = 'vqa', 'vqa_accuracy'
+VQA, NLVR2 = ('vqa', 'vqa_accuracy'), ('nlvr2', 'nlvr_accuracy')
 TEXT, IMAGE = (('retrieval', f'{side}_recall_at_1') for side in ('text', 'image'))
 FINDINGS = (
   Finding('MLM helps VQA', FULL, 'ITM', *VQA, paper=0.076),
@@ -66,9 +66,7 @@ FINDINGS = (
   Finding('ITM alone helps VQA', 'ITM', NONE, *VQA, paper=0.016),
   Finding('ITM helps to find texts', FULL, 'MLM', *TEXT, paper=0.13),
   Finding('ITM helps to find images', FULL, 'MLM', *IMAGE, paper=0.13),
-  Finding(
-    'NLVR2 is not learnt without MLM', FULL, 'ITM', 'nlvr2', 'nlvr_accuracy', math.nan, stuck=0.5
-  ),
+  Finding('NLVR2 is not learnt without MLM', FULL, 'ITM', *NLVR2, paper=math.nan, stuck=0.5),
   Finding('pixel sampling helps VQA', FULL, 'all pixels', *VQA, paper=0.005),
   Finding('pixel sampling helps to find texts', FULL, 'all pixels', *TEXT, paper=0.02),
   Finding('pixel sampling helps to find images', FULL, 'all pixels', *IMAGE, paper=0.02),
@@ -191,33 +189,33 @@ COLUMNS = {title: (part, name) for part, x in METRICS.items() for name, title in
 
 def scores(found: Mapping[str, Mapping[int, Any]]) -> list[str]:
   """Formats the metrics of each cell over its seeds."""
-  table = study.head('cell', 'seeds', *COLUMNS, 'minutes of pre-training')
+  table = study.head(['cell', 'seeds', *COLUMNS, 'minutes of pre-training'])
   for name, seeds in found.items():
     minutes = [x['pretrain']['seconds'] / 60 for x in seeds.values() if 'pretrain' in x]
     cells = [
       _spread([x[part][metric] for x in seeds.values() if metric in x.get(part, {})])
       for part, metric in COLUMNS.values()
     ]
-    table += [study.row(name, str(len(seeds)), *cells, _spread(minutes, '.1f'))] * bool(seeds)
+    table += [study.row([name, str(len(seeds)), *cells, _spread(minutes, '.1f')])] * bool(seeds)
   return table
 
 
 def tested(found: Sequence[Effect]) -> list[str]:
   """Formats what was found of each finding."""
-  table = study.head('finding', 'cells', 'metric', 'paper', 'here', 'smallest', 'verdict')
+  table = study.head(['finding', 'cells', 'metric', 'paper', 'here', 'smallest', 'verdict'])
   titles = {column: title for title, column in COLUMNS.items()}
   for finding, differences, bound, word in found:
     cells = f'{finding.more} - {finding.less}', titles[finding.task, finding.metric]
     paper = '' if math.isnan(finding.paper) else f'{finding.paper:+.3f}'
     least = '' if math.isnan(bound) else f'{bound:.3f}'
     here = study.spread(differences, '+.3f')
-    table.append(study.row(finding.what, *cells, paper, here, least, word))
+    table.append(study.row([finding.what, *cells, paper, here, least, word]))
   return table
 
 
 def tried(lines: Sequence[Line]) -> list[str]:
   """Formats the pieces of calibration and tuning; returns no table where there is none."""
-  table = study.head('calibration and tuning', 'scenes', 'steps', 'seed', *COLUMNS)
+  table = study.head(['calibration and tuning', 'scenes', 'steps', 'seed', *COLUMNS])
   before = len(table)
   for line in lines:
     if line['seed'] not in SEEDS:
@@ -226,7 +224,7 @@ def tried(lines: Sequence[Line]) -> list[str]:
       found = [line['results'].get(part, {}) for part, _ in COLUMNS.values()]
       names = [metric for _, metric in COLUMNS.values()]
       cells = [_spread([x[n]] if n in x else []) for x, n in zip(found, names, strict=True)]
-      table.append(study.row(line['arm'], *about, *cells))
+      table.append(study.row([line['arm'], *about, *cells]))
   return table if len(table) > before else []
 
 

@@ -117,16 +117,18 @@ def page(path: pathlib.Path = RESULTS) -> str:
   """
   found = study.newest(study.read(path), ARMS)
   default = found[DEFAULT]
-  scores, differences = ([*study.head('arm', 'test split of', *METRICS.values())] for _ in range(2))
+  scores, differences = (
+    [*study.head(['arm', 'test split of', *METRICS.values()])] for _ in range(2)
+  )
   for arm, seeds in found.items():
     pairs = study.paired(seeds, default)
     for corpus in (COMMON, SCARCE):
       columns = {name: [x[corpus][name] for x in seeds.values()] for name in METRICS}
       if seeds:
-        scores.append(study.row(arm, corpus, *map(study.spread, columns.values())))
+        scores.append(study.row([arm, corpus, *map(study.spread, columns.values())]))
       if pairs and arm != DEFAULT:
         more = [[a[corpus][name] - b[corpus][name] for a, b in pairs] for name in METRICS]
-        differences.append(study.row(arm, corpus, *(study.spread(x, '+.3f') for x in more)))
+        differences.append(study.row([arm, corpus, *(study.spread(x, '+.3f') for x in more)]))
   return '\n'.join([*scores, '', *differences])
 
 

@@ -115,11 +115,11 @@ def spread(values: Sequence[float], form: str = '.3f') -> str:
   return f'{mean} ({least} to {most})' if len(values) > 1 else mean
 
 
-def row(*cells: str) -> str:
+def row(cells: Iterable[str]) -> str:
   """Formats a row of a table in Markdown."""
   return f'| {" | ".join(cells)} |'
 
 
-def head(*cells: str) -> list[str]:
+def head(cells: Sequence[str]) -> list[str]:
   """Formats the head of a table in Markdown."""
-  return [row(*cells), '|---' * len(cells) + '|']
+  return [row(cells), '|---' * len(cells) + '|']
