@@ -25,26 +25,19 @@ delete the line to repeat it (the checkpoint of --init_from counts by its path).
 broken off goes on. The tables are of the flags that the newest line shares with others.
 """
 
-import json
 import pathlib
 import shlex
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
 
-import jax
-
-from benchmarks import record
+from benchmarks import study
+from benchmarks.study import Fields, Run, flags
 from data.scenes.captions import CAPTIONS_PER_SCENE
 from data.scenes.record import SPLITS
-from pixelbert_jax import commandline, files, jsons
+from pixelbert_jax import commandline, files
 from pixelbert_jax.evaluate import metrics_file
 
 RESULTS = pathlib.Path(__file__).with_name('results') / 'mixtures.jsonl'
-Fields = dict[str, Any]
 COMMON, SCARCE = 'scenes/easy', 'scenes/hard'
 SHARE = 0.1  # of the pairs of an epoch that are of the scarce corpus
 # Of an epoch, which has all pairs of the common corpus.
@@ -79,54 +72,27 @@ METRICS = {
 }
 
 
-class Run(NamedTuple):
-  """An arm with a seed.
+def execute(run: Run, folder: pathlib.Path) -> dict[str, dict[str, float]]:
+  """Trains and evaluates a run; returns METRICS by corpus.
 
-  Attributes:
-    arm: its name in ARMS.
-    seed: of weights, order and draws.
-    shared: flags of `pixelbert_jax.main` that all arms have.
-    own: flags in which it differs from other arms and seeds.
+  Raises:
+    subprocess.CalledProcessError: a command failed, and has said why.
   """
-
-  arm: str
-  seed: int
-  shared: str
-  own: str
-
-  def folder(self, runs: pathlib.Path) -> pathlib.Path:
-    """Returns the workdir, which no run with other flags has."""
-    digest = jsons.digest([self.shared, self.own])[:8]
-    return runs / f'{self.arm.replace(" ", "_")}-s{self.seed}-{digest}'
-
-  def __call__(self, runs: pathlib.Path) -> dict[str, dict[str, float]]:
-    """Trains and evaluates; returns METRICS by corpus.
-
-    Raises:
-      subprocess.CalledProcessError: a command failed, and has said why.
-    """
-    workdir = self.folder(runs)
-    beside = workdir.with_name(f'{workdir.name}-scarce')
-    train = [*shlex.split(self.shared), *shlex.split(self.own)]
-    # Of a field that is given twice, the last value counts.
-    scarce = [*train, *flags({'data.name': SCARCE, 'data.shares': '()'}), '--mode=evaluate']
-    scarce += [f'--checkpoint={workdir}', f'--workdir={beside}']
-    for words in ([*train, f'--workdir={workdir}'], scarce):
-      subprocess.run([sys.executable, '-m', 'pixelbert_jax.main', *words], check=True)
-    *_, report = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
-    found = files.read_json(metrics_file(beside / 'predictions/test.json'))
-    return {
-      corpus: {name: round(metrics[name], 4) for name in METRICS}
-      for corpus, metrics in {COMMON: report, SCARCE: found}.items()
-    }
+  workdir = run.folder(folder)
+  beside = workdir.with_name(f'{workdir.name}-scarce')
+  study.train(*run.words, f'--workdir={workdir}')
+  # Of a flag that is given twice, the last value counts.
+  scarce = [*run.words, *flags({'data.name': SCARCE, 'data.shares': '()'}), '--mode=evaluate']
+  study.train(*scarce, f'--checkpoint={workdir}', f'--workdir={beside}')
+  *_, report = study.logged(workdir)
+  found = files.read_json(metrics_file(beside / 'predictions/test.json'))
+  return {
+    corpus: {name: round(metrics[name], 4) for name in METRICS}
+    for corpus, metrics in {COMMON: report, SCARCE: found}.items()
+  }
 
 
-def flags(fields: Fields) -> list[str]:
-  """Formats fields of a configuration as flags."""
-  return [f'--config.{name}={value}' for name, value in fields.items()]
-
-
-def study(config: str, init_from: str, steps: int, seeds: int) -> Iterator[Run]:
+def runs(config: str, init_from: str, steps: int, seeds: int) -> Iterator[Run]:
   """Yields the runs of all arms, seed by seed."""
   decay = DECAY * steps * RECIPE['batch_size'] / PAIRS
   shared = RECIPE | {
@@ -143,51 +109,27 @@ def study(config: str, init_from: str, steps: int, seeds: int) -> Iterator[Run]:
       yield Run(arm, seed, words, shlex.join(flags({'seed': seed} | CHOICES | fields)))
 
 
-def read(path: pathlib.Path) -> list[dict[str, Any]]:
-  """Reads the lines of a file of results, of which there may be none."""
-  return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def waiting(runs: Iterator[Run], path: pathlib.Path) -> list[Run]:
-  """Returns the runs that a file of results has no line of."""
-  done = {(line['shared'], line['own']) for line in read(path)}
-  return [run for run in runs if (run.shared, run.own) not in done]
-
-
-def spread(values: Sequence[float], form: str = '.3f') -> str:
-  """Formats the mean of values with the least and the largest of them."""
-  mean, least, most = (f'{x:{form}}' for x in (statistics.mean(values), min(values), max(values)))
-  return f'{mean} ({least} to {most})' if len(values) > 1 else mean
-
-
 def page(path: pathlib.Path = RESULTS) -> str:
   """Formats the runs of the newest recipe in a file of results, as BENCHMARKS.md has them.
 
   The first table has the scores of each arm over its seeds; the second by how much they exceed
   those of the default arm with the same seed.
   """
-  lines = read(path)
-  found: dict[str, dict[int, dict]] = {arm: {} for arm in ARMS}
-  for line in lines:
-    if line['shared'] == lines[-1]['shared']:
-      found[line['arm']][line['seed']] = line['results']
+  found = study.newest(study.read(path), ARMS)
   default = found[DEFAULT]
-  head = [_row('arm', 'test split of', *METRICS.values()), '|---' * 5 + '|']
-  scores, differences = head.copy(), head.copy()
+  scores, differences = (
+    [*study.head(['arm', 'test split of', *METRICS.values()])] for _ in range(2)
+  )
   for arm, seeds in found.items():
-    paired = [(results, default[seed]) for seed, results in seeds.items() if seed in default]
+    pairs = study.paired(seeds, default)
     for corpus in (COMMON, SCARCE):
       columns = {name: [x[corpus][name] for x in seeds.values()] for name in METRICS}
       if seeds:
-        scores.append(_row(arm, corpus, *map(spread, columns.values())))
-      if paired and arm != DEFAULT:
-        more = [[a[corpus][name] - b[corpus][name] for a, b in paired] for name in METRICS]
-        differences.append(_row(arm, corpus, *(spread(x, '+.3f') for x in more)))
+        scores.append(study.row([arm, corpus, *map(study.spread, columns.values())]))
+      if pairs and arm != DEFAULT:
+        more = [[a[corpus][name] - b[corpus][name] for a, b in pairs] for name in METRICS]
+        differences.append(study.row([arm, corpus, *(study.spread(x, '+.3f') for x in more)]))
   return '\n'.join([*scores, '', *differences])
-
-
-def _row(*cells: str) -> str:
-  return f'| {" | ".join(cells)} |'
 
 
 def command(argv: Sequence[str]) -> int:
@@ -202,18 +144,10 @@ def command(argv: Sequence[str]) -> int:
   values = parser.parse_args(argv)
   if min(values.seeds, values.steps) < 1:
     parser.error('--seeds and --steps are at least 1')
-  runs = study(values.config, values.init_from, values.steps, values.seeds)
-  for run in waiting(runs, values.output):
-    print(f'{run.arm}, seed {run.seed}', flush=True)
-    began = time.monotonic()
-    try:
-      results = run(values.runs)
-    except subprocess.CalledProcessError as error:
-      print(f'{run.arm}, seed {run.seed}, stopped as said above; run again to go on')
-      return error.returncode
-    seconds = round(time.monotonic() - began)
-    about = {'jax': jax.__version__, **run._asdict(), 'seconds': seconds}
-    record.append(values.output, **about, results=results)
+  every = runs(values.config, values.init_from, values.steps, values.seeds)
+  left = study.waiting(every, values.output)
+  if code := study.go(left, lambda run: execute(run, values.runs), values.output):
+    return code
   print(page(values.output))
   return 0
 

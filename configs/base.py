@@ -55,7 +55,8 @@ def configure(name: str, variant: str, variants: Mapping[str, Sequence[Change]])
 def fine_tune(name: str, variant: str, variants: Mapping[str, Sequence[Change]]) -> ConfigDict:
   """Makes a variant that starts from the pre-training run of its model, unless it says where."""
   config = configure(name, variant, variants)
-  model = variant.partition('_')[0]  # 'r50' of 'r50_f30k'
+  # 'r50' of 'r50_f30k'.
+  model = variant if variant == 'paper_small' else variant.partition('_')[0]
   run = config.init_from or '-'.join(filter(None, ['runs/pretrain', model, 's0']))
   source = ':'.join(filter(None, ['configs/pretrain.py', model]))
   config.init_from = Field(run, start_of(f'main --config={source}'))

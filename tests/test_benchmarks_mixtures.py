@@ -3,12 +3,12 @@
 import json
 import shlex
 
-from benchmarks import mixtures
+from benchmarks import mixtures, study
 from pixelbert_jax import configuration
 
 
 def runs(steps=20, seeds=2):
-  return mixtures.study('configs/pretrain.py:test', 'scratch', steps, seeds)
+  return mixtures.runs('configs/pretrain.py:test', 'scratch', steps, seeds)
 
 
 def write(path, of, value):
@@ -24,7 +24,7 @@ def write(path, of, value):
 
 
 def test_all_arms_wait_in_the_order_of_seeds_where_there_is_no_file(tmp_path):
-  waiting = mixtures.waiting(runs(), tmp_path / 'none.jsonl')
+  waiting = study.waiting(runs(), tmp_path / 'none.jsonl')
   assert [run.seed for run in waiting] == [0, 0, 0, 0, 1, 1, 1, 1]
   assert len({run.folder(tmp_path) for run in waiting}) == 8
 
@@ -32,13 +32,13 @@ def test_all_arms_wait_in_the_order_of_seeds_where_there_is_no_file(tmp_path):
 def test_what_has_a_line_of_the_same_command_waits_no_more(tmp_path):
   path = tmp_path / 'lines.jsonl'
   write(path, list(runs())[:5], lambda *_: 0.5)
-  waiting = mixtures.waiting(runs(), path)
+  waiting = study.waiting(runs(), path)
   assert [(run.arm, run.seed) for run in waiting] == [
     ('across', 1),
     ('all pairs', 1),
     ('batch statistics', 1),
   ]
-  assert len(mixtures.waiting(runs(steps=30), path)) == 8
+  assert len(study.waiting(runs(steps=30), path)) == 8
 
 
 def test_differences_are_those_of_the_same_seed_and_recipe(tmp_path):

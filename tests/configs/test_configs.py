@@ -14,6 +14,8 @@ from ml_collections import ConfigDict
 from benchmarks import padding
 from configs import labels, nlvr, nlvr2, retrieval, vqa
 from configs.pretrain import VARIANTS, get_config
+from data.scenes.captions import CAPTIONS_PER_SCENE
+from data.scenes.record import SPLITS
 from pixelbert_jax import configuration, rules
 from pixelbert_jax.checkpoints.starting import BACKBONE
 from pixelbert_jax.convert import caffe2
@@ -128,11 +130,34 @@ def test_every_variant_fits_the_pre_training_it_starts_from(name, variant):
   module = FINE_TUNED[name]
   found = flat(module.get_config(variant).to_dict())
   small = (name, variant) in (('nlvr', 'nlvr'), ('vqa', 'easy_vqa'))
-  start = fields('' if small else variant.partition('_')[0])
+  start = fields('' if small else base_variant(variant))
   assert {n: found[n] for n in BACKBONE} == {n: start[n] for n in BACKBONE}
   assert found.keys() == flat(module.get_config('r50').to_dict()).keys()
   assert (found['name'], found['variant']) == (name, variant)
   configuration.check(module.get_config(variant))
+
+
+def base_variant(variant):
+  return variant if variant == 'paper_small' else variant.partition('_')[0]
+
+
+@pytest.mark.parametrize('name', ['vqa', 'nlvr2', 'retrieval'])
+def test_numbers_of_the_paper_on_a_small_model(name):
+  found, papers = (flat(FINE_TUNED[name].get_config(x).to_dict()) for x in ('paper_small', 'r50'))
+  assert found['init_from'] == 'runs/pretrain-paper_small-s0'
+  same = {n: x for n, x in papers.items() if n.startswith('optimizer.')}
+  same = {n: x for n, x in same.items() if not n.endswith(('_epochs', 'transformer_rate'))}
+  same |= {n: papers[n] for n in ('sampled_pixels', 'pixel_position', 'transformer.dropout')}
+  assert {n: found[n] for n in same} == same
+  # Rates fall at the same shares of the run.
+  if name == 'retrieval':
+    shares, steps_per_epoch = (0.6,), CAPTIONS_PER_SCENE * SPLITS['train'] / 16
+    assert found['texts_per_image'] == papers['texts_per_image']
+    assert found['batch_size'] == 16 * papers['texts_per_image']
+    epochs = found['steps'] / steps_per_epoch
+  else:
+    shares, epochs = (12 / 18, 16 / 18), found['epochs']
+  assert found['optimizer.decay_epochs'] == pytest.approx([x * epochs for x in shares])
 
 
 @pytest.mark.parametrize('variant', labels.VARIANTS)
