@@ -119,8 +119,9 @@ class MatchingModel(nn.Module):
     outputs = {'match_logits': self.match(tokens)}
     if self.first_stage_width:
       outputs['image_vector'] = self.image_vector(pixels, mask, train)
-      flat = (x.reshape(-1, x.shape[-1]) for x in (token_ids, token_mask))
-      outputs['text_vector'] = self.text_vector(*flat, train).reshape(*token_ids.shape[:2], -1)
+      ids, words = (x.reshape(-1, x.shape[-1]) for x in (token_ids, token_mask))
+      vectors = self.text_vector(ids, words, train)
+      outputs['text_vector'] = vectors.reshape(*token_ids.shape[:2], -1)
       outputs['scale'] = self.first_stage.scale()
     return outputs
 
