@@ -125,7 +125,9 @@ def paper() -> ConfigDict:
   c.cnn.group_width = Field(0, at_least(0, FEATURES))
   c.cnn.stem = Field('7x7', one_of('7x7', 'space_to_depth'))
   c.cnn.total_stride = Field(64, at_least(1, SIDE))
-  # Open: '' is 'batch' from scratch, else 'frozen'.
+  # Open: '' is 'batch' from scratch, else 'frozen'. On a mixture of scenes statistics of the batch
+  # did a trained CNN no good (BENCHMARKS.md); frozen ones are the same in micro-batches. SOHO has
+  # 'batch', with one frozen stage.
   c.cnn.batch_norm = Field('', one_of('', 'batch', 'frozen'))
   # 1 fixes the stem and the first stage, 2 the second too, and so on; 0 trains all, as the paper.
   c.cnn.frozen_stages = Field(0, at_least(0, 4))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import counts, curves, planning, stages, start, train
+from benchmarks import counts, curves, mixtures, planning, stages, start, train
 from tests import many_hosts
 from tests.support.paths import ROOT
 
@@ -26,6 +26,11 @@ def test_the_table_of_starts():
 
 def test_the_table_of_planning():
   assert planning.page() in PAGE
+
+
+def test_the_tables_of_mixtures():
+  for table in mixtures.page().split('\n\n'):
+    assert table in PAGE
 
 
 def test_the_time_of_the_host():
