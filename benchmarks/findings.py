@@ -193,10 +193,12 @@ def scores(found: Mapping[str, Mapping[int, Any]]) -> list[str]:
   for name, seeds in found.items():
     minutes = [x['pretrain']['seconds'] / 60 for x in seeds.values() if 'pretrain' in x]
     cells = [
-      _spread([x[part][metric] for x in seeds.values() if metric in x.get(part, {})])
+      study.spread([x[part][metric] for x in seeds.values() if metric in x.get(part, {})])
       for part, metric in COLUMNS.values()
     ]
-    table += [study.row([name, str(len(seeds)), *cells, _spread(minutes, '.1f')])] * bool(seeds)
+    table += [study.row([name, str(len(seeds)), *cells, study.spread(minutes, '.1f')])] * bool(
+      seeds
+    )
   return table
 
 
@@ -223,11 +225,6 @@ def tried(lines: Sequence[Line]) -> list[str]:
       about = words['--config.data.name'], words['--config.steps'], str(line['seed'])
       found = [line['results'].get(part, {}) for part, _ in COLUMNS.values()]
       names = [metric for _, metric in COLUMNS.values()]
-      cells = [_spread([x[n]] if n in x else []) for x, n in zip(found, names, strict=True)]
+      cells = [study.spread([x[n]] if n in x else []) for x, n in zip(found, names, strict=True)]
       table.append(study.row([line['arm'], *about, *cells]))
   return table if len(table) > before else []
-
-
-def _spread(values: Sequence[float], form: str = '.3f') -> str:
-  """Formats values as `study.spread`; '' if there is none."""
-  return study.spread(values, form) if values else ''

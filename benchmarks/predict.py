@@ -90,22 +90,21 @@ def binding(model: predict.Model, split: str, count: int) -> dict[str, float]:
     if (len(things), len(colours), len(shapes)) != (2, 2, 2):
       continue
     third = next(c for c in world.DIFFICULTIES['easy'].colours if c not in colours)
-    a, b = things
-    texts = {name: [] for name in wins}
+    pairs = []
     for thing, neighbour in (things, things[::-1]):
-      true = f'a {thing.colour} {thing.shape}'
-      texts['the other'].append((true, f'a {neighbour.colour} {thing.shape}'))
-      texts['a third'].append((true, f'a {third} {thing.shape}'))
+      true, beside = (f'a {t.colour} {t.shape}' for t in (thing, neighbour))
+      pairs.append(('the other', true, f'a {neighbour.colour} {thing.shape}'))
+      pairs.append(('a third', true, f'a {third} {thing.shape}'))
       if scene.left_of(thing, neighbour):
-        names = true, f'a {neighbour.colour} {neighbour.shape}'
-        texts['side'] = [tuple(f' is {side} of '.join(names) for side in ('left', 'right'))]
+        sides = (f'{true} is {side} of {beside}' for side in ('left', 'right'))
+        pairs.append(('side', *sides))
+    a, b = things
     both = ((a.colour, b.colour), (b.colour, a.colour))
-    texts['both'] = [tuple(f'a {x} {a.shape} and a {y} {b.shape} are here' for x, y in both)]
+    pairs.append(('both', *(f'a {x} {a.shape} and a {y} {b.shape} are here' for x, y in both)))
     image = Image.open(io.BytesIO(scenes.example(place)['image']))
-    for name, pairs in texts.items():
-      for pair in pairs:
-        true, false = model.match(image, list(pair), logits=True)[0]
-        wins[name].append(true > false)
+    logits = model.match(image, [text for _, *two in pairs for text in two], logits=True)[0]
+    for (name, *_), (true, false) in zip(pairs, logits.reshape(-1, 2), strict=True):
+      wins[name].append(true > false)
   shares = {name: round(float(np.mean(x)), 4) for name, x in wins.items()}
   return shares | {'texts': {name: len(x) for name, x in wins.items()}}
 

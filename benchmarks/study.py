@@ -110,7 +110,9 @@ def paired(more: Mapping[int, Any], less: Mapping[int, Any]) -> list[tuple[Any, 
 
 
 def spread(values: Sequence[float], form: str = '.3f') -> str:
-  """Formats the mean of values with the least and the largest of them."""
+  """Formats the mean of values with the least and the largest of them; '' if there is none."""
+  if not values:
+    return ''
   mean, least, most = (f'{x:{form}}' for x in (statistics.mean(values), min(values), max(values)))
   return f'{mean} ({least} to {most})' if len(values) > 1 else mean
 

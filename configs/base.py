@@ -29,7 +29,6 @@ from pixelbert_jax.rules import (
   at_least,
   fixed,
   one_of,
-  start_of,
   tuple_of,
 )
 
@@ -49,17 +48,6 @@ def configure(name: str, variant: str, variants: Mapping[str, Sequence[Change]])
   for change in variants[variant]:
     change(config)
   config.name, config.variant = Field(name, TASK), Field(variant, fixed(variant))
-  return config
-
-
-def fine_tune(name: str, variant: str, variants: Mapping[str, Sequence[Change]]) -> ConfigDict:
-  """Makes a variant that starts from the pre-training run of its model, unless it says where."""
-  config = configure(name, variant, variants)
-  # 'r50' of 'r50_f30k'.
-  model = variant if variant == 'paper_small' else variant.partition('_')[0]
-  run = config.init_from or '-'.join(filter(None, ['runs/pretrain', model, 's0']))
-  source = ':'.join(filter(None, ['configs/pretrain.py', model]))
-  config.init_from = Field(run, start_of(f'main --config={source}'))
   return config
 
 
@@ -182,18 +170,23 @@ def x152(c: ConfigDict) -> None:
   c.image.deviation = (1 / 255,) * 3
 
 
-def small(c: ConfigDict) -> None:
-  """Sets a small Pixel-BERT that learns on scenes, with 16 pixels an image."""
+def on_two_cores(c: ConfigDict) -> None:
+  """Sets what both small models share: their Transformer, and what suits two CPU cores."""
   c.dtype = 'float32'
   c.log_every, c.eval_every, c.save_every, c.eval_batches = 50, 500, 500, 0
   c.threads = c.reading_threads = 2
+  c.cnn.remat = False
+  c.transformer.update(layers=3, width=128, heads=4, mlp_width=256, max_positions=64)
+  c.transformer.init_std = 0.08
+
+
+def small(c: ConfigDict) -> None:
+  """Sets a small Pixel-BERT that learns on scenes, with 16 pixels an image."""
+  on_two_cores(c)
   c.image.shorter = c.image.longer = 64
   c.image.canvases = ((64, 64),)
   c.cnn.update(stages=(1, 1), width=32, stem='7x7', total_stride=16)
-  c.cnn.remat = False
-  c.transformer.update(layers=3, width=128, heads=4, mlp_width=256, max_positions=64)
   c.transformer.dropout = 0.0
-  c.transformer.init_std = 0.08
   c.pixel_position = 'learnt'
   c.optimizer.betas = (0.9, 0.98)
   c.optimizer.cnn_rule, c.optimizer.cnn_momentum = 'muon', 0.95
@@ -206,15 +199,10 @@ def paper_small(c: ConfigDict) -> None:
   Of the paper: four stages of a ResNet with stride 64, all rules and rates of the optimisers that
   do not depend on size, dropout, no positions of pixels.
   """
-  c.dtype = 'float32'
-  c.log_every, c.eval_every, c.save_every, c.eval_batches = 50, 500, 500, 0
-  c.threads = c.reading_threads = 2
+  on_two_cores(c)
   c.image.shorter = c.image.longer = 256
   c.image.canvases = ((256, 256),)
   c.cnn.update(stages=(1, 1, 1, 1), width=16)
-  c.cnn.remat = False
-  c.transformer.update(layers=3, width=128, heads=4, mlp_width=256, max_positions=64)
-  c.transformer.init_std = 0.08
   c.optimizer.transformer_rate = 1e-3
 
 

@@ -27,7 +27,7 @@ Captions of scenes are all true: half of them are shown with another image, as i
 
 from ml_collections import ConfigDict
 
-from configs import base, nlvr2
+from configs import base, nlvr2, pretrain
 
 
 def paper(c: ConfigDict) -> None:
@@ -77,4 +77,4 @@ VARIANTS = {
 
 def get_config(variant: str = '') -> ConfigDict:
   """Makes the configuration of a variant; ValueError if it is unknown."""
-  return base.fine_tune('nlvr', variant, VARIANTS)
+  return pretrain.fine_tune('nlvr', variant, VARIANTS)

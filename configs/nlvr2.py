@@ -27,7 +27,7 @@ what FLOPs and bytes take at least, and 40% MFU. docs/slices.md says more, and h
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, pretrain
 
 
 def paper(c: ConfigDict) -> None:
@@ -91,4 +91,4 @@ VARIANTS = {
 
 def get_config(variant: str = '') -> ConfigDict:
   """Makes the configuration of a variant; ValueError if it is unknown."""
-  return base.fine_tune('nlvr2', variant, VARIANTS)
+  return pretrain.fine_tune('nlvr2', variant, VARIANTS)

@@ -46,6 +46,8 @@ has 0.95 of the pairs that it has with one text an image, 80% of COCO's and 96% 
 (the run's summary has the exact ones); `--config.epochs=42` makes up for it.
 """
 
+from collections.abc import Mapping, Sequence
+
 from ml_collections import ConfigDict
 
 from configs import base
@@ -172,4 +174,15 @@ def get_config(variant: str = '') -> ConfigDict:
   config = base.configure('pretrain', variant, VARIANTS)
   convert = f'convert --bert=DIR --cnn=FILE --config=configs/pretrain.py:{variant} --output=C'
   config.init_from = Field(config.init_from, start_of(convert))
+  return config
+
+
+def fine_tune(name: str, variant: str, variants: Mapping[str, Sequence[base.Change]]) -> ConfigDict:
+  """Makes a variant of a task that starts from its model's run here, unless it says where."""
+  config = base.configure(name, variant, variants)
+  known = [model for model in VARIANTS if variant == model or variant.startswith(f'{model}_')]
+  model = max(known, key=len, default='')  # 'r50' of 'r50_f30k'
+  run = config.init_from or '-'.join(filter(None, ['runs/pretrain', model, 's0']))
+  source = ':'.join(filter(None, ['configs/pretrain.py', model]))
+  config.init_from = Field(run, start_of(f'main --config={source}'))
   return config

@@ -50,7 +50,7 @@ retrieval_long.jsonl in benchmarks/results/runs/).
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, pretrain
 from pixelbert_jax.configuration import FEATURES
 from pixelbert_jax.rules import MOST, Field, at_least
 
@@ -142,4 +142,4 @@ VARIANTS = {
 
 def get_config(variant: str = '') -> ConfigDict:
   """Makes the configuration of a variant; ValueError if it is unknown."""
-  return base.fine_tune('retrieval', variant, VARIANTS)
+  return pretrain.fine_tune('retrieval', variant, VARIANTS)

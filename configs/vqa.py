@@ -44,7 +44,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, pretrain
 from pixelbert_jax.rules import LINE, Field
 
 
@@ -122,4 +122,4 @@ VARIANTS = {
 
 def get_config(variant: str = '') -> ConfigDict:
   """Makes the configuration of a variant; ValueError if it is unknown."""
-  return base.fine_tune('vqa', variant, VARIANTS)
+  return pretrain.fine_tune('vqa', variant, VARIANTS)
