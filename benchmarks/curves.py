@@ -5,16 +5,16 @@ description in a drawing is the SHA-256 of its file, so that an old drawing is n
 (tests/docs/test_benchmarks.py).
 """
 
-import hashlib
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 from matplotlib import pyplot as plt
 
+from benchmarks.drawing import DOCS, save
+from benchmarks.drawing import digest as digest_of
+
 RUNS = pathlib.Path(__file__).with_name('results') / 'runs'
-DOCS = pathlib.Path(__file__).parents[1] / 'docs'
 Panels = Mapping[str, tuple[str, Mapping[str, str]]]
 
 # Panels by title: each a split with the metrics that it shows.
@@ -51,7 +51,7 @@ def drawing(run: str) -> pathlib.Path:
 
 def digest(run: str) -> str:
   """Returns the SHA-256 of the file of a run, in hexadecimal."""
-  return hashlib.sha256(source(run).read_bytes()).hexdigest()
+  return digest_of(source(run))
 
 
 def series(
@@ -75,15 +75,11 @@ def draw(run: str) -> None:
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
     axis.legend(fontsize='small')
-  figure.tight_layout()
-  figure.savefig(drawing(run), metadata={'Date': None, 'Description': digest(run)})
-  plt.close(figure)
+  save(figure, drawing(run), digest(run))
 
 
 def main() -> None:
   """Draws all runs."""
-  mpl.use('agg')
-  mpl.rcParams['svg.hashsalt'] = 'pixelbert'  # Else ids differ from one call to the next.
   for run in DRAWN:
     draw(run)
     print(drawing(run))

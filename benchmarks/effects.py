@@ -5,24 +5,22 @@ effect, and in grey what is too small to be resolved. The description in the dra
 of the files that it was drawn from, so that an old drawing is noticed.
 """
 
-import hashlib
 import math
 import pathlib
 import statistics
 
-import matplotlib as mpl
 from matplotlib import pyplot as plt
 
 from benchmarks import findings
+from benchmarks.drawing import DOCS, save
+from benchmarks.drawing import digest as digest_of
 
-DRAWING = pathlib.Path(__file__).parents[1] / 'docs/ablation.svg'
+DRAWING = DOCS / 'ablation.svg'
 
 
 def digest(output: pathlib.Path) -> str:
   """Returns the SHA-256 of a file of results and of its smallest effects, in hexadecimal."""
-  paths = output, findings.beside(output, 'resolution')
-  content = b''.join(path.read_bytes() for path in paths if path.exists())
-  return hashlib.sha256(content).hexdigest()
+  return digest_of(output, findings.beside(output, 'resolution'))
 
 
 def draw(output: pathlib.Path = findings.RESULTS, drawing: pathlib.Path = DRAWING) -> None:
@@ -40,15 +38,11 @@ def draw(output: pathlib.Path = findings.RESULTS, drawing: pathlib.Path = DRAWIN
   axis.invert_yaxis()
   axis.axvline(0, color='0.5', linewidth=0.8)
   axis.set_xlabel('effect, of 1: each seed and mean; diamonds are the paper; grey is not resolved')
-  figure.tight_layout()
-  figure.savefig(drawing, metadata={'Date': None, 'Description': digest(output)})
-  plt.close(figure)
+  save(figure, drawing, digest(output))
 
 
 def main() -> None:
   """Draws the recorded results."""
-  mpl.use('agg')
-  mpl.rcParams['svg.hashsalt'] = 'pixelbert'  # Else ids differ from one call to the next.
   draw()
   print(DRAWING)
 
