@@ -49,10 +49,10 @@ BESIDE = {
   '/image_blind': 'image-blind',
   '/text_blind': 'text-blind',
   '/chance': 'chance',
-  '/truth': 'true pairs first',
-  '/ceiling': 'true pairs, rarest first',
+  '/oracle': 'oracle: true pairs first',
+  '/oracle_rarest': 'oracle: the rarest first',
 }
-DRAWS = 10  # random orders of ties that the ceiling is averaged over
+DRAWS = 10  # random orders of ties that `/oracle_rarest` is averaged over
 
 
 def _others(outputs: Arrays, batch: Arrays) -> jax.Array:
@@ -153,7 +153,7 @@ class Retrieval(Task):
     return metrics | first_stage.validated(ranking)
 
   def report(self, run: Run, batches: RankingBatches, path: pathlib.Path) -> Metrics:
-    """Computes the recalls over all images, with baselines and ceilings.
+    """Computes the recalls over all images, with baselines and oracles.
 
     Writes the scores to `<split>.npz`, which `python -m pixelbert_jax.score retrieval` reads, and
     to `path` the best captions of each image and the best images of each caption.
@@ -199,17 +199,17 @@ def recalls(scores: np.ndarray, gallery: Gallery) -> Metrics:
 def report(
   scores: np.ndarray, gallery: Gallery, sidecar: Sidecar, every_pair: bool = True
 ) -> Metrics:
-  """Computes the recalls, and those of baselines and ceilings to compare them with.
+  """Computes the recalls, and those of baselines and oracles to compare them with.
 
   - `_1k`: the means over five folds, for 5,000 images.
   - `/image_blind`: the image-blind baseline, where each caption has its mean score over all images;
     ties count as misses. `/text_blind` likewise has the mean over all captions. Both need scores of
     every pair.
   - `/chance`: the expectation for a random order.
-  - `/truth`: the expectation for an order that puts true pairs first. This and `/ceiling` need a
-    split that knows which captions are true of which images.
-  - `/ceiling`: as `/truth`, but of the true pairs those come first whose image and caption are true
-    of few others, because they are more likely to belong together.
+  - `/oracle`: the expectation for an order that puts true pairs first. This and `/oracle_rarest`
+    need a split that knows which captions are true of which images.
+  - `/oracle_rarest`: as `/oracle`, but of the true pairs those come first whose image and caption
+    are true of few others, because they are more likely to belong together. No upper bound either.
 
   Args:
     scores: [I, T] float32.
@@ -228,7 +228,8 @@ def report(
   baselines['chance'] = _expected(np.broadcast_to(True, shape[::-1]), gallery)
   if len(sidecar.claim):
     true = _true(gallery, sidecar)
-    baselines |= {'truth': _expected(true, gallery), 'ceiling': _rarest_first(true.T, gallery)}
+    baselines['oracle'] = _expected(true, gallery)
+    baselines['oracle_rarest'] = _rarest_first(true.T, gallery)
   for name, values in baselines.items():
     metrics |= {f'{metric}/{name}': values[metric] for metric in RECALLS}
   sizes = {'images': shape[0], 'texts': shape[1], 'texts_existing': gallery.existing}

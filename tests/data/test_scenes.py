@@ -17,9 +17,9 @@ from PIL import Image, JpegImagePlugin
 
 from data.scenes import (
   captions,
-  ceilings,
   claims,
   foils,
+  oracle,
   questions,
   record,
   rivals,
@@ -519,7 +519,7 @@ def test_few_images_give_few_statements():
     assert len(statements.statements(np.random.default_rng(0), 'x', scenes[:number], EASY)) <= 4
 
 
-# --- Vocabulary, ceilings, records -------------------------------------------------------
+# --- Vocabulary, oracle, records ----------------------------------------------------------
 
 
 def test_every_word_is_one_token():
@@ -535,10 +535,10 @@ def test_every_word_is_one_token():
 
 
 def test_agreement_is_the_official_vqa_accuracy():
-  assert [round(ceilings.agreement(n), 9) for n in range(6)] == [0, 0.3, 0.6, 0.9, 1, 1]
+  assert [round(oracle.agreement(n), 9) for n in range(6)] == [0, 0.3, 0.6, 0.9, 1, 1]
 
 
-def test_recall_ceilings_by_hand():
+def test_expected_recalls_by_hand():
   # Captions 0, 1 belong to image 0, caption 2 to image 1, of which caption 1 is true as well.
   true = np.array([[1, 0], [1, 1], [0, 1]], bool)
   assert recall.expected_image_recall(true, 1) == pytest.approx((1 + 0.5 + 1) / 3)
@@ -546,10 +546,10 @@ def test_recall_ceilings_by_hand():
   assert recall.expected_text_recall(true, np.array([2, 1]), 2) == 1
 
 
-def test_stated_ceilings_are_those_of_the_data():
-  stated = json.loads(ceilings.FILE.read_text())
+def test_stated_scores_of_the_oracle_are_those_of_the_data():
+  stated = json.loads(oracle.FILE.read_text())
   assert stated.keys() == world.DIFFICULTIES.keys()
-  found = ceilings.ceilings([example(i, 'val') for i in range(record.SPLITS['val'])])
+  found = oracle.oracle([example(i, 'val') for i in range(record.SPLITS['val'])])
   assert found == pytest.approx(stated['easy']['val'], abs=1e-4)
 
 

@@ -394,9 +394,9 @@ def test_what_stands_beside_the_recalls_by_hand():
   assert found['text_recall_at_1/text_blind'] == 0
   assert found['image_recall_at_1/chance'] == pytest.approx(1 / 4)
   assert found['text_recall_at_1/chance'] == pytest.approx(2 / 8)
-  assert found['text_recall_at_1/truth'] == pytest.approx(2 / 5)
-  assert found['image_recall_at_1/truth'] == pytest.approx((1 + 1 / 4) / 2)
-  assert found['text_recall_at_1/ceiling'] == 1
+  assert found['text_recall_at_1/oracle'] == pytest.approx(2 / 5)
+  assert found['image_recall_at_1/oracle'] == pytest.approx((1 + 1 / 4) / 2)
+  assert found['text_recall_at_1/oracle_rarest'] == 1
   assert (found['images'], found['texts'], found['texts_existing']) == (4, 8, 8)
   assert 'text_recall_at_1_1k' not in found
   shown = TASK.table('test', found)
@@ -419,7 +419,7 @@ def test_five_thousand_images_are_also_ranked_in_five_folds():
   for name in task.RECALLS:
     assert found[f'{name}_1k'] == pytest.approx(np.mean([fold[name] for fold in folds]))
   assert found['text_recall_at_1_1k'] > found['text_recall_at_1'] > found['text_recall_at_1/chance']
-  assert 'text_recall_at_1/ceiling' not in found
+  assert 'text_recall_at_1/oracle_rarest' not in found
   shown = TASK.table('test', found)
   assert 'mean of five folds' in shown
   assert 'five an image, 5,000 of 5,010' in shown

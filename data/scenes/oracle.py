@@ -1,6 +1,8 @@
-"""Computes upper bounds of scores on scenes; `python -m data.scenes.ceilings` writes them.
+"""Computes what an oracle scores on scenes; `python -m data.scenes.oracle` writes it.
 
-Annotators err, and captions are true of several images, so even a perfect model cannot score 100%.
+It answers as most annotators did, which is a bound, and ranks all that is true of an image or of a
+caption before the rest, in any order. Captions are true of several images, so that is not 100%, and
+what ranks the rarer of the true ones first does better.
 """
 
 import json
@@ -14,13 +16,13 @@ import numpy as np
 from data.scenes import record, world
 from pixelbert_jax.score.recall import CUTOFFS, expected_image_recall, expected_text_recall
 
-FILE = pathlib.Path(__file__).with_name('ceilings.json')
+FILE = pathlib.Path(__file__).with_name('oracle.json')
 # Number of images that retrieval ranks: the first of a split.
 POOL = 200
 
 
-def ceilings(examples: Sequence[dict[str, Any]]) -> dict[str, float]:
-  """Computes the upper bounds of a split, in 0..1, from its examples (see `record.example`)."""
+def oracle(examples: Sequence[dict[str, Any]]) -> dict[str, float]:
+  """Computes the scores on a split, in 0..1, from its examples (see `record.example`)."""
   pool = examples[:POOL]
   captions = [caption['claim'] for example in pool for caption in example['captions']]
   claims = [set(example['claims']) for example in pool]
@@ -50,15 +52,15 @@ def agreement(matches: int, annotators: int = 10) -> float:
 
 
 def main() -> None:
-  """Writes the upper bounds of the evaluation splits of all difficulties."""
-  bounds = {}
+  """Writes the scores on the evaluation splits of all difficulties."""
+  scores = {}
   for difficulty in world.DIFFICULTIES:
     for split in ('val', 'test'):
       images = range(record.SPLITS[split])
       examples = [record.example(record.Place(difficulty, split, i)) for i in images]
-      rounded = {name: round(value, 4) for name, value in ceilings(examples).items()}
-      bounds.setdefault(difficulty, {})[split] = rounded
-  FILE.write_text(json.dumps(bounds, indent=2) + '\n')
+      rounded = {name: round(value, 4) for name, value in oracle(examples).items()}
+      scores.setdefault(difficulty, {})[split] = rounded
+  FILE.write_text(json.dumps(scores, indent=2) + '\n')
 
 
 if __name__ == '__main__':
