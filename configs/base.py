@@ -193,6 +193,17 @@ def small(c: ConfigDict) -> None:
   c.optimizer.clip_norm = 0.0
 
 
+def from_scratch(c: ConfigDict) -> None:
+  """Sets the rates at which the small model learns to see and to read at once."""
+  c.init_from = 'scratch'
+  c.optimizer.cnn_rule, c.optimizer.cnn_rate, c.optimizer.cnn_warmup_steps = 'muon', 4e-3, 50
+  # A Transformer that learns faster from the start turns from pixels before they show shapes.
+  c.optimizer.transformer_rule = 'muon'
+  c.optimizer.transformer_rate, c.optimizer.transformer_warmup_steps = 2e-3, 900
+  c.optimizer.warmup_epochs = 0.0
+  c.optimizer.decay_factor = 0.3
+
+
 def paper_small(c: ConfigDict) -> None:
   """Sets a small Pixel-BERT by the paper's own rules, with 16 pixels an image of 256 x 256.
 

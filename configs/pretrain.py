@@ -105,17 +105,13 @@ def small(c: ConfigDict) -> None:
   """Sets a small model that learns on scenes, from scratch."""
   fields(c)
   base.small(c)
-  c.init_from = 'scratch'
+  base.from_scratch(c)
   c.mask_share = 0.4
-  # Without these it does not tell which colour is whose and what is left of what (docs/results.md).
+  # Without these it does not tell which colour is whose and what is left of what (RESULTS.md).
   c.itm.hard, c.itm_weight = 0.8, 2.0
   c.texts_per_image, c.batch_size, c.epochs = 8, 128, 7.0
   c.text.length = 12
-  c.optimizer.cnn_rate, c.optimizer.cnn_warmup_steps = 4e-3, 50
-  # A Transformer that learns faster from the start turns from pixels before they show shapes.
-  c.optimizer.transformer_rule = 'muon'
-  c.optimizer.transformer_rate, c.optimizer.transformer_warmup_steps = 2e-3, 900
-  c.optimizer.decay_epochs, c.optimizer.decay_factor = (4.2, 6.0), 0.3
+  c.optimizer.decay_epochs = (4.2, 6.0)
 
 
 def paper_small(c: ConfigDict) -> None:

@@ -3,7 +3,7 @@
 From scratch, small models learn better with Muon (Jordan et al. 2024), which moves all directions
 of a matrix alike. With SGD, the large gradient of colours claims every filter of the CNN before the
 small gradient of shapes has moved any. With AdamW, a Transformer takes many more steps to know
-which colour is whose and what is left of what (docs/results.md).
+which colour is whose and what is left of what (RESULTS.md).
 """
 
 import functools

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import counts, curves, mixtures, planning, stages, start, train
+from benchmarks import counts, curves, mixtures, pictures, planning, stages, start, train
 from tests import many_hosts
 from tests.support.paths import ROOT
 
@@ -43,6 +43,10 @@ def test_the_time_of_the_host():
 @pytest.mark.parametrize('run', curves.DRAWN)
 def test_curves_are_those_of_the_recorded_run(run):
   assert curves.digest(run) in curves.drawing(run).read_text()
+
+
+def test_the_picture_of_scenes_is_of_todays():
+  assert pictures.digest() in pictures.PICTURE.read_text()
 
 
 @pytest.mark.parametrize('line', list(map(json.loads, STEPS)), ids=lambda x: x['config'])
