@@ -26,7 +26,7 @@ from pixelbert_jax import UserError, files, jsons, processes
 from pixelbert_jax.input.negatives import Negatives
 from pixelbert_jax.input.order import Plan, plan_epoch, plan_texts
 from pixelbert_jax.input.pipeline import Batch, Batches
-from pixelbert_jax.input.sidecar import Statements
+from pixelbert_jax.input.sidecar import Sidecar, Statements
 from pixelbert_jax.metrics import Metrics, compare
 from pixelbert_jax.models.heads import MatchingModel, Model, Nlvr2Model
 from pixelbert_jax.models.pixelbert import PixelBert
@@ -75,11 +75,13 @@ class NlvrBatches(StatementBatches):
     return self.split.sidecar.caption_image
 
   def name(self, i: int) -> str:
-    """Returns NLVR's name, such as '1572-0-3'; for other corpora, image index, caption index, 0."""
-    image = int(self._image[i])
-    official = NLVR_IMAGE.fullmatch(self.split.sidecar.image_id[image].decode())
-    place = i - int(self.split.sidecar.captions.start[image])
-    return official[1] if official else f'{image}-{place}-0'
+    return caption_name(self.split.sidecar, i, int(self._image[i]))
+
+
+def caption_name(sidecar: Sidecar, i: int, image: int) -> str:
+  """Names caption i as NLVR does, such as '1572-0-3'; elsewhere image index, caption index, 0."""
+  official = NLVR_IMAGE.fullmatch(sidecar.image_id[image].decode())
+  return official[1] if official else f'{image}-{i - int(sidecar.captions.start[image])}-0'
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
