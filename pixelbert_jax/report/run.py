@@ -56,8 +56,8 @@ class Run:
     results: none if the run has not ended.
     record: the record of training, or of the first evaluation.
     trained_on: names of datasets.
-    lines: of `metrics.jsonl`; None of an evaluation.
-    files: the run's own, by name.
+    lines: of `metrics.jsonl`.
+    files: the run's own, by name; an evaluation has none.
   """
 
   folder: pathlib.Path
@@ -65,13 +65,13 @@ class Run:
   results: list[Result]
   record: Mapping[str, Any]
   trained_on: Sequence[str]
-  lines: list[dict[str, Any]] | None = None
+  lines: list[dict[str, Any]] = dataclasses.field(default_factory=list)
   files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
   @property
   def trained(self) -> bool:
     """Whether it is a training run."""
-    return self.lines is not None
+    return bool(self.files)
 
   @property
   def name(self) -> str:
