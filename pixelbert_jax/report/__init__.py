@@ -3,6 +3,8 @@
 import pathlib
 import sys
 
+SECONDS = 1800  # that other processes wait for the first
+
 
 def after(folder: pathlib.Path) -> None:
   """Writes the report of a run that has just ended; a failure is a line on stderr and no more."""
@@ -15,4 +17,4 @@ def after(folder: pathlib.Path) -> None:
       print(f'the report is {page.write(folder)}', flush=True)
     except Exception as error:  # Whatever it is, the run has its results.
       print(f'warning: {folder} has no report ({first_line(error)})', file=sys.stderr, flush=True)
-  processes.wait_for_all('report')
+  processes.wait_for_first('report', seconds=SECONDS)

@@ -9,7 +9,7 @@ from pixelbert_jax import UserError, files
 from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.report import curves, page, setting
 from pixelbert_jax.report.run import Result, Run
-from pixelbert_jax.score import bootstrap, scored
+from pixelbert_jax.score import bootstrap, matrix, scored
 from pixelbert_jax.score import vqa as official
 from pixelbert_jax.tasks.nlvr import caption_name
 from pixelbert_jax.tasks.vqa import annotated
@@ -40,9 +40,11 @@ def write(folders: Sequence[pathlib.Path], output: pathlib.Path | None = None) -
   Raises:
     UserError: a folder is none of a run, or damaged; or one is named twice.
   """
-  runs = {str(folder): Run.read(folder) for folder in folders}
-  if len(runs) < len(folders):
+  read = [Run.read(folder) for folder in folders]
+  if len({run.folder for run in read}) < len(read):
     raise UserError('a run is named twice: name each once')
+  names = [run.name for run in read]
+  runs = {r.name if names.count(r.name) == 1 else str(r.folder): r for r in read}
   path = output or folders[0] / FILE
   files.write_text(path, of_runs(runs))
   return path
@@ -113,8 +115,11 @@ def _statements(result: Result, data: Split) -> scored.Scored:
 
 def _retrieval(result: Result, data: Split) -> scored.Scored:
   sidecar = data.sidecar
+  path = result.path.with_suffix('.npz')
+  ranked = set(matrix.read(path)[1])  # which may be a part of the split
   captions = {
-    name.decode(): list(map(str, sidecar.captions[i].tolist()))
-    for i, name in enumerate(sidecar.image_id)
+    name: list(map(str, sidecar.captions[i].tolist()))
+    for i, name in enumerate(x.decode() for x in sidecar.image_id)
+    if name in ranked
   }
-  return scored.score_retrieval(str(result.path.with_suffix('.npz')), result.split, [captions])
+  return scored.score_retrieval(str(path), result.split, [captions])

@@ -117,12 +117,11 @@ def _panel(title: str, curves: Sequence[Curve]) -> str:
     axis = figure.add_subplot()
     axis.patch.set_alpha(0)
     for label, steps, values, colour, marker in curves:
-      style = {'marker': marker, 'markersize': 3.5} if marker else {'alpha': 0.55}
+      style = {'marker': marker, 'markersize': 3.5} if marker else {'linewidth': 0.9}
       axis.plot(steps, values, label=label, color=colour, **style)
     axis.set(title=title, xlabel='step')
     axis.grid(alpha=0.15)
-    if len({value for curve in curves for value in curve[2]}) > 1:
-      axis.set_ylim(bottom=0)
+    axis.set_ylim(bottom=min(0, *(value for curve in curves for value in curve[2])))
     axis.legend(loc='upper center', bbox_to_anchor=(0.5, -0.16), ncols=2)
     drawn = svg(figure)
   return drawn[drawn.index('<svg') :].replace(INK, 'currentColor')
