@@ -13,7 +13,7 @@ Curve = tuple[str, list[int], list[float], str, str]  # label, steps, values, co
 INK = '#010203'  # becomes the colour of the page's text
 # Of middling lightness: they can be told from white and from black.
 COLOURS = ('#3b82c4', '#d9742b', '#2f9e6e', '#b05cc6', '#b8901a', '#d64f76', '#7a7f88', '#12a3b4')
-STYLE = {
+STYLE: dict[Any, Any] = {  # matplotlib's type lists all names
   'svg.fonttype': 'none',
   'text.parse_math': False,
   'font.size': 9,

@@ -46,7 +46,7 @@ def heat_maps(
   """
   from pixelbert_jax.predict import model as model_lib  # after JAX's settings
 
-  start, drawn = time.perf_counter(), []
+  start, drawn = time.perf_counter(), list[str]()
   try:
     with warnings.catch_warnings():
       warnings.simplefilter('ignore')  # The page says it at its top.

@@ -110,13 +110,15 @@ def _evaluation(path: pathlib.Path) -> Result | None:
   if not about:
     return None
   config = ConfigDict(about['config'])
+  data, missing = _opened(config, split, jsons.text(about['data']).encode())
   return Result(
-    config,
-    split,
-    path.with_name(f'{split}.json'),
-    about['table'],
-    re.sub(r'(@\d+)?$', f'@{metrics["step"]}', metrics['checkpoint'], count=1),
-    *_opened(config, split, jsons.text(about['data']).encode()),
+    config=config,
+    split=split,
+    path=path.with_name(f'{split}.json'),
+    table=about['table'],
+    checkpoint=re.sub(r'(@\d+)?$', f'@{metrics["step"]}', metrics['checkpoint'], count=1),
+    data=data,
+    missing=missing,
   )
 
 
@@ -134,8 +136,16 @@ def _ended(
   # The rule of a dataset's scores is in the table's title.
   task = make_task(config, {'test': data} if data else {}, own)
   metrics = {k: x for k, x in lines[-1].items() if k not in ('step', 'split')}
-  path, table = folder / 'predictions' / f'{split}.json', result(task, split, metrics)
-  return [Result(config, split, path, table, str(folder), data, missing)]
+  made = Result(
+    config=config,
+    split=split,
+    path=folder / 'predictions' / f'{split}.json',
+    table=result(task, split, metrics),
+    checkpoint=str(folder),
+    data=data,
+    missing=missing,
+  )
+  return [made]
 
 
 def _opened(config: ConfigDict, split: str, known: bytes) -> tuple[Split | None, str]:
