@@ -7,7 +7,7 @@ from typing import Any
 
 from pixelbert_jax import UserError, files
 from pixelbert_jax.input.dataset import Split
-from pixelbert_jax.report import curves, page, setting
+from pixelbert_jax.report import curves, examples, page, setting
 from pixelbert_jax.report.run import Result, Run
 from pixelbert_jax.score import bootstrap, matrix, scored
 from pixelbert_jax.score import vqa as official
@@ -70,6 +70,8 @@ def difference(first: Run, name: str, run: Run) -> Differences:
   """Compares the first result of a run with that of the first run, where both score the same."""
   try:
     one, two = (_scored(x) for x in (run, first))
+    if examples.pairs(run.results[0].path) != examples.pairs(first.results[0].path):
+      raise UserError('they judge texts by other images')
     rows = scored.compare(one, two)
   except UserError as error:
     return Differences(name, {}, reason=str(error).splitlines()[0])
@@ -108,6 +110,8 @@ def _statements(result: Result, data: Split) -> scored.Scored:
   if result.config.name == 'nlvr2':
     names = [name.decode() for name in table.identifier]
     return scored.score_nlvr2(path, dict(zip(names, table.label.tolist(), strict=True)))
+  if shown := examples.pairs(result.path):
+    return scored.score_nlvr(path, {name: label for name, (_, label) in shown.items()})
   images = enumerate(sidecar.caption_image.tolist())
   labels = {caption_name(sidecar, i, image): bool(sidecar.label[i]) for i, image in images}
   return scored.score_nlvr(path, labels)

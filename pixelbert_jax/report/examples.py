@@ -95,7 +95,7 @@ def _statements(path: pathlib.Path, split: Split | None) -> list[Example]:
   csv = path.with_suffix('.csv')
   nlvr2 = files.read_text(csv).partition('\n')[0].partition(',')[0] in logits
   given = (predictions.read_nlvr2 if nlvr2 else predictions.read_nlvr)(csv, logits)
-  known = _statement_facts(split.sidecar, nlvr2) if split else {}
+  known = _statement_facts(path, split.sidecar, nlvr2) if split else {}
   made = []
   for name, answer in given.items():
     facts = known.get(name, {})
@@ -104,7 +104,9 @@ def _statements(path: pathlib.Path, split: Split | None) -> list[Example]:
   return made
 
 
-def _statement_facts(sidecar: Sidecar, nlvr2: bool) -> dict[str, dict[str, Any]]:
+def _statement_facts(
+  path: pathlib.Path, sidecar: Sidecar, nlvr2: bool
+) -> dict[str, dict[str, Any]]:
   facts = {}
   table = sidecar.statements
   if nlvr2:
@@ -112,10 +114,23 @@ def _statement_facts(sidecar: Sidecar, nlvr2: bool) -> dict[str, dict[str, Any]]
       images = int(table.left[row]), int(table.right[row])
       facts[name.decode()] = _facts(table.text.text(row), table.label[row], *images)
     return facts
+  shown = pairs(path)
+  if sidecar.label.all() and not shown:
+    return {}  # An earlier version did not say which image a text was shown with.
+  number = {name.decode(): i for i, name in enumerate(sidecar.image_id)}
   for row, image in enumerate(sidecar.caption_image.tolist()):
-    name = caption_name(sidecar, row, image)
-    facts[name] = _facts(sidecar.caption(row), sidecar.label[row], image)
+    name, text = caption_name(sidecar, row, image), sidecar.caption(row)
+    if name in shown:
+      facts[name] = _facts(text, shown[name][1], number[shown[name][0]])
+    elif not shown:
+      facts[name] = _facts(text, sidecar.label[row], image)
   return facts
+
+
+def pairs(path: pathlib.Path) -> dict[str, tuple[str, bool]]:
+  """Reads the image and the label of each text that was mismatched at random; {} of others."""
+  beside = path.with_name(f'{path.stem}_pairs.json')
+  return files.read_json(beside, dict) if beside.exists() else {}
 
 
 def _facts(text: str, label: bool, *images: int) -> dict[str, Any]:

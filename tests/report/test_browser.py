@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 
+import numpy as np
 import pytest
 
 from pixelbert_jax.main import main
@@ -23,6 +24,10 @@ QUERIES = """
 return [...document.querySelectorAll('.query')].map(x => [x.dataset.id,
   [...x.querySelectorAll('.hit')].map(y => [
     y.dataset.id, y.querySelector('.score').innerText, y.querySelector('.note').innerText])])
+"""
+COUNTS = """
+return [...document.querySelectorAll('.confusion tr')].slice(1).map(
+  x => [...x.querySelectorAll('td')].map(y => Number(y.innerText.replaceAll(',', ''))))
 """
 BROKEN = 'return [...document.images].filter(x => !x.complete || !x.naturalWidth).length'
 SIZES = 'return [document.documentElement.scrollWidth, window.innerWidth, document.images.length]'
@@ -71,6 +76,10 @@ def check(opened, folder: pathlib.Path, task: str, split: str = 'test') -> None:
   assert bool(examples) == bool(answers) == (task in ('vqa', 'nlvr2', 'nlvr'))
   for name, *shown in examples:
     assert tuple(shown) == answers[name]
+  if task in ('nlvr2', 'nlvr'):
+    counts = np.array(opened.execute_script(COUNTS))
+    last = json.loads((folder / 'metrics.jsonl').read_text().splitlines()[-1])
+    assert counts.trace() / counts.sum() == pytest.approx(last['nlvr_accuracy'])
   queries = opened.execute_script(QUERIES)
   if task == 'retrieval':
     check_ranking(queries, folder / f'predictions/{split}.npz')
