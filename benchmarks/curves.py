@@ -7,12 +7,13 @@ description in a drawing is the SHA-256 of its file, so that an old drawing is n
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from matplotlib import pyplot as plt
 
 from benchmarks.drawing import DOCS, save
 from benchmarks.drawing import digest as digest_of
+from pixelbert_jax.report.curves import series
 
 RUNS = pathlib.Path(__file__).with_name('results') / 'runs'
 Panels = Mapping[str, tuple[str, Mapping[str, str]]]
@@ -52,15 +53,6 @@ def drawing(run: str) -> pathlib.Path:
 def digest(run: str) -> str:
   """Returns the SHA-256 of the file of a run, in hexadecimal."""
   return digest_of(source(run))
-
-
-def series(
-  lines: Sequence[Mapping[str, float | str]], split: str, metric: str
-) -> tuple[list, list]:
-  """Returns the steps at which a metric of a split was logged, and its values."""
-  logged = [(line['step'], line[metric]) for line in lines if line['split'] == split]
-  steps, values = zip(*logged, strict=True)
-  return list(steps), list(values)
 
 
 def draw(run: str) -> None:

@@ -3,9 +3,10 @@
 import hashlib
 import pathlib
 
-import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+
+from pixelbert_jax.report.curves import svg
 
 DOCS = pathlib.Path(__file__).parents[1] / 'docs'
 
@@ -18,8 +19,5 @@ def digest(*paths: pathlib.Path) -> str:
 
 def save(figure: Figure, path: pathlib.Path, source: str) -> None:
   """Writes a figure as SVG with `source`, a digest, as its description; closes it."""
-  figure.tight_layout()
-  # Else ids differ from one call to the next.
-  with mpl.rc_context({'svg.hashsalt': 'pixelbert'}):
-    figure.savefig(path, metadata={'Date': None, 'Description': source})
+  path.write_text(svg(figure, source))
   plt.close(figure)

@@ -15,11 +15,14 @@ from pixelbert_jax.experiment import Experiment, init_variables, prepare_data, r
 from pixelbert_jax.input.selection import exists
 from pixelbert_jax.loop import result
 from pixelbert_jax.metrics import not_finite
+from pixelbert_jax.report import record
 from pixelbert_jax.tasks.shortfall import shortfall
 
 
-def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path | None = None) -> None:
-  """Evaluates a checkpoint on the whole split `config.data.test` and prints its metrics.
+def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path | None = None) -> pathlib.Path:
+  """Evaluates a checkpoint on the whole split `config.data.test`, prints its metrics.
+
+  Returns the workdir.
 
   Writes the metrics and, if the task has any, predictions to `predictions/` in `workdir`: by
   default a folder of this step's own, beside that of the run. Vocabulary and the task's files are
@@ -36,6 +39,7 @@ def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path | None = None)
   with owned(workdir):
     check_new(path, spec, loaded.step)
     evaluate_loaded(config, spec, loaded, path)
+  return workdir
 
 
 def evaluate_loaded(
@@ -69,6 +73,9 @@ def evaluate_loaded(
     about = {'checkpoint': spec, 'step': loaded.step, 'split': split}
     text = jsons.text(about | metrics, indent=1) + '\n'
     files.write_text(metrics_file(path), text)
+    trained_on = provenance.datasets(loaded.files, loaded.config)
+    about = {'config': config.to_dict(), 'data': dataset.identity, 'trained_on': trained_on}
+    record.write(path.parents[1], split, table=result(task, split, metrics), **about)
   print(result(task, split, metrics), flush=True)
 
 

@@ -39,6 +39,8 @@ def command(argv: Sequence[str]) -> int:
     from pixelbert_jax import compilation, processes, stopping
     from pixelbert_jax.checkpoints.workdir import default, owned
     from pixelbert_jax.evaluate import evaluate
+    from pixelbert_jax.loop import DONE
+    from pixelbert_jax.report import after
     from pixelbert_jax.train import train
 
   logging.set_verbosity(logging.WARNING)  # Orbax logs every step of a save.
@@ -48,11 +50,14 @@ def command(argv: Sequence[str]) -> int:
     # Beside the workdir; that of an evaluation ends with a step that is not known yet.
     compilation.keep(config.compilation_cache, (workdir or default(config)).parent)
     if flags.mode == 'evaluate':
-      evaluate(config, flags.checkpoint, workdir)
+      after(evaluate(config, flags.checkpoint, workdir))
       return 0
     folder = workdir or default(config)
     with owned(folder):
-      return stopping.ended(train(config, folder))
+      code = train(config, folder)
+      if code == DONE:
+        after(folder)
+      return stopping.ended(code)
 
   if not flags.distributed:
     return work()

@@ -124,12 +124,16 @@ def not_finite(metrics: Metrics) -> list[str]:
   return [name for name, x in metrics.items() if not math.isfinite(x)]
 
 
-def logged(workdir: pathlib.Path, step: int, split: str) -> list[dict]:
-  """Reads the objects for a split at a step from a workdir's `metrics.jsonl`, in order."""
+def entries(workdir: pathlib.Path) -> list[dict[str, Any]]:
+  """Reads the objects of a workdir's `metrics.jsonl`, in order, less what is none."""
   path = workdir / 'metrics.jsonl'
   lines = _whole_lines(path.read_bytes()) if path.exists() else []
-  entries = filter(None, map(_entry, lines))
-  return [entry for entry in entries if (entry['step'], entry['split']) == (step, split)]
+  return list(filter(None, map(_entry, lines)))
+
+
+def logged(workdir: pathlib.Path, step: int, split: str) -> list[dict]:
+  """Reads the objects for a split at a step from a workdir's `metrics.jsonl`, in order."""
+  return [entry for entry in entries(workdir) if (entry['step'], entry['split']) == (step, split)]
 
 
 def _whole_lines(content: bytes) -> list[bytes]:

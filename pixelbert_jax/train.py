@@ -32,6 +32,7 @@ from pixelbert_jax.input.selection import splits
 from pixelbert_jax.loop import DONE, Loop, result
 from pixelbert_jax.metrics import MetricsLog, logged
 from pixelbert_jax.models.heads import Model
+from pixelbert_jax.report import record
 from pixelbert_jax.step import State, Step, no_sums
 from pixelbert_jax.tasks.base import Task
 from pixelbert_jax.tasks.shortfall import remark, shortfall
@@ -125,7 +126,10 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
       print(f'{workdir} is trained to the end\n{ended}')
       return DONE
     checkpoints.room.check(state)
-    print(summary(experiment, workdir, mesh, state, stop))
+    described = summary(experiment, workdir, mesh, state, stop)
+    print(described)
+    if processes.is_first():
+      record.write(workdir, record.RUN, summary=described)
     restored = checkpoints.restored
     mark = restored.log if restored else None
     log = MetricsLog(workdir, int(state.step), writes=processes.is_first(), mark=mark)

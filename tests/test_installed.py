@@ -62,7 +62,7 @@ def test_it_holds_the_package_alone(wheel):
   names = {name for name in zipfile.ZipFile(wheel).namelist() if '.dist-info/' not in name}
   package = (path for path in (ROOT / 'pixelbert_jax').rglob('*') if path.is_file())
   assert names == {
-    str(path.relative_to(ROOT)) for path in package if path.suffix in ('.py', '.json')
+    str(path.relative_to(ROOT)) for path in package if path.suffix in ('.py', '.json', '.html')
   }
   assert 'pixelbert_jax/score/vqa_normalisation.json' in names
 

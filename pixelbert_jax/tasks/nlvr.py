@@ -26,7 +26,7 @@ from pixelbert_jax import UserError, files, jsons, processes
 from pixelbert_jax.input.negatives import Negatives
 from pixelbert_jax.input.order import Plan, plan_epoch, plan_texts
 from pixelbert_jax.input.pipeline import Batch, Batches
-from pixelbert_jax.input.sidecar import Statements
+from pixelbert_jax.input.sidecar import Sidecar, Statements
 from pixelbert_jax.metrics import Metrics, compare
 from pixelbert_jax.models.heads import MatchingModel, Model, Nlvr2Model
 from pixelbert_jax.models.pixelbert import PixelBert
@@ -46,6 +46,10 @@ class StatementBatches(Batches):
   @abc.abstractmethod
   def name(self, i: int) -> str:
     """Returns the name of text i in a file of predictions."""
+
+  def mismatched(self) -> dict[str, str]:
+    """Returns by a text's name the id of the image it is shown with, where not all are its own."""
+    return {}
 
   def _weights(self, plan: Plan, number: int, step: int) -> dict[str, np.ndarray]:
     return {'nlvr': plan.weight[number]}
@@ -75,11 +79,21 @@ class NlvrBatches(StatementBatches):
     return self.split.sidecar.caption_image
 
   def name(self, i: int) -> str:
-    """Returns NLVR's name, such as '1572-0-3'; for other corpora, image index, caption index, 0."""
-    image = int(self._image[i])
-    official = NLVR_IMAGE.fullmatch(self.split.sidecar.image_id[image].decode())
-    place = i - int(self.split.sidecar.captions.start[image])
-    return official[1] if official else f'{image}-{place}-0'
+    return caption_name(self.split.sidecar, i, int(self._image[i]))
+
+  def mismatched(self) -> dict[str, str]:
+    sidecar, plan = self.split.sidecar, self.plan(0)
+    if not sidecar.label.all():  # They are judged by their own images.
+      return {}
+    images = np.broadcast_to(plan.image[..., None], plan.text.shape)
+    shown = zip(plan.text[plan.weight > 0], images[plan.weight > 0], strict=True)
+    return {self.name(i): sidecar.image_id[image].decode() for i, image in shown}
+
+
+def caption_name(sidecar: Sidecar, i: int, image: int) -> str:
+  """Names caption i as NLVR does, such as '1572-0-3'; elsewhere image index, caption index, 0."""
+  official = NLVR_IMAGE.fullmatch(sidecar.image_id[image].decode())
+  return official[1] if official else f'{image}-{i - int(sidecar.captions.start[image])}-0'
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -173,6 +187,8 @@ class Nlvr(Task):
   def report(self, run: Run, batches: StatementBatches, path: pathlib.Path) -> Metrics:
     """Evaluates on all texts; writes `<split>.csv` in the official form, and the logits as JSON.
 
+    Where texts are mismatched at random, `<split>_pairs.json` has the image and the label of each.
+
     The metrics include the 95% interval of the accuracy, by a bootstrap over sentences because the
     texts of one sentence are not independent, and the accuracy of the majority class.
     """
@@ -181,6 +197,9 @@ class Nlvr(Task):
     if processes.is_first():
       self.write(path.with_suffix('.csv'), predicted, path.stem.partition('[')[0])
       files.write_text(path.with_name(f'{path.stem}_logits.json'), jsons.text(logits))
+      if shown := batches.mismatched():
+        pairs = {name: [shown[name], label] for name, label in labels.items()}
+        files.write_text(path.with_name(f'{path.stem}_pairs.json'), jsons.text(pairs))
     correct = np.array([predicted[name] == label for name, label in labels.items()], float)
     sentence = np.array([self.sentence(name) for name in labels])
     low, high = bootstrap.paired_difference(correct, np.zeros(len(correct)), sentence).interval

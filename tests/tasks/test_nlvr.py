@@ -282,7 +282,7 @@ def test_a_run_ends_with_predictions_scored_as_officially(finished, dataset, tmp
   assert json.loads(capsys.readouterr().out)['accuracy'] == expected['accuracy']
 
 
-def test_captions_are_judged_too_and_in_nlvrs_form(few_scenes, tmp_path, capsys):
+def test_captions_are_judged_too_and_in_nlvrs_form(few_scenes, dataset, tmp_path, capsys):
   assert train(short_config(nlvr, few_scenes, STEPS), tmp_path / 'run') == DONE
   assert 'majority class' in capsys.readouterr().out
   names = [f'{i}-{k}-0' for i in range(10) for k in range(8)]
@@ -293,6 +293,15 @@ def test_captions_are_judged_too_and_in_nlvrs_form(few_scenes, tmp_path, capsys)
   last = metrics(tmp_path / 'run')[-1]
   assert last['split'] == 'test'
   assert 0 < last['nlvr_accuracy'] < 1
+  # Half of them were shown with the image of another, which a file names.
+  pairs = json.loads((tmp_path / 'run/predictions/test_pairs.json').read_text())
+  ids = [name.decode() for name in dataset['test'].sidecar.image_id]
+  assert list(pairs) == names
+  assert all(
+    label == (image == ids[int(name.split('-')[0])]) for name, (image, label) in pairs.items()
+  )
+  right = [said[name] == label for name, (_, label) in pairs.items()]
+  assert np.mean(right) == last['nlvr_accuracy']
 
 
 @pytest.fixture(scope='module')
