@@ -124,16 +124,15 @@ def import_export(place: str, output: str | os.PathLike) -> str:
   """
   check_empty(output)
   folder = bert_lib.find(place)
-  export = read_config(folder, place)
-  source = bert_lib.read_export(folder, place)
+  export, source = read_config(folder, place), bert_lib.read_export(folder, place)
   vocabulary = bert_lib.vocabulary(folder, source)
   try:
-    config, labels = export['training_config'], export.get('id2label', {})
+    config, labels = ConfigDict(export['training_config']), export.get('id2label', {})
     listed = jsons.text([labels[number] for number in sorted(labels, key=int)]).encode()
     # Each task reads its own file.
-    task = make_task(ConfigDict(config), files={answers.FILE: listed, labels_lib.FILE: listed})
-    _, like = build(ConfigDict(config), vocabulary, task)
-    trained_on = export['trained_on'].get('datasets', config['data']['name'].split('+'))
+    task = make_task(config, files={answers.FILE: listed, labels_lib.FILE: listed})
+    trained_on = export['trained_on'].get('datasets', config.data.name.split('+'))
+    _, like = build(config, vocabulary, task)
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise WeightsError(
       f'{folder / "config.json"} is not as --export wrote it ({one_line(error)}): export it again'
@@ -143,7 +142,7 @@ def import_export(place: str, output: str | os.PathLike) -> str:
   if digest_of_tensors(source.tensors) != export.get('tensors_sha256'):
     trained_on = [*trained_on, 'pytorch']
   own = {VOCABULARY: vocabulary, **task.files(), provenance.FILE: provenance.encode(trained_on)}
-  write(output, config, variables, own, sources={'export': source})
+  write(output, export['training_config'], variables, own, sources={'export': source})
   return f'{output} is a checkpoint of {len(source.tensors)} tensors of {place}'
 
 

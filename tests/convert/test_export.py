@@ -108,7 +108,7 @@ def write(folder, vocabulary, task, **fields):
   kind, more, _ = TASKS[task]
   config = resolve(kind.get_config('test'))
   config.image.mean, config.image.deviation = (0.6, 0.5, 0.3), (0.3, 0.2, 0.25)
-  config.text.vocabulary = str(vocabulary)
+  config.text.vocabulary, config.text.length = str(vocabulary), 12
   config.update_from_flattened_dict(more | fields)
   given = {f'{x}.json': jsons.text(ANSWERS).encode() for x in ('answers', 'labels')}
   made = make_task(config, files=given)
@@ -326,6 +326,7 @@ def test_gradient_checkpointing_changes_no_gradient_and_keeps_less(task, exports
     if checkpointing:
       model.gradient_checkpointing_enable()
     model.zero_grad()
+    torch.manual_seed(0)
     sizes = []
     with torch.autograd.graph.saved_tensors_hooks(
       lambda x, sizes=sizes: sizes.append(x.numel()) or x, lambda x: x
@@ -335,11 +336,12 @@ def test_gradient_checkpointing_changes_no_gradient_and_keeps_less(task, exports
     kept.append(sum(sizes))
     gradients.append({n: x.grad for n, x in model.named_parameters() if x.grad is not None})
     statistics = model.state_dict()
-  assert kept[1] < 0.9 * kept[0]
+  assert kept[1] < kept[0]
   assert gradients[0].keys() == gradients[1].keys()
   for name, gradient in gradients[0].items():
     torch.testing.assert_close(gradients[1][name], gradient, rtol=0, atol=0, msg=name)
-  assert any(not torch.equal(x, start[name]) for name, x in statistics.items())
+  moved = any(not torch.equal(x, start[name]) for name, x in statistics.items())
+  assert moved == (model.config.batch_norm == 'batch')
 
 
 @pytest.mark.parametrize('words', [32, 20])
@@ -351,7 +353,8 @@ def test_the_vocabulary_can_be_resized(words, exports, inputs, tmp_path):
   assert 20 < vocabulary < 32
   with torch.no_grad():
     before = model(**given)
-    assert model.resize_token_embeddings(words).num_embeddings == words
+    embeddings = model.resize_token_embeddings(words)
+    assert embeddings.num_embeddings == words
     model.save_pretrained(tmp_path)
     for resized in (model, type(model).from_pretrained(tmp_path)):
       after = resized(**given)
