@@ -1,11 +1,12 @@
 """Imports published weights into a checkpoint: a BERT and a CNN, or an exported folder."""
 
+import contextlib
 import copy
 import functools
 import os
 import pathlib
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -124,19 +125,17 @@ def import_export(place: str, output: str | os.PathLike) -> str:
   """
   check_empty(output)
   folder = bert_lib.find(place)
-  export, source = read_config(folder, place), bert_lib.read_export(folder, place)
-  vocabulary = bert_lib.vocabulary(folder, source)
-  try:
+  export = read_config(folder, place)
+  with as_exported(folder / 'config.json'):
     config, labels = ConfigDict(export['training_config']), export.get('id2label', {})
     listed = jsons.text([labels[number] for number in sorted(labels, key=int)]).encode()
     # Each task reads its own file.
     task = make_task(config, files={answers.FILE: listed, labels_lib.FILE: listed})
     trained_on = export['trained_on'].get('datasets', config.data.name.split('+'))
+  source = bert_lib.read_export(folder, place)
+  vocabulary = bert_lib.vocabulary(folder, source)
+  with as_exported(folder / 'config.json'):
     _, like = build(config, vocabulary, task)
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
-    raise WeightsError(
-      f'{folder / "config.json"} is not as --export wrote it ({one_line(error)}): export it again'
-    ) from error
   variables = names.from_torch(source.tensors, like)
   # The tensors were tuned in PyTorch, on unknown data.
   if digest_of_tensors(source.tensors) != export.get('tensors_sha256'):
@@ -155,6 +154,17 @@ def read_config(folder: pathlib.Path, place: str) -> dict[str, Any]:
       f'{place} is not a folder that --export wrote: with a BERT give --cnn and --config too'
     )
   return export
+
+
+@contextlib.contextmanager
+def as_exported(path: pathlib.Path) -> Iterator[None]:
+  """Raises WeightsError for whatever goes wrong inside, which a damaged `config.json` explains."""
+  try:
+    yield
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    raise WeightsError(
+      f'{path} is not as --export wrote it ({one_line(error)}): export it again'
+    ) from error
 
 
 def build(

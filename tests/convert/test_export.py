@@ -233,7 +233,7 @@ def test_a_stranger_gets_our_answers(task, models, inputs, stranger):
   ours = run(pixels, sizes, *(texts[name] for name in model.INPUTS))
   for name, own in TASKS[task][2].items():
     expected = np.asarray(ours[own]).reshape(found[name].shape)
-    assert expected.std() > 0.1
+    assert expected.std() > 0.05
     np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-4)
 
 
@@ -316,6 +316,7 @@ def test_outputs_are_named_or_a_tuple(task, exports, inputs):
     assert all(map(torch.equal, other, outputs.to_tuple()))
 
 
+@pytest.mark.filterwarnings('ignore:`gradient_checkpointing_enable` is deprecated')
 @pytest.mark.parametrize('task', [task for task in TASKS if task != 'labels'])
 def test_gradient_checkpointing_changes_no_gradient_and_keeps_less(task, exports, inputs):
   given, gradients, kept = arguments(task, inputs), [], []
@@ -441,6 +442,7 @@ def test_what_is_no_export_on_the_hub_leaves_nothing(tmp_path, monkeypatch, caps
     ('id2label', {'first': 'yes'}),
     ('trained_on', None),
     ('training_config', {'name': 'vqa'}),
+    ('training_config', {'name': 'nlvr', 'data': {'name': 'scenes'}}),
     ('training_config', [1]),
   ],
 )
@@ -503,7 +505,7 @@ def test_the_card_says_what_it_was_trained_on(saved, tmp_path):
 
 def test_what_cannot_be_exported_leaves_nothing(saved, exported, tmp_path, monkeypatch):
   before = sorted(exported.iterdir())
-  with pytest.raises(UserError, match=r'x is not empty: give a folder that does not exist yet'):
+  with pytest.raises(UserError, match=r'pretrain is not empty: give a folder that does not'):
     export(saved[0], exported)
   assert sorted(exported.iterdir()) == before
   monkeypatch.setattr(export_lib, 'TWINS', {})  # as for a task of one's own
