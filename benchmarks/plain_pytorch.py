@@ -9,7 +9,7 @@ import transformers
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixelbert_jax.convert.modeling_pixelbert import PixelBertConfig
+from pixelbert_jax.convert.pytorch.configuration_pixelbert import PixelBertConfig
 
 
 def conv(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:

@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.plain_pytorch import PlainPixelBert
 from pixelbert_jax import sharding
 from pixelbert_jax.convert.export import model_config
-from pixelbert_jax.convert.modeling_pixelbert import PixelBert, PixelBertConfig
+from pixelbert_jax.convert.pytorch.configuration_pixelbert import PixelBertConfig
+from pixelbert_jax.convert.pytorch.modeling_pixelbert import PixelBertForPreTraining
 from pixelbert_jax.experiment import make_model, make_optimizer, make_task
 from pixelbert_jax.input.image import model_input
 from pixelbert_jax.step import State, nothing_yet, update
@@ -138,7 +139,7 @@ class PyTorch:
     self.device = torch.device('cuda' if jax.default_backend() == 'gpu' else 'cpu')
     self.narrow = c.dtype == 'bfloat16'
     sizes = PixelBertConfig(**model_config(c.to_dict(), work.words))
-    model = PixelBert(sizes) if masks else PlainPixelBert(sizes)
+    model = PixelBertForPreTraining(sizes) if masks else PlainPixelBert(sizes)
     model = model.to(self.device, memory_format=torch.channels_last).train()
     self.model: Any = model
     o = c.optimizer

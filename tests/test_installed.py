@@ -103,8 +103,8 @@ def test_score(python, tmp_path):
 
 @pytest.mark.slow
 def test_convert(python, tmp_path):
-  command = ['-m', 'pixelbert_jax.convert', f'--export={tmp_path}/export']
-  succeed(python(*command, f'--checkpoint={tiny.write(tmp_path / "model", "pretrain")}'))
-  back = ['-m', 'pixelbert_jax.convert', f'--bert={tmp_path}/export', f'--output={tmp_path}/back']
-  succeed(python(*back))
+  command, export = ['-m', 'pixelbert_jax.convert'], tmp_path / 'export'
+  checkpoint = tiny.write(tmp_path / 'model', 'pretrain')
+  succeed(python(*command, f'--checkpoint={checkpoint}', f'--export={export}'))
+  succeed(python(*command, f'--checkpoint={export}', f'--output={tmp_path}/back'))
   assert json.loads((tmp_path / 'back/config.json').read_text())['name'] == 'pretrain'

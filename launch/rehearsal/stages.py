@@ -185,7 +185,7 @@ class Way:
     """Yields the stages from the pre-trained model to PyTorch and back."""
     at = self.at
     export = [*CONVERT, f'--checkpoint={self.pretrained}', f'--export={at.export}']
-    again = [*CONVERT, f'--bert={at.export}', f'--output={at.again}']
+    again = [*CONVERT, f'--checkpoint={at.export}', f'--output={at.again}']
     predict = [f'--checkpoint={at.again}', f'--image={at.photo}', f'--text={TEXT}', '--json']
     yield Stage('export', export, makes=at.export)
     yield Stage('import', again, makes=at.again)

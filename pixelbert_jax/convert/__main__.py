@@ -3,7 +3,9 @@
     python -m pixelbert_jax.convert --bert=DIR_OR_HUB_ID --cnn=FILE \
         --config=configs/pretrain.py:r50 --output=C
     python -m pixelbert_jax.convert --checkpoint=C --export=DIR
-    python -m pixelbert_jax.convert --bert=DIR --output=C     # DIR is an export
+    python -m pixelbert_jax.convert --checkpoint=DIR --output=C     # DIR is an export
+
+An export may be on the hub: --checkpoint=hf://USER/NAME[@REVISION].
 """
 
 import pathlib
@@ -16,18 +18,18 @@ from absl import logging
 from pixelbert_jax import UserError, commandline, configuration, lock
 
 FLAGS = {
-  'bert': 'folder or hub id of a Hugging Face BERT, or an exported folder',
+  'bert': 'folder or hub id of a Hugging Face BERT',
   'cnn': '.safetensors, .pth or Detectron .pkl file of an ImageNet CNN',
   'config': 'configs/NAME.py[:VARIANT]',
   'output': 'the checkpoint to write',
-  'checkpoint': 'the checkpoint to export',
+  'checkpoint': 'the checkpoint to export, or the exported folder or hf://USER/NAME to import',
   'export': 'the folder to write for PyTorch',
 }
 # A checkpoint may lie in a bucket, and a hub id is no path.
 KINDS = {'config': commandline.any_path, 'checkpoint': commandline.any_path}
 USAGE = (
   'give --bert, --cnn, --config and --output to convert; --checkpoint and --export to export; '
-  '--bert and --output to import an exported folder'
+  '--checkpoint and --output to import an exported folder'
 )
 
 
@@ -60,9 +62,10 @@ def dispatch(given: dict[str, Any], words: Sequence[str] = ()) -> str:
     words: of the command line, that made the configuration.
   """
   logging.set_verbosity(logging.WARNING)  # Orbax logs every step of a save.
-  exporting, reimporting = {'checkpoint', 'export'}, {'bert', 'output'}
-  importing = {'bert', 'cnn', 'config', 'output'}
-  if given.keys() not in (exporting, reimporting, importing):
+  exporting, importing = {'checkpoint', 'export'}, {'bert', 'cnn', 'config', 'output'}
+  # The cards of earlier exports say --bert.
+  reimporting = {'checkpoint', 'output'}, {'bert', 'output'}
+  if given.keys() not in (exporting, importing, *reimporting):
     raise UserError(USAGE)
   with commandline.interruptible():  # JAX is imported only after the flags are checked.
     from pixelbert_jax.convert import export, importer
@@ -72,9 +75,9 @@ def dispatch(given: dict[str, Any], words: Sequence[str] = ()) -> str:
     if given.keys() == exporting:
       export.export(given['checkpoint'], given['export'])
       return f'{given["export"]} holds the model for PyTorch'
-    if given.keys() == reimporting:
-      return importer.import_export(**given)
-    return importer.import_weights(**given, words=words)
+    if given.keys() == importing:
+      return importer.import_weights(**given, words=words)
+    return importer.import_export(given.get('checkpoint') or given['bert'], given['output'])
 
 
 def main(argv: Sequence[str]) -> int:

@@ -23,6 +23,8 @@ from pixelbert_jax.input.text import word_pieces
 SMALL_FILES = ('config.json', 'vocab.txt', 'tokenizer.json', 'tokenizer_config.json')
 SMALL = 64 << 20  # bytes; the tokenizer.json of LaBSE, with 501,153 entries, has 10 MB
 
+HUB = re.compile(r'(?:hf://)?(\w[\w.-]*(?:/[\w.-]+)?)(?:@(\w[\w./-]*))?')
+
 UNWANTED = {
   r'bert\.embeddings\.(position_ids|token_type_ids)': 'a buffer of consecutive or zero ids',
   r'cls\.seq_relationship\.(weight|bias)': 'next-sentence head; not image-text matching',
@@ -54,7 +56,10 @@ ROWS = {WORDS: 'vocab_size', TOKEN_TYPES: 'type_vocab_size'}
 
 
 def find(place: str) -> pathlib.Path:
-  """Returns the folder that --bert names; downloads a hub id to the cache of Hugging Face.
+  """Returns the folder that a flag names; downloads a hub id to the cache of Hugging Face.
+
+  Args:
+    place: a folder; or USER/NAME or hf://USER/NAME, optionally with @REVISION.
 
   Raises:
     WeightsError: neither folder nor hub model exists, or the network is unavailable.
@@ -62,27 +67,30 @@ def find(place: str) -> pathlib.Path:
   folder = pathlib.Path(place)
   if folder.is_dir():
     return folder
-  if folder.exists() or not re.fullmatch(r'\w[\w.-]*(/[\w.-]+)?', place):
+  hub = HUB.fullmatch(place)
+  if folder.exists() or not hub:
     raise WeightsError(
-      f'--bert={place}: no such folder; give one with config.json, vocab.txt and '
-      'model.safetensors, or a hub id such as bert-base-uncased'
+      f'{place}: no such folder; give one with config.json, vocab.txt and model.safetensors, or a '
+      'hub id such as bert-base-uncased'
     )
   # Imported here because it takes a second.
   from huggingface_hub import snapshot_download
 
+  name, revision = hub.groups()
   try:
     for weights in (
       ['model*.safetensors', 'model.safetensors.index.json'],
       ['pytorch_model*.bin', 'pytorch_model.bin.index.json'],
     ):
-      folder = pathlib.Path(snapshot_download(place, allow_patterns=[*SMALL_FILES, *weights]))
+      patterns = [*SMALL_FILES, *weights]
+      folder = pathlib.Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
       if any(folder.glob('model*.safetensors')):
         break
   except Exception as error:  # Of the hub, of the network library, OSError, ValueError.
     raise WeightsError(
-      f'--bert={place}: no such folder, and the hub does not give it ({one_line(error)}): download '
-      f'config.json, vocab.txt and model.safetensors from https://huggingface.co/{place}/tree/main '
-      'to a folder and give --bert=FOLDER'
+      f'{place}: no such folder, and the hub does not give it ({one_line(error)}): download '
+      'config.json, vocab.txt and model.safetensors from '
+      f'https://huggingface.co/{name}/tree/{revision or "main"} to a folder and give that FOLDER'
     ) from error
   return folder
 
@@ -153,7 +161,7 @@ def configure(config: Any, folder: pathlib.Path, source: Source) -> None:
   """
   path = folder / 'config.json'
   if not path.is_file():
-    raise WeightsError(f'--bert={source.place}: {folder} has no config.json')
+    raise WeightsError(f'{source.place}: {folder} has no config.json')
   bert = _as_transformers('AutoConfig', folder, path)
   unsupported = [
     f'{name} is {getattr(bert, name)!r}, expected {value!r}'
@@ -212,7 +220,7 @@ def vocabulary(folder: pathlib.Path, source: Source) -> bytes:
   """
   path, tokenizer = folder / 'vocab.txt', folder / 'tokenizer.json'
   if not (path.is_file() or tokenizer.is_file()):
-    raise WeightsError(f'--bert={source.place}: {folder} has no vocab.txt and no tokenizer.json')
+    raise WeightsError(f'{source.place}: {folder} has no vocab.txt and no tokenizer.json')
   content, words = vocabulary_lib.read_vocabulary(path, str(path)) if path.is_file() else (b'', [])
   read = _as_transformers('AutoTokenizer', folder, tokenizer if tokenizer.is_file() else path)
   settings = folder / 'tokenizer_config.json'

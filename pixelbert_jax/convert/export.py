@@ -1,7 +1,7 @@
 """Exports a checkpoint as a folder for PyTorch.
 
-The folder contains the code of the model, `modeling_pixelbert.py`, so it loads with
-`transformers.AutoModel` and `AutoTokenizer` where neither JAX nor this package is installed.
+The folder contains the code of the model (`pytorch/`), so it loads with `transformers.AutoModel`
+and `AutoTokenizer` where neither JAX nor this package is installed.
 """
 
 import os
@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import safetensors.numpy
+from ml_collections import ConfigDict
 
 from pixelbert_jax import UserError, files
 from pixelbert_jax.checkpoints import checkpoint, provenance
@@ -18,14 +19,19 @@ from pixelbert_jax.checkpoints.workdir import check_empty, to_json
 from pixelbert_jax.convert import bert, names
 from pixelbert_jax.convert.model_card import model_card
 from pixelbert_jax.convert.tensors import digest_of_tensors
+from pixelbert_jax.convert.twins import TWINS
+from pixelbert_jax.experiment import make_model, make_task
 from pixelbert_jax.input.text import word_pieces
 from pixelbert_jax.input.vocabulary import read_vocabulary
+from pixelbert_jax.tasks.base import Task
+from pixelbert_jax.tasks.labels import Labels
+from pixelbert_jax.tasks.vqa import Vqa
 
 # Fields of the configuration that keep their names in an export; those of `image` after 'image_'.
 CNN = ('stages', 'total_stride', 'groups', 'group_width', 'stem', 'batch_norm')
 IMAGE = ('mean', 'deviation', 'shorter', 'longer')
 
-CODE = pathlib.Path(__file__).with_name('modeling_pixelbert.py')
+CODE = sorted(pathlib.Path(__file__).with_name('pytorch').glob('*_pixelbert.py'))
 
 
 def export(spec: str | os.PathLike, folder: str | os.PathLike) -> None:
@@ -36,26 +42,40 @@ def export(spec: str | os.PathLike, folder: str | os.PathLike) -> None:
     folder: does not exist yet, or is empty.
 
   Raises:
-    UserError: the checkpoint does not exist or is not of pre-training, or the folder is not empty.
+    UserError: the checkpoint does not exist, its model has no class in PyTorch, or the folder is
+      not empty.
   """
   check_empty(folder)
   loaded = checkpoint.load(spec)
-  if loaded.variables['params'].keys() != {module.split('/')[0] for module, *_ in names.TABLE}:
-    raise UserError(
-      f'{spec} is a model of {loaded.config["name"]}: only pre-training models can be exported'
-    )
   with files.atomic(folder) as partial:
     partial.mkdir()
     write(loaded, partial)
 
 
 def write(loaded: checkpoint.Loaded, folder: pathlib.Path) -> None:
-  """Writes the files of an export into `folder`."""
+  """Writes the files of an export into `folder`; UserError if its model has no class in PyTorch."""
+  training, words = ConfigDict(loaded.config), read_vocabulary(loaded.vocabulary, 'vocab.txt')[1]
+  task = make_task(training, files=loaded.files)
+  model = make_model(training, len(words), task)
+  twin = TWINS.get(type(model))
+  if twin is None:
+    raise UserError(
+      f'{loaded.folder} is of {training.name}, whose {type(model).__name__} has no class in '
+      'PyTorch: add one to pixelbert_jax/convert/pytorch/modeling_pixelbert.py, and to twins.py'
+    )
   tensors = names.to_torch(loaded.variables)
   # transformers requires this metadata.
   safetensors.numpy.save_file(tensors, folder / 'model.safetensors', {'format': 'pt'})
+  labels = list(enumerate(labels_of(task)))
   config = {
-    **model_config(loaded.config, len(tensors['cls.predictions.bias'])),
+    **model_config(loaded.config, len(words)),
+    'architectures': [twin.name],
+    'auto_map': {
+      'AutoConfig': 'configuration_pixelbert.PixelBertConfig',
+      **{auto: f'modeling_pixelbert.{twin.name}' for auto in ('AutoModel', twin.auto) if auto},
+    },
+    'first_stage': getattr(model, 'first_stage_width', 0),
+    **({'id2label': dict(labels), 'label2id': {x: i for i, x in labels}} if labels else {}),
     'trained_on': trained_on(loaded),
     'tensors_sha256': digest_of_tensors(tensors),  # shows whether they were tuned in PyTorch
     'training_config': loaded.config,
@@ -64,9 +84,17 @@ def write(loaded: checkpoint.Loaded, folder: pathlib.Path) -> None:
   # safetensors makes files readable by their owner only; models are shared.
   shutil.copymode(folder / 'config.json', folder / 'model.safetensors')
   write_tokenizer(loaded.vocabulary, loaded.config['text']['length'], folder)
-  shutil.copyfile(CODE, folder / CODE.name)
+  for path in CODE:
+    shutil.copyfile(path, folder / path.name)
   parameters = sum(x.size for x in jax.tree.leaves(loaded.variables['params']))
-  (folder / 'README.md').write_text(model_card(config, parameters), encoding='utf-8')
+  (folder / 'README.md').write_text(model_card(config, twin, parameters), encoding='utf-8')
+
+
+def labels_of(task: Task) -> list[str]:
+  """Lists the answers or labels that the model of a task chooses from, if it does."""
+  if isinstance(task, Vqa):
+    return list(task.answers)
+  return list(task.labels) if isinstance(task, Labels) else []
 
 
 def trained_on(loaded: checkpoint.Loaded) -> dict[str, Any]:
@@ -90,11 +118,6 @@ def model_config(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
   cnn, transformer = config['cnn'], config['transformer']
   return {
     'model_type': 'pixelbert',
-    'architectures': ['PixelBert'],
-    'auto_map': {
-      'AutoConfig': f'{CODE.stem}.PixelBertConfig',
-      'AutoModel': f'{CODE.stem}.PixelBert',
-    },
     'dtype': 'float32',
     'cnn_width': cnn['width'],
     **{name: cnn[name] for name in CNN},

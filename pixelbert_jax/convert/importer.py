@@ -1,11 +1,12 @@
 """Imports published weights into a checkpoint: a BERT and a CNN, or an exported folder."""
 
+import contextlib
 import copy
 import functools
 import os
 import pathlib
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -20,10 +21,13 @@ from pixelbert_jax.convert import bert as bert_lib
 from pixelbert_jax.convert import cnn as cnn_lib
 from pixelbert_jax.convert import names
 from pixelbert_jax.convert.names import Variables, WeightsError
-from pixelbert_jax.convert.tensors import Source, digest_of_tensors
-from pixelbert_jax.experiment import init_variables, make_model
+from pixelbert_jax.convert.tensors import Source, digest_of_tensors, one_line
+from pixelbert_jax.experiment import init_variables, make_model, make_task
 from pixelbert_jax.input.vocabulary import entries
 from pixelbert_jax.models.heads import Model
+from pixelbert_jax.tasks import answers
+from pixelbert_jax.tasks import labels as labels_lib
+from pixelbert_jax.tasks.base import Task
 
 # Modules that a source may lack, if it lacks all of their tensors: those that only Pixel-BERT
 # has, and the heads of BERT.
@@ -74,7 +78,8 @@ def import_weights(
   tensors = text.tensors | image.tensors | names.to_torch(random)
   variables = names.from_torch(tensors, like)
   sources = {'bert': text, 'cnn': image}
-  write(output, config.to_dict(), variables, vocabulary, sources, random=random)
+  own = {VOCABULARY: vocabulary, provenance.FILE: provenance.encode(())}
+  write(output, config.to_dict(), variables, own, sources=sources, random=random)
   t = config.transformer
   return '\n'.join(
     [
@@ -105,11 +110,11 @@ def start_command(
   return shlex.join(start)
 
 
-def import_export(bert: str, output: str | os.PathLike) -> str:
+def import_export(place: str, output: str | os.PathLike) -> str:
   """Writes a checkpoint from a folder that `export` wrote, with bitwise equal parameters.
 
   Args:
-    bert: the folder.
+    place: the folder, or an address on the hub, as for `bert.find`.
     output: a folder that does not exist yet, or is empty.
 
   Returns:
@@ -119,29 +124,54 @@ def import_export(bert: str, output: str | os.PathLike) -> str:
     UserError: the folder is not an export, or not complete; nothing is written.
   """
   check_empty(output)
-  folder = pathlib.Path(bert)
-  path = folder / 'config.json'
-  export = files.read_json(path) if path.is_file() else {}
-  config = export.get('training_config') if isinstance(export, dict) else None
-  if not config:
-    raise WeightsError(
-      f'--bert={bert} is not a folder that --export wrote: with a BERT give --cnn and --config too'
-    )
-  source = bert_lib.read_export(folder, bert)
+  folder = bert_lib.find(place)
+  export = read_config(folder, place)
+  with as_exported(folder / 'config.json'):
+    config, labels = ConfigDict(export['training_config']), export.get('id2label', {})
+    listed = jsons.text([labels[number] for number in sorted(labels, key=int)]).encode()
+    # Each task reads its own file.
+    task = make_task(config, files={answers.FILE: listed, labels_lib.FILE: listed})
+    trained_on = export['trained_on'].get('datasets', config.data.name.split('+'))
+  source = bert_lib.read_export(folder, place)
   vocabulary = bert_lib.vocabulary(folder, source)
-  _, like = build(ConfigDict(config), vocabulary)
+  with as_exported(folder / 'config.json'):
+    _, like = build(config, vocabulary, task)
   variables = names.from_torch(source.tensors, like)
-  trained_on = export['trained_on'].get('datasets', config['data']['name'].split('+'))
   # The tensors were tuned in PyTorch, on unknown data.
   if digest_of_tensors(source.tensors) != export.get('tensors_sha256'):
     trained_on = [*trained_on, 'pytorch']
-  write(output, config, variables, vocabulary, {'export': source}, trained_on=trained_on)
-  return f'{output} is a checkpoint of {len(source.tensors)} tensors of {bert}'
+  own = {VOCABULARY: vocabulary, **task.files(), provenance.FILE: provenance.encode(trained_on)}
+  write(output, export['training_config'], variables, own, sources={'export': source})
+  return f'{output} is a checkpoint of {len(source.tensors)} tensors of {place}'
 
 
-def build(config: ConfigDict, vocabulary: bytes) -> tuple[Model, Variables]:
-  """Returns the model of a configuration and the shapes of its variables."""
-  model = make_model(config, len(entries(vocabulary, VOCABULARY)))
+def read_config(folder: pathlib.Path, place: str) -> dict[str, Any]:
+  """Reads the `config.json` of an export; WeightsError if the folder is none."""
+  path = folder / 'config.json'
+  export = files.read_json(path) if path.is_file() else {}
+  if not isinstance(export, dict) or not export.get('training_config'):
+    raise WeightsError(
+      f'{place} is not a folder that --export wrote: with a BERT give --cnn and --config too'
+    )
+  return export
+
+
+@contextlib.contextmanager
+def as_exported(path: pathlib.Path) -> Iterator[None]:
+  """Raises WeightsError for whatever goes wrong inside, which a damaged `config.json` explains."""
+  try:
+    yield
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    raise WeightsError(
+      f'{path} is not as --export wrote it ({one_line(error)}): export it again'
+    ) from error
+
+
+def build(
+  config: ConfigDict, vocabulary: bytes, task: Task | None = None
+) -> tuple[Model, Variables]:
+  """Returns the model of a configuration, or a task, and the shapes of its variables."""
+  model = make_model(config, len(entries(vocabulary, VOCABULARY)), task)
   return model, jax.eval_shape(functools.partial(initial, model, config.seed))
 
 
@@ -186,14 +216,17 @@ def write(
   output: str | os.PathLike,
   config: dict[str, Any],
   variables: Variables,
-  vocabulary: bytes,
+  own: dict[str, bytes],
   sources: dict[str, Source],
   random: Iterable[str] = (),
-  trained_on: Sequence[str] = (),
 ) -> None:
-  """Writes the checkpoint with `conversion.json`, which lists the use of every source tensor."""
+  """Writes the checkpoint with `conversion.json`, which lists the use of every source tensor.
+
+  `own` are its other files, by name.
+  """
   slots = {slot.name: str(slot) for slot in names.slots(variables)}
-  slots[names.TOKEN_TYPES] = f'{slots[names.POSITIONS]}, to which row 0 is added'
+  if names.POSITIONS in slots:
+    slots[names.TOKEN_TYPES] = f'{slots[names.POSITIONS]}, to which row 0 is added'
   conversion: dict[str, Any] = {
     kind: {
       'source': source.place,
@@ -204,9 +237,5 @@ def write(
     for kind, source in sources.items()
   }
   conversion['at_random'] = sorted(random)
-  files = {
-    VOCABULARY: vocabulary,
-    'conversion.json': (jsons.text(conversion, indent=2) + '\n').encode(),
-    provenance.FILE: provenance.encode(trained_on),
-  }
-  checkpoint.write_model(output, config, variables, files)
+  conversion_file = (jsons.text(conversion, indent=2) + '\n').encode()
+  checkpoint.write_model(output, config, variables, {**own, 'conversion.json': conversion_file})

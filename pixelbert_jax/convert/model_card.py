@@ -2,19 +2,21 @@
 
 from typing import Any
 
+from pixelbert_jax.convert.twins import FIRST_STAGE, Twin
+
 CARD = """---
 library_name: transformers
 tags:
 - pixel-bert
-- image-text-matching
-- fill-mask
+{tags}
 ---
 
 # Pixel-BERT, {name}
 
 Pixel-BERT ([Huang et al. 2020](https://arxiv.org/abs/2004.00849)) feeds the features of a
 convolutional network and the tokens of a text to one Transformer, without an object detector.
-Exported by `pixelbert_jax`; the PyTorch code is `modeling_pixelbert.py` in this folder.
+This one is for {twin.task}. Exported by `pixelbert_jax`; the PyTorch code is in this folder,
+with the class `{twin.name}` in `modeling_pixelbert.py`.
 
 | | |
 |---|---|
@@ -33,8 +35,8 @@ The whole configuration is `training_config` in `config.json`.
 
 ## Use
 
-Needs `torch`, `transformers` and, for images, `Pillow`. `trust_remote_code=True` runs
-`modeling_pixelbert.py`; it is short enough to read first.
+Needs `torch`, `transformers` and, for images, `Pillow`. `trust_remote_code=True` runs the Python
+files of this folder; they are short enough to read first.
 
 ```python
 import torch
@@ -43,23 +45,18 @@ from transformers import AutoModel, AutoTokenizer
 
 model = AutoModel.from_pretrained('THIS_FOLDER', trust_remote_code=True)
 tokenizer = AutoTokenizer.from_pretrained('THIS_FOLDER', trust_remote_code=True)
-texts = tokenizer(['a text', 'a [MASK]'], padding=True, truncation=True, return_tensors='pt')
-with torch.no_grad():
-  outputs = model(**model.preprocess([Image.open('image.jpg')]), **texts)
-outputs.itm_logits.sigmoid()  # the probability that image and text match, for each text
-masked = texts.input_ids[1] == tokenizer.mask_token_id
-tokenizer.decode(outputs.mlm_logits[1, masked].argmax(-1))  # the word under the [MASK]
-```
+{example}```
 
 With several images, give the same number of texts for each, those of the first image first. With
-`labels` and `itm_labels` the outputs contain losses. To import the folder into JAX, with bitwise
-equal parameters: `python -m pixelbert_jax.convert --bert=THIS_FOLDER --output=CHECKPOINT`.
+labels the outputs contain losses. To import the folder into JAX, with bitwise equal parameters:
+`python -m pixelbert_jax.convert --checkpoint=THIS_FOLDER --output=CHECKPOINT`, or
+`--checkpoint=hf://USER/NAME` from the hub.
 
 ## Limits
 
 - It was trained on lower-cased English texts. Its behaviour on images and texts unlike those of
   its training data, above all on people, was not evaluated.
-- It has the two heads of pre-training. Other tasks need fine-tuning.
+- Other tasks than {twin.task} need fine-tuning.
 - Pixel features have 1/{total_stride} of the image's resolution: small objects are lost.
 """
 
@@ -68,11 +65,12 @@ modules that only Pixel-BERT has (`projection`, `semantic`, `itm`) are random, s
 meaningless until it is trained."""
 
 
-def model_card(config: dict[str, Any], parameters: int) -> str:
+def model_card(config: dict[str, Any], twin: Twin, parameters: int) -> str:
   """Returns the text of README.md.
 
   Args:
     config: the content of `config.json` of the export.
+    twin: the class of the model.
     parameters: number of trainable parameters.
   """
   training, trained = config['training_config'], config['trained_on']
@@ -84,12 +82,14 @@ def model_card(config: dict[str, Any], parameters: int) -> str:
     trained_on = f'{", ".join(f"`{name}`" for name in trained["datasets"])}.'
   if trained['steps']:
     trained_on = (
-      f'`{trained["data"]}`: {trained["steps"]:,} steps of {trained["batch_size"]:,} image-text '
-      'pairs, with masked language modelling and image-text matching; started from '
-      f'`{trained["init_from"]}`.'
+      f'`{trained["data"]}`: {trained["steps"]:,} steps of {trained["batch_size"]:,} {twin.items}, '
+      f'for {twin.task}; started from `{trained["init_from"]}`.'
     )
   return CARD.format(
     **config | {'trained_on': trained_on},
+    twin=twin,
+    tags='\n'.join(f'- {tag}' for tag in twin.tags),
+    example=twin.example + (FIRST_STAGE if config['first_stage'] else ''),
     name=':'.join(filter(None, (training['name'], training['variant']))),
     cnn=f'{kind} of {stages} blocks{grouped}, width {config["cnn_width"]}, {config["stem"]} stem',
     parameters=parameters / 1e6,

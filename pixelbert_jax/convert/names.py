@@ -1,8 +1,8 @@
 """Mapping between our arrays and PyTorch tensors: one table, used in both directions.
 
 PyTorch's names are those of an export: torchvision's ResNet under `cnn.`, Hugging Face's BERT under
-`bert.` and `cls.`, and `projection`, `semantic`, `cell_position` and `itm`, which neither has. Our
-arrays stack layers of one shape along a leading axis, and concatenate query, key and value.
+`bert.` and `cls.`, and `projection`, `semantic`, `cell_position` and the heads, which neither has.
+Our arrays stack layers of one shape along a leading axis, and concatenate query, key and value.
 """
 
 import dataclasses
@@ -75,6 +75,16 @@ TABLE = (
   ('mlm_transform/norm/norm', 'cls.predictions.transform.LayerNorm', LAYER_NORM),
   ('mlm_bias', 'cls.predictions.bias', ARRAY),
   ('itm', 'itm', LINEAR),
+  ('first_stage/text', 'first_stage.text', LINEAR),
+  ('first_stage/image', 'first_stage.image', LINEAR),
+  ('first_stage/log_scale', 'first_stage.log_scale', ARRAY),
+  ('vqa_transform/dense', 'classifier.dense', LINEAR),
+  ('vqa_transform/norm/norm', 'classifier.LayerNorm', LAYER_NORM),
+  ('vqa', 'classifier.out', LINEAR),
+  ('nlvr2_transform/dense', 'classifier.dense', LINEAR),
+  ('nlvr2_transform/norm/norm', 'classifier.LayerNorm', LAYER_NORM),
+  ('nlvr2', 'classifier.out', LINEAR),
+  ('label', 'classifier', LINEAR),
 )
 
 # BERT adds token type 0 to every word. Here the positions include it; exports have zeros.
@@ -112,7 +122,7 @@ class Slot:
     """Returns a view of this tensor in our `array`, in PyTorch's layout; it can be written."""
     x = array if self.number is None else array[self.number]
     index, count, _ = self.part
-    x = np.split(x, count, axis=-1)[index]
+    x = x if count == 1 else np.split(x, count, axis=-1)[index]
     return x if self.axes is None else x.transpose(self.axes)
 
 
@@ -196,7 +206,7 @@ def to_torch(variables: Variables) -> dict[str, np.ndarray]:
   Dtypes stay. With the positions come token types, as two rows of zeros.
   """
   arrays = {path: np.asarray(x) for path, x in by_name(variables).items()}
-  tensors = {s.name: np.ascontiguousarray(s.view(arrays[s.ours])) for s in slots(variables)}
+  tensors = {s.name: np.asarray(s.view(arrays[s.ours]), order='C') for s in slots(variables)}
   if POSITIONS in tensors:
     positions = tensors[POSITIONS]
     tensors[TOKEN_TYPES] = np.zeros((2, positions.shape[1]), positions.dtype)

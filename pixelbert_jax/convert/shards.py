@@ -26,7 +26,7 @@ def read(folder: pathlib.Path, place: str) -> tuple[dict[str, Any], list[str]]:
   name = next((name for name in WHOLE if (folder / name).is_file()), None)
   if name is None:
     raise WeightsError(
-      f'--bert={place}: {folder} has no model.safetensors and no pytorch_model.bin, whole or as '
+      f'{place}: {folder} has no model.safetensors and no pytorch_model.bin, whole or as '
       'shards with their index'
     )
   if not name.endswith('.json'):

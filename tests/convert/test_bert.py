@@ -172,7 +172,7 @@ def test_a_hub_id_comes_from_the_cache(folder, tmp_path, monkeypatch):
   assert set(split) < set(source.files)
   bert_lib.configure(small_config(), found, source)
   assert bert_lib.vocabulary(found, source) == WORDS
-  with pytest.raises(UserError, match=r'^--bert=some/other: .*, and the hub does not give it \('):
+  with pytest.raises(UserError, match=r'^some/other: .*, and the hub does not give it \('):
     bert_lib.find('some/other')
 
 

@@ -542,7 +542,7 @@ BAD = {
     lambda d: {'bert': d / 'resnet.safetensors'},
     r'no such folder; give one',
   ),
-  'BERT that is nothing': (lambda d: {'bert': './nowhere'}, r'--bert=\./nowhere: no such folder'),
+  'BERT that is nothing': (lambda d: {'bert': './nowhere'}, r'\./nowhere: no such folder'),
   # Before anything else, which takes minutes.
   'output that is not empty': (
     lambda d: {'output': d / 'bert', 'bert': './nowhere'},
@@ -684,7 +684,7 @@ def test_a_hub_id_without_network_says_what_to_download(cnn, tmp_path):
   )
   assert done.returncode == 1
   assert done.stderr.count('\n') == 1, done.stderr
-  assert 'error: --bert=google-bert/bert-base-uncased: no such folder, and the hub' in done.stderr
+  assert 'error: google-bert/bert-base-uncased: no such folder, and the hub' in done.stderr
   assert 'https://huggingface.co/google-bert/bert-base-uncased/tree/main' in done.stderr
   assert not contents(tmp_path / 'out')
 

@@ -1,6 +1,6 @@
 """The numbers are PyTorch's, in float32, at the paper's depths and widths and with padding.
 
-References: Hugging Face's BERT for the Transformer, and `modeling_pixelbert.py` for the CNN and for
+References: Hugging Face's BERT for the Transformer, and the files of an export for the CNN and for
 the whole. Both get our variables by `names.to_torch`. The tolerances are fixed: if one is passed,
 something is wrong that has to be found.
 """
@@ -20,7 +20,9 @@ from configs.pretrain import get_config
 from pixelbert_jax import sharding
 from pixelbert_jax.convert import names
 from pixelbert_jax.convert.export import model_config
-from pixelbert_jax.convert.modeling_pixelbert import BatchNorm, PixelBert, PixelBertConfig
+from pixelbert_jax.convert.pytorch.cnn_pixelbert import BatchNorm
+from pixelbert_jax.convert.pytorch.configuration_pixelbert import PixelBertConfig
+from pixelbert_jax.convert.pytorch.modeling_pixelbert import PixelBertForPreTraining
 from pixelbert_jax.experiment import make_model, make_optimizer, resolve
 from pixelbert_jax.input.image import model_input
 from pixelbert_jax.input.text import Tokenizer
@@ -63,7 +65,7 @@ def random_variables(model, dtype=np.float32, branch=1.0):
 def twin_of(config, variables):
   """The PyTorch model with our variables."""
   vocab_size = len(variables['params']['mlm_bias'])
-  twin = PixelBert(PixelBertConfig(**model_config(config.to_dict(), vocab_size)))
+  twin = PixelBertForPreTraining(PixelBertConfig(**model_config(config.to_dict(), vocab_size)))
   tensors = {name: torch.from_numpy(x) for name, x in names.to_torch(variables).items()}
   twin.to(tensors['semantic'].dtype).load_state_dict(tensors)
   return twin.eval()

@@ -13,9 +13,8 @@ from data import build as build_lib
 from data.builders import open_dataset
 from data.scenes import record
 from pixelbert_jax import UserError, predict, sharding
-from pixelbert_jax.checkpoints import checkpoint, starting
+from pixelbert_jax.checkpoints import starting
 from pixelbert_jax.checkpoints.checksum import by_name
-from pixelbert_jax.convert.export import export
 from pixelbert_jax.experiment import Experiment, init_variables, resolve
 from pixelbert_jax.input.rows import Row
 from pixelbert_jax.input.selection import select
@@ -222,9 +221,6 @@ def test_an_evaluation_has_the_labels_of_the_run(finished, few_scenes, tmp_path,
   assert row.split()[2] == f'{logged["labels_balanced_accuracy"]:.3f}'
 
 
-def test_a_cnn_alone_is_not_for_texts(finished, tmp_path):
+def test_a_cnn_alone_is_not_for_texts(finished):
   with pytest.raises(UserError, match=rf'{finished} .* reads no texts: .*init_from={finished}'):
     predict.load(finished)
-  with pytest.raises(UserError, match='a model of labels: only pre-training models can be export'):
-    export(finished, tmp_path / 'x')
-  assert checkpoint.load(finished).config['name'] == 'labels'

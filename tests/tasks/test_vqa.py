@@ -384,6 +384,13 @@ def test_another_answer_list_is_refused(change, config, finished, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+def test_a_model_without_its_data_needs_no_list_of_its_run(config):
+  config.data.answers = 'gone.json'
+  assert Vqa.of(config, {}, {'answers.json': b'["yes", "no"]'}).answers == ['yes', 'no']
+  with pytest.raises(UserError, match=r'gone\.json cannot be read'):
+    Vqa.of(config, {}, {})
+
+
 @pytest.mark.slow
 def test_with_none_named_the_answers_of_the_checkpoint_are_taken(config, finished, tmp_path):
   config.init_from, config.steps = str(finished), 1
