@@ -20,13 +20,14 @@ from pixelbert_jax.tasks.shortfall import shortfall
 
 
 def evaluate(config: ConfigDict, spec: str, workdir: pathlib.Path | None = None) -> pathlib.Path:
-  """Evaluates a checkpoint on the whole split `config.data.test`, prints its metrics.
-
-  Returns the workdir.
+  """Evaluates a checkpoint on the whole split `config.data.test` and prints its metrics.
 
   Writes the metrics and, if the task has any, predictions to `predictions/` in `workdir`: by
   default a folder of this step's own, beside that of the run. Vocabulary and the task's files are
   those of the checkpoint.
+
+  Returns:
+    The workdir.
 
   Raises:
     UserError: the checkpoint does not exist, or belongs to another task or model; a metric is not

@@ -1,7 +1,10 @@
 """The report of a run: a page that shows what came out of it."""
 
+import logging
 import pathlib
 import sys
+
+logging.getLogger('matplotlib').setLevel(logging.ERROR)  # It tells of its cache of fonts.
 
 SECONDS = 1800  # that other processes wait for the first
 

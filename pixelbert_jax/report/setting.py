@@ -26,9 +26,8 @@ def defaults(config: ConfigDict) -> Fields | None:
 
   Those that are left open are resolved as in the run.
   """
-  spec = _spec(FOLDER / f'{config.name}.py', config)
   try:
-    default = configuration.load(spec)
+    default = configuration.load(_spec(FOLDER, config))
     opened = default.init_from
     default.init_from = config.init_from  # On it depends what is resolved.
     default = resolve(default, pathlib.Path(config.text.vocabulary))
@@ -59,9 +58,8 @@ def command(config: ConfigDict, evaluated: str = '') -> str:
   return shlex.join([*words, '--workdir=W'])
 
 
-def _spec(path: pathlib.Path | str, config: ConfigDict) -> str:
-  file = path if str(path).endswith('.py') else f'{path}/{config.name}.py'
-  return f'{file}:{config.variant}'.removesuffix(':')
+def _spec(folder: pathlib.Path | str, config: ConfigDict) -> str:
+  return f'{folder}/{config.name}.py:{config.variant}'.removesuffix(':')
 
 
 def _written(value: Any) -> str:

@@ -130,9 +130,12 @@ def test_what_users_write_is_shown_as_text(copied):
 
   replace_json(copied / 'predictions/test.json', of_script)
   replace_json(copied / 'config.json', lambda config: config | {'init_from': SCRIPT})
+  log = copied / 'metrics.jsonl'
+  log.write_text(log.read_text().replace('"loss"', '"<script>_accuracy"'))
   assert again(copied) == 0
   root = page(copied)
   assert not list(root.all('script'))
+  assert any(x.text.startswith('<script>_accuracy, ') for x in root.all('text'))
   assert {answer for answer, _ in shown(root).values()} == {SCRIPT}
   assert SCRIPT in [cell.text for cell in root.all('td')]
 
