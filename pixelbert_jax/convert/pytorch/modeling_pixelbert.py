@@ -176,10 +176,12 @@ class PixelBertForImagesAndTextClassification(PixelBertModel):
     """
     pairs = len(pixel_values) // 2
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-    # Each text with the left images, then with the right ones, pair by pair.
-    both = [x.unflatten(0, (pairs, -1)).repeat_interleave(2, 0) for x in (input_ids, mask)]
-    out = self.encode(pixel_values, *(x.flatten(0, 1) for x in both), image_size)
-    left, right = out.pooled.unflatten(0, (pairs, 2, -1)).unbind(1)
+    # The texts of a pair with its left image, then again with the right one.
+    ids, mask = (
+      x.unflatten(0, (pairs, -1)).repeat_interleave(2, 0).flatten(0, 1) for x in (input_ids, mask)
+    )
+    pooled = self.encode(pixel_values, ids, mask, image_size)['pooled']
+    left, right = pooled.unflatten(0, (pairs, 2, -1)).unbind(1)
     logits = self.classifier(torch.cat([left, right], -1).flatten(0, 1))[:, 0]
     return PixelBertOutput(loss=binary_loss(logits, labels), logits=logits)
 
