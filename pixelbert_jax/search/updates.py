@@ -1,6 +1,7 @@
 """The update of an index: photos that are new or changed go through the model, once."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 import time
@@ -8,7 +9,7 @@ import time
 import numpy as np
 from tqdm import tqdm
 
-from pixelbert_jax import UserError, disk, lock
+from pixelbert_jax import UserError, disk, files, lock
 from pixelbert_jax.checkpoints.checksum import not_finite
 from pixelbert_jax.predict import Model
 from pixelbert_jax.search import part as part_lib
@@ -67,7 +68,8 @@ def update(model: Model, folder: Path, index_dir: Path | None = None) -> Update:
   model._need('match')
   found, source = Folder.read(folder), Source.of(model, folder)
   home = source.home(index_dir)
-  with lock.held(home / 'lock', f'the index in {home}', f'wait for it, or {CURE}'):
+  tidy = functools.partial(files.delete_partial, home)
+  with lock.held(home / 'lock', f'the index in {home}', CURE, tidy=tidy):
     kept, dropped = _kept(home, source, found.photos)
     new = {path: stamp for path, stamp in found.photos.items() if path not in kept}
     draft = _Draft(source, home)
