@@ -14,13 +14,12 @@ from pixelbert_jax.checkpoints.checksum import not_finite
 from pixelbert_jax.predict import Model
 from pixelbert_jax.search import part as part_lib
 from pixelbert_jax.search.folder import Folder, Path, Stamp
-from pixelbert_jax.search.part import Part, Photo, Source
+from pixelbert_jax.search.part import CURE, Part, Photo, Source
 
 # A part is written once it has so many bytes, or so many seconds after the last one; a process
 # that is killed loses what it has not written.
 BYTES = 1 << 26
 SECONDS = 60.0
-CURE = 'give another --index_dir'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +85,7 @@ def _kept(home: pathlib.Path, source: Source, photos: dict[str, Stamp]) -> tuple
   """Deletes what is no longer so from an index; returns the paths that stay, and how many went."""
   kept, dropped = set[str](), 0
   for path in part_lib.parts(home):
-    part = Part.open(path)
-    if part.source.folder != source.folder:
-      raise UserError(f'{home} is the index of {part.source.folder}: {CURE}')
+    part = Part.open(path, source)
     numbers = [
       number
       for number, photo in enumerate(part.photos)
