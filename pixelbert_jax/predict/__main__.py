@@ -18,13 +18,6 @@ from absl import logging
 from pixelbert_jax import commandline, jsons
 from pixelbert_jax.predict import FLAGS, heatmap, remarks
 
-# By head: the line above its output, which says what the numbers are.
-TITLES = {
-  'answer': 'answers and their scores from 0 to 1, which need not add up to 1',
-  'match': 'texts, each with the probability that it is true of the image',
-  'fill': 'hidden words, each with its probability among all words of the vocabulary',
-}
-
 
 def flags_of(argv: Sequence[str]) -> Any:
   """Parses and checks the flags: an image, and one thing to do with it."""
@@ -78,9 +71,8 @@ def command(argv: Sequence[str]) -> None:
       head, key, results = 'match', 'text', list(zip(flags.text, probabilities, strict=True))
     if flags.heatmap:
       heat = model.heatmap(flags.image, flags.question or flags.fill or flags.text[0])
-      name, best = results[0][0], remarks.number(results[0][1])
-      best = best if head == 'match' else f'{name}  {best}'
-      dataclasses.replace(heat, title=f'{heat.title}:  {best}').save(flags.heatmap)
+      title = remarks.title(head, heat.title, results[0])
+      dataclasses.replace(heat, title=title).save(flags.heatmap)
   for line in dict.fromkeys(str(w.message) for w in caught):
     if line != model.note:  # It is printed with the result.
       print(f'note: {line}', file=sys.stderr)
@@ -98,7 +90,7 @@ def command(argv: Sequence[str]) -> None:
     answer = {'image': flags.image, **asked, f'{key}s': rows, **drawn, **about}
     print(jsons.text(answer, ensure_ascii=False))
     return
-  print(f'{TITLES[head]}:')
+  print(f'{remarks.TITLES[head]}:')
   for (name, p), words in zip(results, unknown, strict=True):
     print(remarks.row(name, p, words))
   for line in [*remarks.legend(unknown), *lines]:
