@@ -24,7 +24,7 @@ from pixelbert_jax.predict import FLAGS, heatmap
 from pixelbert_jax.predict import photos as photos_lib
 from pixelbert_jax.predict.heatmap import Heatmap
 from pixelbert_jax.predict.photos import Photo
-from pixelbert_jax.predict.runner import Encoded, Runner
+from pixelbert_jax.predict.runner import Encoded, Runner, probability
 from pixelbert_jax.tasks.labels import Labels
 from pixelbert_jax.tasks.vqa import Vqa
 
@@ -51,7 +51,7 @@ def load(spec: str | os.PathLike, batch_size: int = 16) -> 'Model':
     CheckpointError: the checkpoint does not exist or is damaged.
     UserError: it is a CNN alone, or `batch_size` is not a whole number of at least 1.
   """
-  _check_number('batch_size', batch_size)
+  check_number('batch_size', batch_size)
   model = Model(checkpoint.load(spec), batch_size)
   if model.note:
     warnings.warn(model.note, stacklevel=2)
@@ -110,7 +110,7 @@ class Model:
       ImageError, TextError: an image or a question cannot be used.
       UserError: another argument cannot be used.
     """
-    _check_number('k', k)
+    check_number('k', k)
     return self._rows('answer', images, questions, lambda row: _best(row, self.answers, k))
 
   def match(
@@ -132,7 +132,7 @@ class Model:
     images, texts = photos_lib.listed(images), _listed(texts)
     values = np.array(self._rows('match', images, texts, pairs=pairs), np.float32)
     values = values if pairs else values.reshape(len(images), len(texts))
-    return values if logits else 0.5 + 0.5 * np.tanh(0.5 * values)
+    return values if logits else probability(values)
 
   def fill(self, images: Photos, texts: Texts, k: int = 5) -> Answers:
     """Returns the k most likely words for the one [MASK] of each text, with their probabilities.
@@ -141,7 +141,7 @@ class Model:
     vocabulary of word pieces, a word such as '##s' continues the one before it.
     """
     self._need('fill')
-    _check_number('k', k)
+    check_number('k', k)
     texts, ordinary = _listed(texts), np.flatnonzero(~self._tokenizer.special)
     words = [self._tokenizer.words[i] for i in ordinary]
     masks = (tokens_of(self._tokenizer, texts).ids == self._tokenizer.mask_id).sum(1)
@@ -171,7 +171,7 @@ class Model:
     """
     _check_switch('rollout', rollout)
     if layers is not None:
-      _check_number('layers', layers, self.config.transformer.layers)
+      check_number('layers', layers, self.config.transformer.layers)
       if rollout:
         raise UserError(f'layers={layers}: rollout goes through all layers, so give one of the two')
     tokens = tokens_of(self._tokenizer, [text])
@@ -274,7 +274,7 @@ def _listed(texts: Texts) -> list[str]:
   return [texts] if isinstance(texts, str) else list(texts)
 
 
-def _check_number(name: str, value: Any, most: int | None = None) -> None:
+def check_number(name: str, value: Any, most: int | None = None) -> None:
   """Raises UserError if an argument is not a whole number from 1 to `most` (None: any)."""
   whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
   if not whole or value < 1 or (most is not None and value > most):

@@ -97,11 +97,30 @@ class Reader:
     height, width = shapes[image_lib.choose_canvas(target[None], shapes)[0]]
     return target, (height, width)
 
-  def stream(self, photos: Sequence[Photo]) -> Iterator[Placed]:
-    """Yields images in order; threads decode them ahead."""
-    source = grain.MapDataset.source(photos)
-    placed = source.map_with_index(lambda number, photo: self(photo, number))
-    return iter(placed.to_iter_dataset(grain.ReadOptions(THREADS, AHEAD)))
+  def stream(
+    self, photos: Sequence[Photo], unreadable: dict[int, str] | None = None
+  ) -> Iterator[Placed]:
+    """Yields images in order; threads decode them ahead.
+
+    With `unreadable`, the reason for each image that cannot be read is put there by its index;
+    without it, ImageError is raised.
+    """
+
+    def read(number: int, photo: Photo) -> Placed | ImageError:
+      try:
+        return self(photo, number)
+      except ImageError as error:
+        if unreadable is None:
+          raise
+        return error
+
+    placed = grain.MapDataset.source(photos).map_with_index(read)
+    for number, image in enumerate(placed.to_iter_dataset(grain.ReadOptions(THREADS, AHEAD))):
+      if isinstance(image, ImageError):
+        assert unreadable is not None
+        unreadable[number] = str(image)
+      else:
+        yield image
 
 
 def gathered(placed: Iterable[Placed], size: int) -> Iterator[list[Placed]]:

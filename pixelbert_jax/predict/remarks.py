@@ -19,7 +19,7 @@ RULES = (
   f'where nothing reaches {LIKELY}, nothing is likely.'
 )
 MARK = '*'  # behind the number of a row that rests on words which the vocabulary lacks
-NOUNS = {'answer': 'answer', 'match': 'text', 'fill': 'word'}
+NOUNS = {'answer': 'answer', 'match': 'text', 'find': 'photo', 'fill': 'word'}
 
 
 def number(probability: float) -> str:
@@ -49,14 +49,14 @@ def remarks(head: str, probabilities: Sequence[float]) -> list[str]:
   """Says in lines what nearly ties and whether nothing is likely.
 
   Args:
-    head: 'answer' or 'fill', the best first; or 'match', whose texts do not exclude each other, so
-      that they do not tie.
+    head: 'answer' or 'fill', the best first; 'match' or, of photos of one text, 'find', whose rows
+      do not exclude each other, so that they do not tie.
     probabilities: of the rows, at least one.
   """
   shown = [round(p, DIGITS) for p in probabilities]
   tied = [p for p in shown if p >= TIE * shown[0]]
   lines = []
-  if head != 'match' and len(tied) > 1:
+  if head in ('answer', 'fill') and len(tied) > 1:
     which = f'All {len(shown)}' if len(tied) == len(shown) else f'The first {len(tied)}'
     how = 'tie' if len(set(tied)) == 1 else 'nearly tie'
     lines.append(f'{which} {NOUNS[head]}s {how}: the model prefers none of them.')

@@ -81,10 +81,14 @@ class Runner:
 
   The shapes are one per canvas and batch size, which is `batch_size`, or 1 for a single image or
   pair.
+
+  Attributes:
+    reader: places images.
+    size: `batch_size`.
   """
 
   def __init__(self, module: Model, variables: dict, reader: Reader, batch_size: int):
-    self.reader, self._variables, self._size = reader, variables, batch_size
+    self.reader, self.size, self._variables = reader, batch_size, variables
     backbone = module.backbone
     self._resize = jax.jit(
       functools.partial(model_input, mean=backbone.mean, deviation=backbone.deviation)
@@ -97,6 +101,9 @@ class Runner:
     self._features = compiled(lambda m, image, size: m.backbone.cnn(image, size, False)[0])
     self._heads = {name: compiled(_joined(head)) for name, head in HEADS.items()}
     self._watched = compiled(_joined(HEADS['encode']), mutable=['attention'])
+    # Of a model with a first stage.
+    self._image_vector = compiled(lambda m, *seen: m.image_vector(*seen, False))
+    self._text_vector = compiled(lambda m, *words: m.text_vector(*words, False))
 
   def pairs(
     self, head: str, photos: Sequence[Photo], tokens: Tokens, image: np.ndarray, text: np.ndarray
@@ -110,23 +117,52 @@ class Runner:
     """
     order = np.argsort(image, kind='stable')
     start = np.searchsorted(image[order], np.arange(len(photos) + 1))
-    bar = {'unit': 'pair', 'delay': QUIET, 'leave': False, 'disable': len(image) <= self._size}
+    bar = {'unit': 'pair', 'delay': QUIET, 'leave': False, 'disable': len(image) <= self.size}
     with tqdm(total=len(image), **bar) as progress:
-      for group in photos_lib.gathered(self.reader.stream(photos), self._size):
-        seen = self._see(group)
-        members = [order[start[photo.number] : start[photo.number + 1]] for photo in group]
-        row = np.repeat(np.arange(len(group), dtype=np.int32), [len(m) for m in members])
+      for shown, seen in self.see(photos):
+        members = [order[start[number] : start[number + 1]] for number in shown]
+        row = np.repeat(np.arange(len(shown), dtype=np.int32), [len(m) for m in members])
         numbers = np.concatenate(members)
-        for part, out in self._join(head, seen, tokens, row, text[numbers]):
+        for part, out in self.join(head, seen, tokens, row, text[numbers]):
           yield numbers[part], out
           progress.update(len(numbers[part]))
+
+  def see(
+    self, photos: Sequence[Photo], unreadable: dict[int, str] | None = None
+  ) -> Iterator[tuple[list[int], Seen]]:
+    """Embeds photos, `size` at a time, in the order in which groups of one shape are full.
+
+    Args:
+      photos: of any sizes.
+      unreadable: gets the reason for each photo that cannot be read, by its index; without it such
+        a photo raises ImageError.
+
+    Yields:
+      The indices [n] of the photos of a group, and their pixels [B, P, D] with mask [B, P]; B is
+      `size` or 1, and rows from n on are padding.
+    """
+    for group in photos_lib.gathered(self.reader.stream(photos, unreadable), self.size):
+      yield [photo.number for photo in group], self._see(group)
+
+  def image_vectors(self, seen: Seen) -> np.ndarray:
+    """Computes the first stage's unit vectors [B, W] of what `see` yields."""
+    return np.asarray(self._image_vector(self._variables, *seen))
+
+  def text_vectors(self, tokens: Tokens) -> np.ndarray:
+    """Computes the first stage's unit vectors [N, W] of texts."""
+    number, parts = np.arange(len(tokens.ids)), []
+    size = 1 if len(number) == 1 else self.size
+    for first in range(0, len(number), size):
+      rows = np.resize(number[first : first + size], size)
+      parts.append(np.asarray(self._text_vector(self._variables, *(x[rows] for x in tokens[:2]))))
+    return np.concatenate(parts)[: len(number)]
 
   def texts(self, tokens: Tokens) -> Iterator[Any]:
     """Runs the head `encode` on texts without an image; yields its rows in order."""
     width = self._variables['params']['backbone']['semantic'].shape[0]
     no_pixels = np.zeros((1, 0, width), np.float32), np.zeros((1, 0), bool)
     number = np.arange(len(tokens.ids))
-    for _, out in self._join('encode', no_pixels, tokens, np.zeros_like(number), number):
+    for _, out in self.join('encode', no_pixels, tokens, np.zeros_like(number), number):
       yield out
 
   def attention(self, photo: Photo, tokens: Tokens) -> tuple[np.ndarray, np.ndarray, Placed]:
@@ -150,10 +186,10 @@ class Runner:
 
   def _see(self, group: Sequence[Placed]) -> Seen:
     """Embeds images of one shape as pixels [B, P, D], with their mask [B, P]."""
-    batch = photos_lib.batch_of(group, 1 if len(group) == 1 else self._size)
+    batch = photos_lib.batch_of(group, 1 if len(group) == 1 else self.size)
     return self._embed(self._variables, self._resize(batch), batch['size'])
 
-  def _join(
+  def join(
     self, head: str, seen: Seen, tokens: Tokens, row: np.ndarray, text: np.ndarray
   ) -> Iterator[tuple[slice, Any]]:
     """Runs a head on pairs, given as indices `row` [n] into `seen` and `text` [n] into `tokens`.
@@ -161,7 +197,7 @@ class Runner:
     Yields:
       The slice of the pairs that are finished, and the head's rows for them.
     """
-    size = 1 if len(row) == 1 else self._size
+    size = 1 if len(row) == 1 else self.size
     for first in range(0, len(row), size):
       part = slice(first, min(first + size, len(row)))
       n = part.stop - first
@@ -169,6 +205,11 @@ class Runner:
       inputs = (x[texts] for x in tokens)
       out = self._heads[head](self._variables, *seen, rows.astype(np.int32), *inputs)
       yield part, jax.tree.map(lambda x, n=n: np.asarray(x)[:n], out)
+
+
+def probability(logits: np.ndarray) -> np.ndarray:
+  """Computes sigmoids of logits."""
+  return 0.5 + 0.5 * np.tanh(0.5 * logits)
 
 
 def _joined(head: Callable[[Model, Pairs], Any]) -> Callable:
