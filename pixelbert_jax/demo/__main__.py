@@ -5,14 +5,15 @@
 docs/demo.md shows it.
 """
 
+import contextlib
 import importlib.util
+import ipaddress
 import os
 import pathlib
 import signal
 import socket
 import sys
 import tempfile
-import threading
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +25,8 @@ from pixelbert_jax import UserError, commandline
 from pixelbert_jax.demo import MEGAPIXELS
 
 HERE = '127.0.0.1'  # reached from this machine alone
-PORTS = 1, 65535
+PORT, TRIED = 7860, 100  # the first port, and how many more are tried
+MOST = 65535
 
 
 def flags_of(argv: Sequence[str]) -> Any:
@@ -40,21 +42,28 @@ def flags_of(argv: Sequence[str]) -> Any:
   parser.add_argument(
     '--host', default=HERE, help=f'the address to serve; by default {HERE}, 0.0.0.0 is to all'
   )
-  parser.add_argument('--port', type=int, help='the port; by default the first free from 7860')
+  parser.add_argument('--port', type=int, help=f'the port; by default the first free from {PORT}')
   flags = parser.parse_args(argv)
-  if flags.port is not None and not PORTS[0] <= flags.port <= PORTS[1]:
-    parser.error(f'--port={flags.port}: give one of {PORTS[0]} to {PORTS[1]}')
+  if flags.port is not None and not 1 <= flags.port <= MOST:
+    parser.error(f'--port={flags.port}: give one of 1 to {MOST}')
   return flags
 
 
-def check_address(host: str, port: int | None) -> None:
-  """Raises UserError if nothing can be served at an address."""
+def listen(host: str, port: int | None) -> socket.socket:
+  """Opens the socket to serve at: a port or, if that is None, the first free one from PORT on.
+
+  Raises:
+    UserError: it cannot be opened.
+  """
+  family = socket.AF_INET6 if ':' in host else socket.AF_INET
   try:
-    with socket.create_server((host, port or 0)):
-      pass
+    for each in [port] if port else range(PORT, PORT + TRIED):
+      with contextlib.suppress(OSError):
+        return socket.create_server((host, each), family=family)
+    return socket.create_server((host, port or 0), family=family)
   except OSError as error:
     where = f'--host={host}' + (f' --port={port}' if port else '')
-    raise UserError(f'{where} cannot be served: {error.strerror or error}') from error
+    raise UserError(f'{where} cannot be served: {error.strerror}') from error
 
 
 def command(argv: Sequence[str]) -> None:
@@ -62,26 +71,32 @@ def command(argv: Sequence[str]) -> None:
   flags = flags_of(argv)
   if importlib.util.find_spec('gradio') is None:
     raise UserError("the demo needs Gradio: pip install -e '.[demo]'")
-  check_address(flags.host, flags.port)
-  with commandline.interruptible():  # JAX is imported only once the flags are right.
-    from pixelbert_jax import predict
-    from pixelbert_jax.demo import page
+  with (
+    listen(flags.host, flags.port) as where,
+    tempfile.TemporaryDirectory(prefix='pixelbert_demo_') as folder,
+  ):
+    os.environ['GRADIO_TEMP_DIR'] = f'{folder}/uploads'
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # The folder goes, as by Ctrl-C.
+    serve(flags, where, pathlib.Path(folder))
+
+
+def serve(flags: Any, where: socket.socket, folder: pathlib.Path) -> None:
+  """Serves the page as the flags ask; a folder takes what it needs meanwhile."""
+  from pixelbert_jax import predict  # JAX, once the flags are right
+  from pixelbert_jax.demo import page
 
   logging.set_verbosity(logging.WARNING)
   Image.MAX_IMAGE_PIXELS = MEGAPIXELS * 10**6
-  signal.signal(signal.SIGTERM, signal.default_int_handler)  # Uploads are deleted, as by Ctrl-C.
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')  # The page says the model's note.
     model = predict.load(flags.checkpoint)
-  with tempfile.TemporaryDirectory(prefix='pixelbert_demo_') as folder:
-    os.environ['GRADIO_TEMP_DIR'] = f'{folder}/uploads'
-    begin, index = prepared(model, pathlib.Path(folder), flags.folder)
-    built = page.build(pathlib.Path(flags.checkpoint).name, model, index, begin)
-    address = page.launch(built, flags.host, flags.port)
-    print(f'{address} shows {flags.checkpoint} until Ctrl-C', flush=True)
-    if flags.host not in (HERE, 'localhost'):
-      print('note: whoever reaches this address can ask the model', file=sys.stderr)
-    threading.Event().wait()
+  begin, index = prepared(model, folder, flags.folder)
+  built = page.build(pathlib.Path(flags.checkpoint).name, model, index, begin)
+  host, port = where.getsockname()[:2]
+  print(f'http://{host}:{port}/ shows {flags.checkpoint} until Ctrl-C', flush=True)
+  if not ipaddress.ip_address(host).is_loopback:
+    print('note: whoever reaches this address can ask the model', file=sys.stderr)
+  page.serve(built, where)
 
 
 def prepared(model: Any, own: pathlib.Path, folder: str | None) -> tuple[list[Any], Any]:
@@ -93,7 +108,10 @@ def prepared(model: Any, own: pathlib.Path, folder: str | None) -> tuple[list[An
     folder: of photos.
 
   Returns:
-    The examples, and the index; None if the model cannot search, or there is nothing to search.
+    The examples, and the index; None if there are no photos, or the model cannot search examples.
+
+  Raises:
+    UserError: the folder cannot be searched.
   """
   from pixelbert_jax import search
   from pixelbert_jax.demo import examples
@@ -101,7 +119,7 @@ def prepared(model: Any, own: pathlib.Path, folder: str | None) -> tuple[list[An
   scenes = own / 'scenes'
   scenes.mkdir()
   begin = examples.render(model.trained_on, scenes)
-  if 'match' not in model.heads or not (folder or begin):
+  if folder is None and not (begin and 'match' in model.heads):
     return begin, None
   where = (folder, None) if folder else (scenes, own / 'index')
   search.update(model, *where)

@@ -1,10 +1,13 @@
 """The page, in Gradio: a tab for each thing that the model can do."""
 
 import html
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import fastapi
 import gradio as gr
+import uvicorn
 
 from pixelbert_jax.demo import MEGABYTES
 from pixelbert_jax.demo.examples import Example
@@ -131,24 +134,21 @@ def listen(
   )
 
 
-def launch(page: gr.Blocks, host: str, port: int | None) -> str:
-  """Serves a page from a thread, to this machine alone unless `host` says otherwise.
-
-  Returns:
-    Its address.
-  """
+def serve(page: gr.Blocks, where: socket.socket) -> None:
+  """Serves a page at a socket that listens, until a signal ends the process."""
   page.queue(api_open=False, max_size=WAITING)
-  _, address, _ = page.launch(
-    server_name=host,
-    server_port=port,
+  # Gradio's own launch gives up after five seconds on a busy machine, and asks itself through a
+  # proxy where there is one.
+  app = gr.mount_gradio_app(
+    fastapi.FastAPI(openapi_url=None),
+    page,
+    path='/',
     max_file_size=MEGABYTES * 10**6,
     css=CSS,
-    share=False,
-    enable_monitoring=False,
     footer_links=[],
     run_history=False,
+    enable_monitoring=False,
     ssr_mode=False,
-    quiet=True,
-    prevent_thread_lock=True,
   )
-  return address
+  config = uvicorn.Config(app, log_level='warning', timeout_graceful_shutdown=1)
+  uvicorn.Server(config).run(sockets=[where])
