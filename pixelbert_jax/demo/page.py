@@ -1,6 +1,5 @@
 """The page, in Gradio: a tab for each thing that the model can do."""
 
-import html
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import uvicorn
 
 from pixelbert_jax.demo import MEGABYTES
 from pixelbert_jax.demo.examples import Example
-from pixelbert_jax.demo.replies import TEXTS, Replies, Reply
+from pixelbert_jax.demo.replies import TEXTS, Replies, Reply, heading
 from pixelbert_jax.predict import Model
 
 if TYPE_CHECKING:
@@ -66,18 +65,6 @@ def build(name: str, model: Model, index: 'Index | None', examples: Sequence[Exa
         every = '\n'.join(text for e in examples for text in e.texts)
         about_photo(box, replies.texts, [(e.path, every) for e in examples])
   return page
-
-
-def heading(name: str, model: Model) -> str:
-  """Says as HTML what the model is, and what it was trained on."""
-  known = ', '.join(model.trained_on) or 'nothing'
-  lines = [
-    f'<h1>{html.escape(name)}</h1>',
-    f'<p>Pixel-BERT, task {html.escape(model.config.name)}, trained on {html.escape(known)}.</p>',
-  ]
-  if model.note:
-    lines.append(f'<p class="caveat">This model was {html.escape(model.note)}.</p>')
-  return ''.join(lines)
 
 
 def about_photo(

@@ -115,6 +115,18 @@ class Replies:
     return Reply(text + paragraphs(list(said)), pictures)
 
 
+def heading(name: str, model: Model) -> str:
+  """Says as HTML what the model is, and what it was trained on."""
+  known = ', '.join(model.trained_on) or 'nothing'
+  lines = [
+    f'<h1>{html.escape(name)}</h1>',
+    f'<p>Pixel-BERT, task {html.escape(model.config.name)}, trained on {html.escape(known)}.</p>',
+  ]
+  if model.note:
+    lines.append(f'<p class="caveat">This model was {html.escape(model.note)}.</p>')
+  return ''.join(lines)
+
+
 def lines(texts: str) -> list[str]:
   """Returns the lines that are not blank; TextError if there are none, or too many."""
   found = [line.strip() for line in texts.splitlines() if line.strip()]

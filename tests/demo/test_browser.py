@@ -1,5 +1,6 @@
 """The demo in a browser: what is asked is answered, and no other machine is asked for anything."""
 
+import importlib.util
 import re
 import sys
 import warnings
@@ -57,6 +58,9 @@ class Page:
     tab.click()
     self.wait(lambda: tab.get_attribute('aria-selected') == 'true')
 
+  def tabs(self):
+    return [tab.text for tab in self.seen('[role=tab]')]
+
   def upload(self, path):
     """Gives the open tab a photo, in place of the one before."""
     for button in self.seen('[aria-label="Remove Image"]'):
@@ -87,7 +91,8 @@ class Page:
 @pytest.fixture
 def visit(spawn, tmp_path):
   """Serves a checkpoint and visits its page; at the end nothing has gone wrong, or out."""
-  pytest.importorskip('gradio')
+  if not importlib.util.find_spec('gradio'):
+    pytest.skip("Gradio is missing: pip install -e '.[demo]'")
   command = [sys.executable, '-c', WATCHED, str(tmp_path / 'asked')]
   with browser() as opened:
     started = []
@@ -131,6 +136,7 @@ def numbers(text) -> list[float]:
 def test_a_question(visit, photos, tmp_path):
   model, question = load(tmp_path / 'vqa', 'vqa'), 'what colour is it'
   page = visit(tmp_path / 'vqa')
+  assert page.tabs() == ['Ask a question']
   assert provenance.SCENES in page.opened.find_element(By.TAG_NAME, 'main').text
   assert 'upload one' in page.ask('is it red')
   page.upload(photos / 'a.png')
@@ -145,6 +151,7 @@ def test_a_question(visit, photos, tmp_path):
 def test_texts_and_a_folder(visit, photos, tmp_path):
   model, texts = load(tmp_path / 'pretrain', 'pretrain'), ['a red circle', 'a blue square']
   page = visit(tmp_path / 'pretrain', f'--folder={photos}')
+  assert page.tabs() == ['Match texts', 'Fill a word', 'Find photos', 'Find texts']
   page.upload(photos / 'a.png')
   assert page.size('.image-frame img') == (90, 72)
   expected = model.match(photos / 'a.png', texts)[0]

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from pixelbert_jax import predict, search
-from pixelbert_jax.demo.replies import FOUND, TEXTS, THUMBNAIL, Replies, thumbnail
+from pixelbert_jax.checkpoints import provenance
+from pixelbert_jax.demo.replies import FOUND, TEXTS, THUMBNAIL, Replies, heading, thumbnail
 from pixelbert_jax.predict import remarks
 from tests.support import tiny
 
@@ -101,6 +102,17 @@ def test_unknown_words_are_marked_once_and_escaped(matching, photo):
 
 def test_what_is_not_read_of_a_long_text_is_said(matching, photo):
   assert 'is not read' in matching.match(photo, 'a red circle is here and ' * 8).text
+
+
+def test_the_top_says_what_the_model_was_trained_on(load, tmp_path):
+  top = heading('<runs>', load('vqa'))
+  assert 'trained on scenes.' in top
+  assert provenance.SCENES in top
+  assert '<runs>' not in top
+  files = {'trained_on.json': b'["coco_karpathy", "vqa_v2"]'}
+  top = heading('runs', predict.load(tiny.write(tmp_path / 'photographs', 'vqa', files)))
+  assert 'trained on coco_karpathy, vqa_v2.' in top
+  assert 'means nothing' not in top
 
 
 # --- The folder ------------------------------------------------------------------------------
