@@ -17,8 +17,10 @@ if TYPE_CHECKING:
   from pixelbert_jax.search import Index
 
 CSS = """
+.photo .image-frame img { width: 100%; height: 100%; object-fit: contain }
 .rows { width: 100%; border-collapse: collapse }
-.rows caption { text-align: left; color: var(--body-text-color-subdued); padding-bottom: .5rem }
+.rows caption { text-align: left; padding-bottom: .5rem }
+.rows, .rows tbody, .rows tr, .rows td { border: none !important }
 .rows td { padding: .25rem .75rem .25rem 0; vertical-align: top; overflow-wrap: anywhere }
 .rows td:first-child { font-variant-numeric: tabular-nums; white-space: nowrap; width: 4rem }
 .rows .bar { height: 4px; border-radius: 2px; background: var(--color-accent) }
@@ -61,16 +63,20 @@ def build(name: str, model: Model, index: 'Index | None', examples: Sequence[Exa
       with gr.Tab('Find photos'):
         about_folder(replies.find, [e.texts[0] for e in examples])
       with gr.Tab('Find texts'):
-        box = gr.Textbox(label=f'Texts, one a line, at most {TEXTS}', lines=8, render=False)
-        every = '\n'.join(text for e in examples for text in e.texts)
-        about_photo(box, replies.texts, [(e.path, every) for e in examples])
+        every = '\n'.join(dict.fromkeys(text for e in examples for text in e.texts))
+        label = f'Texts, one a line, at most {TEXTS}'
+        box = gr.Textbox(every, label=label, lines=8, render=False)
+        about_photo(box, replies.texts, [(e.path,) for e in examples])
   return page
 
 
 def about_photo(
-  box: gr.Textbox, reply: Callable[[str, str], Reply], examples: Sequence[tuple[Any, str]]
+  box: gr.Textbox, reply: Callable[[str, str], Reply], examples: Sequence[tuple]
 ) -> None:
-  """Lays out what is asked of a photo: it, a text and examples on the left, the reply beside."""
+  """Lays out what is asked of a photo: it and a text, the reply beside, and examples below.
+
+  Examples are photos, each with a text or alone.
+  """
 
   def asked(photo: Mapping[str, Any] | None, text: str | None) -> Reply:
     return reply((photo or {}).get('path') or '', text or '')
@@ -78,16 +84,27 @@ def about_photo(
   with gr.Row():
     with gr.Column():
       # The model reads the file as it is, without Gradio's conversion.
-      photo = gr.Image(label='Photo', sources=['upload', 'clipboard'], buttons=[], height=280)
+      photo = gr.Image(
+        label='Photo',
+        sources=['upload', 'clipboard'],
+        buttons=[],
+        height=280,
+        elem_classes='photo',
+      )
       box.render()
       button = gr.Button('Ask', variant='primary')
-      if examples:
-        gr.Examples([[str(path), text] for path, text in examples], [photo, box])
     with gr.Column():
       said = gr.HTML(elem_classes='reply')
       heat = gr.Image(
-        label='Where each word looks', format='png', buttons=['fullscreen'], elem_classes='heat'
+        label='Where each word looks',
+        show_label=False,  # It would lie over the first line of the picture.
+        format='png',
+        buttons=['fullscreen'],
+        elem_classes='heat',
       )
+  if examples:
+    inputs = [photo, box][: len(examples[0])]
+    gr.Examples([[str(path), *text] for path, *text in examples], inputs)
   listen(button, box, asked, [photo, box], [said, heat])
 
 
@@ -98,7 +115,15 @@ def about_folder(reply: Callable[[str], Reply], examples: Sequence[str]) -> None
   if examples:
     gr.Examples([[text] for text in examples], [box])
   said = gr.HTML(elem_classes='reply')
-  photos = gr.Gallery(label='Photos', columns=4, object_fit='contain', format='png', buttons=[])
+  photos = gr.Gallery(
+    label='Photos',
+    show_label=False,
+    columns=4,
+    height='auto',
+    object_fit='contain',
+    format='png',
+    buttons=[],
+  )
   listen(button, box, lambda text: reply(text or ''), [box], [said, photos])
 
 

@@ -80,7 +80,10 @@ class Replies:
         for path, p in rows
       ]
       said = [*remarks.legend([unknown]), *remarks.remarks('find', [p for _, p in rows])]
-      return Reply(paragraphs([f'of {len(index):,} photos', *said]), pictures)
+      title = (
+        f'{len(rows)} of {len(index):,} photos, each with the probability that the text is true'
+      )
+      return Reply(paragraphs([f'{title} of it', *said]), pictures)
 
     return self._said(reply)
 

@@ -1,5 +1,7 @@
 """The replies of the demo's page, without a browser."""
 
+import html
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -89,7 +91,7 @@ def test_texts_are_compared_line_by_line(load, matching, photo):
 def test_words_for_the_mask(load, matching, photo):
   reply = matching.fill(photo, 'a [MASK] circle')
   for word, p in load('pretrain').fill(photo, 'a [MASK] circle')[0]:
-    assert f'<td>{remarks.number(p)}</td><td>{word}<' in reply.text
+    assert f'<td>{remarks.number(p)}</td><td>{html.escape(word)}<' in reply.text
 
 
 def test_unknown_words_are_marked_once_and_escaped(matching, photo):
@@ -120,7 +122,7 @@ def test_the_top_says_what_the_model_was_trained_on(load, tmp_path):
 
 def test_photos_of_a_text_are_the_most_probable(load, matching, folder):
   reply = matching.find('a red circle')
-  assert 'of 15 photos' in reply.text
+  assert f'{FOUND} of 15 photos' in reply.text
   paths = sorted((folder / 'photos').iterdir())
   values = load('pretrain').match(paths, 'a red circle')[:, 0]
   best = sorted(map(remarks.number, values), reverse=True)[:FOUND]
