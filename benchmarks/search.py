@@ -44,7 +44,7 @@ def timed(call: Callable[[], Any]) -> tuple[Any, np.ndarray]:
 
 
 def render(folder: pathlib.Path, count: int) -> dict[str, dict[str, Any]]:
-  """Writes scenes, which no split has beyond those of test, as JPEGs; returns them by their paths."""
+  """Writes scenes that no split but test has as JPEGs; returns them by their paths."""
   folder.mkdir()
   places = [scenes.Place('easy', 'test', i) for i in range(count)]
   with workers(count) as ordered_map:

@@ -115,6 +115,7 @@ def prepared(model: Any, own: pathlib.Path, folder: str | None) -> tuple[list[An
   """
   from pixelbert_jax import search
   from pixelbert_jax.demo import examples
+  from pixelbert_jax.search.__main__ import indexed
 
   scenes = own / 'scenes'
   scenes.mkdir()
@@ -122,7 +123,9 @@ def prepared(model: Any, own: pathlib.Path, folder: str | None) -> tuple[list[An
   if folder is None and not (begin and 'match' in model.heads):
     return begin, None
   where = (folder, None) if folder else (scenes, own / 'index')
-  search.update(model, *where)
+  done = search.update(model, *where)
+  if folder:
+    print(*indexed(done), sep='\n', file=sys.stderr)
   return begin, search.Index.open(model, *where)
 
 

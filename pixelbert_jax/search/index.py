@@ -20,7 +20,7 @@ from pixelbert_jax.predict.runner import QUIET, Seen, probability
 from pixelbert_jax.search import RERANK
 from pixelbert_jax.search import part as part_lib
 from pixelbert_jax.search.folder import Folder, Path, Stamp
-from pixelbert_jax.search.part import Part, Source
+from pixelbert_jax.search.part import CURE, Part, Source
 
 Found = list[tuple[str, float]]
 
@@ -60,17 +60,13 @@ class Index:
     model._need('match')
     source = Source.of(model, folder)
     home = source.home(index_dir)
-    parts = [Part.open(path) for path in part_lib.parts(home)]
+    parts = [Part.open(path, source) for path in part_lib.parts(home)]
     if not parts:
       raise UserError(f'{folder} has no index in {home}: add --index, which makes it')
-    for part in parts:
-      if part.source.folder != source.folder:
-        raise UserError(f'{home} is the index of {part.source.folder}: give another --index_dir')
-      if part.source != source:
-        raise UserError(
-          f'{home} is an index by another checkpoint: add --index to make it again, or give '
-          'another --index_dir'
-        )
+    if any(part.source != source for part in parts):
+      raise UserError(
+        f'{home} is an index by another checkpoint: add --index to make it again, or {CURE}'
+      )
     return cls(model, folder, home, parts)
 
   def __len__(self) -> int:
@@ -127,7 +123,7 @@ class Index:
     """
     check_number('k', k)
     check_number('rerank', rerank)
-    texts = list(dict.fromkeys(texts))
+    texts = list(dict.fromkeys([texts] if isinstance(texts, str) else texts))
     if not texts:
       raise TextError('no texts: give one at least')
     tokens = tokens_of(self._tokenizer, texts)
@@ -175,8 +171,6 @@ class Index:
         row = np.arange(len(chunk), dtype=np.int32)
         texts = np.zeros_like(row)
         ((_, logits),) = self._runner.join('match', self._kept(chunk), tokens, row, texts)
-        if not_finite(logits):
-          raise UserError(f'{self._name}: what it computes is not finite: take another step of it')
         yield logits[: len(numbers) - first]
         progress.update(min(size, len(numbers) - first))
         if first == size:  # The first chunk compiles.
@@ -191,6 +185,8 @@ class Index:
 
   def _ranked(self, names: Sequence[str], logits: np.ndarray, k: int) -> Found:
     """Pairs the k names of the highest logits with their probabilities."""
+    if not_finite(logits):
+      raise UserError(f'{self._name}: what it computes is not finite: take another step of it')
     best = _best(logits, k)
     return [(names[i], p) for i, p in zip(best, probability(logits[best]).tolist(), strict=True)]
 

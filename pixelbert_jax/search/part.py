@@ -22,6 +22,7 @@ from pixelbert_jax.search.folder import Path, Stamp
 
 PATTERN = 'photos-*.safetensors'
 FORMAT = 1
+CURE = 'give another --index_dir'
 
 
 class Photo(NamedTuple):
@@ -83,11 +84,11 @@ class Part:
   _start: np.ndarray
 
   @classmethod
-  def open(cls, path: pathlib.Path) -> 'Part':
-    """Opens a part.
+  def open(cls, path: pathlib.Path, source: Source) -> 'Part':
+    """Opens a part of an index of `source`, or of the same folder by another model.
 
     Raises:
-      UserError: it is damaged, or no part of an index.
+      UserError: it is damaged, no part of an index, or of another folder.
     """
     try:
       file = safetensors.safe_open(path, 'numpy')
@@ -99,13 +100,15 @@ class Part:
       pixels, vectors = file.get_slice('pixels'), file.get_tensor('vectors')
       if (pixels.get_shape()[0], len(vectors)) != (start[-1], len(photos)):
         raise ValueError('it has another number of photos')
-      source = Source(about['folder'], about['model'])
-      return cls(path, source, photos, vectors, pixels, start)
+      part = cls(path, Source(about['folder'], about['model']), photos, vectors, pixels, start)
     except (safetensors.SafetensorError, LookupError, TypeError, ValueError, OSError) as error:
       raise UserError(
         f'{path} is damaged, or no part of an index ({first_line(error)}): delete it, and add '
         '--index'
       ) from error
+    if part.source.folder != source.folder:
+      raise UserError(f'{path.parent} is the index of {part.source.folder}: {CURE}')
+    return part
 
   def pixels(self, number: int) -> np.ndarray:
     """Reads the real pixels [n, D] of a photo."""

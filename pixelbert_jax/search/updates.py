@@ -1,6 +1,7 @@
 """The update of an index: photos that are new or changed go through the model, once."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 import time
@@ -8,18 +9,17 @@ import time
 import numpy as np
 from tqdm import tqdm
 
-from pixelbert_jax import UserError, disk, lock
+from pixelbert_jax import UserError, disk, files, lock
 from pixelbert_jax.checkpoints.checksum import not_finite
 from pixelbert_jax.predict import Model
 from pixelbert_jax.search import part as part_lib
 from pixelbert_jax.search.folder import Folder, Path, Stamp
-from pixelbert_jax.search.part import Part, Photo, Source
+from pixelbert_jax.search.part import CURE, Part, Photo, Source
 
 # A part is written once it has so many bytes, or so many seconds after the last one; a process
 # that is killed loses what it has not written.
 BYTES = 1 << 26
 SECONDS = 60.0
-CURE = 'give another --index_dir'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,8 @@ def update(model: Model, folder: Path, index_dir: Path | None = None) -> Update:
   model._need('match')
   found, source = Folder.read(folder), Source.of(model, folder)
   home = source.home(index_dir)
-  with lock.held(home / 'lock', f'the index in {home}', f'wait for it, or {CURE}'):
+  tidy = functools.partial(files.delete_partial, home)
+  with lock.held(home / 'lock', f'the index in {home}', CURE, tidy=tidy):
     kept, dropped = _kept(home, source, found.photos)
     new = {path: stamp for path, stamp in found.photos.items() if path not in kept}
     draft = _Draft(source, home)
@@ -84,9 +85,7 @@ def _kept(home: pathlib.Path, source: Source, photos: dict[str, Stamp]) -> tuple
   """Deletes what is no longer so from an index; returns the paths that stay, and how many went."""
   kept, dropped = set[str](), 0
   for path in part_lib.parts(home):
-    part = Part.open(path)
-    if part.source.folder != source.folder:
-      raise UserError(f'{home} is the index of {part.source.folder}: {CURE}')
+    part = Part.open(path, source)
     numbers = [
       number
       for number, photo in enumerate(part.photos)

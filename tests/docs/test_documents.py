@@ -25,6 +25,7 @@ PAGES = ['README.md', *sorted(f'docs/{path.name}' for path in (ROOT / 'docs').gl
 # They run as they stand in tests of their own, which count them.
 ELSEWHERE = {
   'docs/predict.md': 'test_predict.py: test_the_page_runs_as_it_stands',
+  'docs/search.md': 'test_search.py: test_the_page_runs_as_it_stands',
   'docs/add_a_task.md': 'test_add_a_task.py',
   'docs/scores.md': 'test_score_command.py, and below',
   'docs/runs.md': 'test_bad_batch.py',
@@ -156,7 +157,7 @@ def test_every_command_of_a_page_runs(page, desk, environment):
 
 def test_what_runs_elsewhere_is_there():
   assert set(ELSEWHERE) < set(PAGES)
-  assert len(steps('docs/predict.md')) == 3 + 1
+  assert len(steps('docs/predict.md')) == len(steps('docs/search.md')) == 3 + 1
   everything = [step for page in PAGES for step in steps(page)]
   for start in NOT_RUN:
     assert any(command.startswith(start) for command in everything), f'{start} is not in a page'
