@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 CSS = """
 .photo .image-frame img { width: 100%; height: 100%; object-fit: contain }
+.found .grid-wrap { max-height: none; overflow: visible }
+.found .grid-container { grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)) !important }
 .rows { width: 100%; border-collapse: collapse }
 .rows caption { text-align: left; padding-bottom: .5rem }
 .rows, .rows tbody, .rows tr, .rows td { border: none !important }
@@ -118,11 +120,11 @@ def about_folder(reply: Callable[[str], Reply], examples: Sequence[str]) -> None
   photos = gr.Gallery(
     label='Photos',
     show_label=False,
-    columns=4,
     height='auto',
     object_fit='contain',
     format='png',
     buttons=[],
+    elem_classes='found',
   )
   listen(button, box, lambda text: reply(text or ''), [box], [said, photos])
 
