@@ -174,7 +174,7 @@ class Model:
     found = self._runner.attention(image, tokens, head, allowed)
     attention, relevance = heatmap.heat(method, found.weights, found.gradients)
     cells, more = heatmap.of_words(attention, places, found.mask), {}
-    if head:
+    if relevance is not None:
       read = [tokens.place[0] if head == 'fill' else 0]
       more['score_cells'] = heatmap.of_words(relevance, [read], found.mask)[0]
       more['score'] = names[found.best]

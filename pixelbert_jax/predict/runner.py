@@ -88,14 +88,14 @@ class Watched(NamedTuple):
   Attributes:
     weights: [L, H, S, S] with S = T + P.
     gradients: of the best logit with respect to them; None without a head.
-    best: the number of the best logit's output; None without a head.
+    best: the number of the best logit's output; 0 without a head.
     mask: [h, w] bool, False for padding.
     placed: the photo.
   """
 
   weights: np.ndarray
   gradients: np.ndarray | None
-  best: np.ndarray | None
+  best: int
   mask: np.ndarray
   placed: Placed
 
@@ -169,11 +169,12 @@ class Runner:
     inputs = pixels, mask, np.zeros(1, np.int32), *tokens
     if head is None:
       _, kept = self._watched(self._variables, *inputs)
-      found = jax.tree.leaves(kept)[0][:, 0], None, None
+      weights, gradients, best = jax.tree.leaves(kept)[0][:, 0], None, 0
     else:
-      found = self._graded[head](self._variables, allowed, *inputs)
+      weights, gradients, best = self._graded[head](self._variables, allowed, *inputs)
+    weights, gradients = jax.device_get((weights, gradients))
     grid = [-(-side // self.reader.stride) for side in placed.canvas]
-    return Watched(*jax.device_get(found), np.asarray(mask[0]).reshape(grid), placed)
+    return Watched(weights, gradients, int(best), np.asarray(mask[0]).reshape(grid), placed)
 
   def features(self, images: np.ndarray) -> np.ndarray:
     """Computes the CNN's features [B, h, w, C] of normalised images [B, H, W, 3] in one batch."""
