@@ -145,7 +145,7 @@ def cell_places(pixels: int, seen: int, stride: int, first: float) -> np.ndarray
 
 def check_method(method: object, scores: bool) -> None:
   """Raises UserError unless `method` is one of METHODS for a model that `scores` single images."""
-  if method not in list(METHODS):
+  if not isinstance(method, str) or method not in METHODS:
     raise UserError(f'method={method!r}: give one of {", ".join(METHODS)}')
   if method == 'gradient' and not scores:
     raise UserError(f'method={method!r}: this model scores no single image: give another method')
@@ -159,7 +159,7 @@ def heat(
   `weights` and `gradients` are those of `relevance`.
   """
   found = None if gradients is None else relevance(weights, gradients)
-  if method == 'gradient':
+  if found is not None and method == 'gradient':
     return found, found
   return rollout(weights) if method == 'rollout' else weights.mean((0, 1)), found
 
