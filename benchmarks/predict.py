@@ -5,9 +5,10 @@
 C is a workdir of VQA or of pre-training on scenes. Appends one line to
 benchmarks/results/predict.jsonl:
 
-- the pointing game on held-out scenes: how often the peak of the attention of `red` and `circle`
-  is in the box of the only red circle, for means over the last layers and for rollout. Chance is
-  the mean share of the image that such a box covers;
+- the pointing game on held-out scenes: given `is there a red circle` (VQA) or `a red circle`, how
+  often the peak of the maps of `red` and `circle`, by method, is in the box of the only red circle,
+  and how often that of the score's map is. A peak is the middle of the pixels that are nearest to
+  the hottest cell. Chance is the mean share of the image that such a box covers;
 - for pre-training, binding: in scenes with two things of different colours and shapes, how often
   the text `red circle` scores higher than `blue circle`, where blue is the colour of the other
   thing (chance is 0.5); and the same with a colour that is not in the scene, with the colours of
@@ -19,6 +20,7 @@ benchmarks/results/predict.jsonl:
 """
 
 import argparse
+import collections
 import functools
 import io
 import json
@@ -39,6 +41,7 @@ from data.scenes import world
 from pixelbert_jax import predict
 from pixelbert_jax.input.text import tokens_of
 from pixelbert_jax.models.forward import forward
+from pixelbert_jax.predict import heatmap
 from pixelbert_jax.predict.photos import batch_of
 from pixelbert_jax.score import predictions
 from pixelbert_jax.score import vqa as official
@@ -54,21 +57,28 @@ def distinct_things(scene: world.Scene) -> list[world.Thing]:
   return [t for t, look in zip(scene.things, looks, strict=True) if looks.count(look) == 1]
 
 
+def middle(cell: int, places: np.ndarray, cells: int) -> float:
+  """Computes the middle of the pixels, whose `places` are in cells, that are nearest to a cell."""
+  return float(np.flatnonzero(np.rint(places).clip(0, cells - 1) == cell).mean()) + 0.5
+
+
 def pointing(model: predict.Model, split: str, count: int) -> dict[str, float]:
-  """Computes the share of peaks inside the box, by kind of heat map, and `chance`."""
-  layers = model.config.transformer.layers
-  kinds = {f'last {n} layers': {'layers': n} for n in range(1, layers + 1)}
-  kinds['rollout'] = {'rollout': True}
-  hits, shares = {name: [] for name in kinds}, []
+  """Computes the share of peaks inside the box, by method of heat map, and `chance`."""
+  before = 'is there ' if 'answer' in model.heads else ''
+  hits, shares = collections.defaultdict(list), []
   for index in range(count):
     place = scenes.Place('easy', split, index)
     image = Image.open(io.BytesIO(scenes.example(place)['image']))
     for thing in distinct_things(scenes.scene(place)):
       left, top, right, bottom = thing.box
       shares.append((right - left) * (bottom - top) / (image.width * image.height))
-      for name, options in kinds.items():
-        heat = model.heatmap(image, f'{thing.colour} {thing.shape}', **options).values.sum(0)
-        y, x = np.unravel_index(heat.argmax(), heat.shape)
+      maps = {}
+      for method in heatmap.METHODS:
+        heat = model.heatmap(image, f'{before}a {thing.colour} {thing.shape}', method)
+        maps[method] = heat.cells[-2:].sum(0)
+      for name, cells in (maps | {'score': heat.score_cells}).items():
+        peak = np.unravel_index(cells.argmax(), cells.shape)
+        y, x = map(middle, peak, (heat.rows, heat.columns), cells.shape)
         hits[name].append(left <= x < right and top <= y < bottom)
   means = {name: round(float(np.mean(inside)), 4) for name, inside in hits.items()}
   return means | {'chance': round(float(np.mean(shares)), 4), 'phrases': len(shares)}

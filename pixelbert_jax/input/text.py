@@ -126,6 +126,10 @@ class TextError(UserError):
   """An unusable text; the message says which and why."""
 
 
+class UnknownWordsWarning(UserWarning):
+  """The warning that a text holds words which the vocabulary lacks."""
+
+
 class Tokens(NamedTuple):
   """N texts of T tokens: ids [N, T] int32, mask [N, T] bool, position of the first [MASK] [N]."""
 
@@ -162,6 +166,7 @@ def tokens_of(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
       warnings.warn(
         f"{text!r} holds {', '.join(map(repr, unknown))}: not in the model's vocabulary, so it "
         'means nothing to it',
+        UnknownWordsWarning,
         stacklevel=3,
       )
     if cut:

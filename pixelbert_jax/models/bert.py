@@ -93,7 +93,8 @@ class Attention(nn.Module):
   """Multi-head self-attention up to the output projection.
 
   With `mutable=['attention']`, `apply` also returns the attention weights [N, H, S, S] before
-  dropout.
+  dropout. A variable in the collection `attention_change` is added to them; where it is zero, its
+  gradient is theirs.
   """
 
   heads: int
@@ -116,7 +117,8 @@ class Attention(nn.Module):
     scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(wide).min)
     weights = nn.softmax(scores).astype(self.dtype)
     if not self.is_initializing():
-      # For heat maps; no-op unless the collection is mutable in `apply`.
+      # For heat maps; no-ops unless `apply` is given the collection, or has it mutable.
+      weights = self.perturb('weights', weights, 'attention_change')
       self.sow('attention', 'weights', weights)
     weights = nn.Dropout(self.dropout)(weights, deterministic=deterministic)
     out = jnp.einsum('nhqk,nkhd->nqhd', weights, value).reshape(n, s, d)
@@ -169,7 +171,7 @@ class Encoder(nn.Module):
     layer = remat(Layer) if self.remat else Layer
     scan = nn.scan(
       lambda layer, x, _: (layer(x, mask, deterministic), None),
-      variable_axes={'params': 0, 'attention': 0},
+      variable_axes={'params': 0, 'attention': 0, 'attention_change': 0},
       split_rngs={'params': True, 'dropout': True},
       length=self.layers,
       unroll=self.layers if self.backend.unroll else 1,

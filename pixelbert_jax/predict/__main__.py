@@ -18,13 +18,6 @@ from absl import logging
 from pixelbert_jax import commandline, jsons
 from pixelbert_jax.predict import FLAGS, heatmap, remarks
 
-# By head: the line above its output, which says what the numbers are.
-TITLES = {
-  'answer': 'answers and their scores from 0 to 1, which need not add up to 1',
-  'match': 'texts, each with the probability that it is true of the image',
-  'fill': 'hidden words, each with its probability among all words of the vocabulary',
-}
-
 
 def flags_of(argv: Sequence[str]) -> Any:
   """Parses and checks the flags: an image, and one thing to do with it."""
@@ -41,7 +34,13 @@ def flags_of(argv: Sequence[str]) -> Any:
   )
   parser.add_argument('--fill', help='a text with one [MASK], the word to predict')
   parser.add_argument(
-    '--heatmap', type=path, help='the picture to write: where each word of the text attends'
+    '--heatmap', type=path, help='the picture to write: where the score comes from and words look'
+  )
+  parser.add_argument(
+    '--heatmap_method',
+    '--heatmap-method',
+    choices=heatmap.METHODS,
+    help=f'how its maps of words are made; {heatmap.METHODS[0]} by default',
   )
   parser.add_argument('--json', action='store_true', help='print one JSON object instead of lines')
   parser.add_argument('more', nargs='*', metavar='TEXT', help='more texts after --text')
@@ -54,6 +53,8 @@ def flags_of(argv: Sequence[str]) -> Any:
     parser.error(f'{empty[0]} is empty' if empty else f'give one of {", ".join(FLAGS.values())}')
   if flags.heatmap and len(flags.text) > 1:
     parser.error('--heatmap draws one text: give one --text')
+  if flags.heatmap_method and not flags.heatmap:
+    parser.error('--heatmap_method is of the picture that --heatmap writes: give both')
   if flags.heatmap:
     heatmap.check_path(flags.heatmap)
   return flags
@@ -77,10 +78,10 @@ def command(argv: Sequence[str]) -> None:
       probabilities = model.match(flags.image, flags.text)[0].tolist()
       head, key, results = 'match', 'text', list(zip(flags.text, probabilities, strict=True))
     if flags.heatmap:
-      heat = model.heatmap(flags.image, flags.question or flags.fill or flags.text[0])
-      name, best = results[0][0], remarks.number(results[0][1])
-      best = best if head == 'match' else f'{name}  {best}'
-      dataclasses.replace(heat, title=f'{heat.title}:  {best}').save(flags.heatmap)
+      text, method = flags.question or flags.fill or flags.text[0], flags.heatmap_method
+      heat = model.heatmap(flags.image, text, method or heatmap.METHODS[0])
+      title = remarks.title(head, heat.title, results[0])
+      dataclasses.replace(heat, title=title).save(flags.heatmap)
   for line in dict.fromkeys(str(w.message) for w in caught):
     if line != model.note:  # It is printed with the result.
       print(f'note: {line}', file=sys.stderr)
@@ -98,13 +99,13 @@ def command(argv: Sequence[str]) -> None:
     answer = {'image': flags.image, **asked, f'{key}s': rows, **drawn, **about}
     print(jsons.text(answer, ensure_ascii=False))
     return
-  print(f'{TITLES[head]}:')
+  print(f'{remarks.TITLES[head]}:')
   for (name, p), words in zip(results, unknown, strict=True):
     print(remarks.row(name, p, words))
   for line in [*remarks.legend(unknown), *lines]:
     print(line)
   if flags.heatmap:
-    print(f'{flags.heatmap} shows where each word attends')
+    print(f'{flags.heatmap} shows where the score comes from, and where each word looks')
   if model.note:
     print(f'This model was {model.note}.')
 

@@ -1,4 +1,4 @@
-"""Heat maps of how much each word of a text attends to each part of an image, and their drawing."""
+"""Heat maps of where the words of a text look and where a score comes from, and their drawing."""
 
 import dataclasses
 import functools
@@ -16,25 +16,28 @@ from pixelbert_jax import UserError, files
 COLOURS = np.array([(0, 28, 84), (66, 78, 108), (124, 123, 120), (188, 175, 108), (255, 234, 70)])
 SIDE = 224  # pixels of the longer side of a panel
 GAP, LINE = 12, 22
-# Attention, in multiples of an even share, that the brightest colour stands for at least. So a
-# picture of nearly even attention looks even.
+# Heat, in multiples of an even share, that the brightest colour stands for at least. So a picture
+# of nearly even heat looks even.
 FULL = 3.0
 INK, PAPER = (30, 30, 30), (255, 255, 255)
+METHODS = ('attention', 'rollout', 'gradient')  # of the maps of words, the best first
 
 
 @dataclasses.dataclass(frozen=True)
 class Heatmap:
-  """The attention of T words to an image of H x W pixels.
+  """The maps of T words over an image of H x W pixels; with a score, also where that comes from.
 
   Attributes:
     tokens: the T words.
-    cells: [T, h, w] float32, the attention to each cell of the feature map in multiples of an even
-      share; the mean over the cells of a word is 1.
+    cells: [T, h, w] float32, the heat of each cell of the feature map in multiples of an even
+      share; the mean over the cells of a word is 1, or 0 where a score depends on none.
     image: [H, W, 3] uint8.
     rows, columns: [H] and [W] float, the position of each pixel in cells; 0 is the centre of the
       first cell.
     note: a line below the picture.
     title: a line above the picture.
+    score: what the score is of, such as `answer "red"`; '' for maps without a score.
+    score_cells: [h, w] float32 as in `cells`, where the score comes from; None without a score.
   """
 
   tokens: Sequence[str]
@@ -44,31 +47,23 @@ class Heatmap:
   columns: np.ndarray
   note: str = ''
   title: str = ''
+  score: str = ''
+  score_cells: np.ndarray | None = None
 
   @functools.cached_property
   def values(self) -> np.ndarray:
-    """The attention [T, H, W] float32 to each pixel, smoothly interpolated between the cells."""
-    return self.at(self.rows, self.columns)
+    """The heat [T, H, W] float32 of each pixel, smoothly interpolated between the cells."""
+    return interpolated(self.cells, self.rows, self.columns)
 
-  def at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Interpolates the attention at positions in cells.
-
-    Beyond the centres of the outermost cells it is constant.
-
-    Args:
-      rows: [n] float.
-      columns: [m] float.
-
-    Returns:
-      [T, n, m] float32.
-    """
-    _, h, w = self.cells.shape
-    return np.einsum(
-      'yi,tij,xj->tyx', between(rows, h), self.cells, between(columns, w), optimize=True
-    )
+  @functools.cached_property
+  def score_values(self) -> np.ndarray | None:
+    """Where the score comes from, by pixel [H, W] float32; None without a score."""
+    if self.score_cells is None:
+      return None
+    return interpolated(self.score_cells[None], self.rows, self.columns)[0]
 
   def save(self, path: str | os.PathLike) -> None:
-    """Draws the image and one panel per word; the extension of `path` gives the format.
+    """Draws the image, a panel of the score and one a word; `path` ends as the format is called.
 
     Raises:
       UserError: the extension is not that of a picture, or the file cannot be written.
@@ -86,14 +81,17 @@ class Heatmap:
     scale = SIDE / max(height, width)
     width, height = max(round(width * scale), 1), max(round(height * scale), 1)
     photo = Image.fromarray(self.image).resize((width, height), Image.Resampling.BICUBIC)
-    brightest = max(float(self.cells.max(initial=0)), FULL)
+    names, cells = list(self.tokens), self.cells
+    if self.score_cells is not None:
+      names, cells = [self.score, *names], np.concatenate([self.score_cells[None], cells])
+    brightest = max(float(cells.max(initial=0)), FULL)
     # The centres of the panel's pixels, in cells.
     positions = (
-      np.interp((np.arange(n) + 0.5) * len(cells) / n - 0.5, np.arange(len(cells)), cells)
-      for n, cells in ((height, self.rows), (width, self.columns))
+      np.interp((np.arange(n) + 0.5) * len(side) / n - 0.5, np.arange(len(side)), side)
+      for n, side in ((height, self.rows), (width, self.columns))
     )
-    heat = self.at(*positions) / brightest
-    panels = [('image', photo), *zip(self.tokens, (overlay(photo, h) for h in heat), strict=True)]
+    heat = interpolated(cells, *positions) / brightest
+    panels = [('image', photo), *zip(names, (overlay(photo, h) for h in heat), strict=True)]
     return sheet(panels, brightest, self.title, self.note)
 
 
@@ -109,6 +107,15 @@ def check_path(path: str | os.PathLike) -> pathlib.Path:
   if not path.parent.is_dir():
     raise UserError(f'{path}: the folder {path.parent} does not exist; create it first')
   return path
+
+
+def interpolated(cells: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+  """Interpolates heat [T, h, w] at rows [n] and columns [m], in cells, as [T, n, m] float32.
+
+  Beyond the centres of the outermost cells it is constant.
+  """
+  _, h, w = cells.shape
+  return np.einsum('yi,tij,xj->tyx', between(rows, h), cells, between(columns, w), optimize=True)
 
 
 def between(positions: np.ndarray, cells: int) -> np.ndarray:
@@ -133,27 +140,59 @@ def cell_places(pixels: int, seen: int, stride: int, first: float) -> np.ndarray
   return ((np.arange(pixels) + 0.5) * seen / pixels - first) / stride
 
 
-# --- Attention -----------------------------------------------------------------------------
+# --- Where words look and a score comes from -----------------------------------------------
 
 
-def mean_of_last(weights: np.ndarray, layers: int | None) -> np.ndarray:
-  """Averages weights [L, S, S] over the last `layers` (None: all) to [S, S]."""
-  return weights[len(weights) - (len(weights) if layers is None else layers) :].mean(0)
+def check_method(method: object, scores: bool) -> None:
+  """Raises UserError unless `method` is one of METHODS for a model that `scores` single images."""
+  if not isinstance(method, str) or method not in METHODS:
+    raise UserError(f'method={method!r}: give one of {", ".join(METHODS)}')
+  if method == 'gradient' and not scores:
+    raise UserError(f'method={method!r}: this model scores no single image: give another method')
+
+
+def heat(
+  method: str, weights: np.ndarray, gradients: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+  """Returns where each position looks by a method [S, S], and the `relevance` if it has gradients.
+
+  `weights` and `gradients` are those of `relevance`.
+  """
+  found = None if gradients is None else relevance(weights, gradients)
+  if found is not None and method == 'gradient':
+    return found, found
+  return rollout(weights) if method == 'rollout' else weights.mean((0, 1)), found
 
 
 def rollout(weights: np.ndarray) -> np.ndarray:
-  """Computes attention rollout [S, S] through layers [L, S, S] (Abnar and Zuidema 2020).
+  """Computes attention rollout [S, S] of weights [L, H, S, S] (Abnar and Zuidema 2020).
 
   Half of a layer's output counts as its input, which the residual connection passes on.
   """
-  half = 0.5 * (weights + np.eye(weights.shape[-1], dtype=weights.dtype))
+  half = 0.5 * (weights.mean(1) + np.eye(weights.shape[-1], dtype=weights.dtype))
   return functools.reduce(lambda below, layer: layer @ below, half)
+
+
+def relevance(weights: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+  """Computes how much a score comes to each position from each [S, S] (after Chefer et al. 2021).
+
+  Their R starts as the identity; each layer adds to it the mean over heads of weights times
+  gradients, multiplied by R. They take the positive part of these, here it is the magnitude: what
+  lowers a score counts too, and the object of a word is found more often.
+
+  Args:
+    weights: [L, H, S, S].
+    gradients: [L, H, S, S], of the score with respect to the weights.
+  """
+  start = np.eye(weights.shape[-1], dtype=weights.dtype)
+  layers = np.abs(weights * gradients).mean(1)
+  return functools.reduce(lambda below, layer: below + layer @ below, layers, start)
 
 
 def of_words(
   attention: np.ndarray, places: Sequence[Sequence[int]], mask: np.ndarray
 ) -> np.ndarray:
-  """Computes `Heatmap.cells`: each word's attention to the cells, averaged over its tokens.
+  """Computes `Heatmap.cells`: the heat of the cells for each word, averaged over its tokens.
 
   Args:
     attention: [S, S], from each position of the sequence to each; pixels are the last ones.
@@ -193,7 +232,7 @@ def sheet(
 ) -> Image.Image:
   """Draws panels with their words in rows, a title above, a colour scale and a note below.
 
-  `brightest` is the attention at the bright end of the scale, in multiples of an even share.
+  `brightest` is the heat at the bright end of the scale, in multiples of an even share.
   """
   width, height = panels[0][1].size
   across = min(len(panels), max(2, round(math.sqrt(len(panels) * 1.6 * height / width))))
@@ -210,7 +249,7 @@ def sheet(
     page.paste(panel, (x, y + LINE))
   y = top + down * step[1]
   ramp = np.tile(colour(np.linspace(0, 1, SIDE // 2)), (LINE - 8, 1, 1)).round().astype(np.uint8)
-  left = 'attention: 0'
+  left = 'heat: 0'
   end = GAP + draw.textlength(left, font=font) + 8
   draw.text((GAP, y), left, fill=INK, font=font)
   page.paste(Image.fromarray(ramp), (round(end), y + 3))

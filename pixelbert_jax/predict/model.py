@@ -19,7 +19,7 @@ from pixelbert_jax.checkpoints.checksum import not_finite
 from pixelbert_jax.experiment import make_model, make_task
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.image import ImageError
-from pixelbert_jax.input.text import TextError, Tokenizer, tokens_of
+from pixelbert_jax.input.text import TextError, Tokenizer, Tokens, tokens_of
 from pixelbert_jax.predict import FLAGS, heatmap
 from pixelbert_jax.predict import photos as photos_lib
 from pixelbert_jax.predict.heatmap import Heatmap
@@ -150,41 +150,40 @@ class Model:
         raise TextError(f'{text!r} has {count or "no"} [MASK]: write one, for the hidden word')
     return self._rows('fill', images, texts, lambda row: _best(row[ordinary], words, k))
 
-  def heatmap(
-    self, image: Photo, text: str, layers: int | None = None, rollout: bool = False
-  ) -> Heatmap:
-    """Computes how much each word of a text attends to each part of an image.
+  def heatmap(self, image: Photo, text: str, method: str = 'attention') -> Heatmap:
+    """Computes where each word of a text looks in an image, and where the text's score comes from.
 
-    The attention is averaged over heads and layers.
+    The score is the logit of the best answer, of the best hidden word (for a text with a [MASK]),
+    or of the match; its map is by gradient. docs/predict.md says how the methods compare.
 
     Args:
       image: one image.
       text: one text.
-      layers: average over this many of the last layers; None averages over all, which locates a
-        phrase's object most often (docs/predict.md).
-      rollout: use attention rollout through all layers (`heatmap.rollout`) instead of a mean; then
-        `layers` is None.
+      method: of the maps of words: 'attention', its mean over heads and layers; 'rollout' of the
+        attention through the layers; or 'gradient', the attention weighted by the score's gradient.
 
     Raises:
       ImageError, TextError: the image or the text cannot be used.
-      UserError: the model has not that many layers, or `rollout` goes through others too.
+      UserError: the method is none of these, or is 'gradient' and the model scores no single image.
     """
-    _check_switch('rollout', rollout)
-    if layers is not None:
-      check_number('layers', layers, self.config.transformer.layers)
-      if rollout:
-        raise UserError(f'layers={layers}: rollout goes through all layers, so give one of the two')
+    heatmap.check_method(method, bool(self.heads))
     tokens = tokens_of(self._tokenizer, [text])
-    weights, mask, placed = self._runner.attention(image, tokens)
-    attention = heatmap.rollout(weights) if rollout else heatmap.mean_of_last(weights, layers)
     words, places = zip(*self._tokenizer.read(text)[0], strict=True)
-    cells = heatmap.of_words(attention, places, mask)
+    head, names = self._scored(tokens)
+    allowed = ~self._tokenizer.special if head == 'fill' else np.ones(len(names), bool)
+    found = self._runner.attention(image, tokens, head, allowed)
+    attention, relevance = heatmap.heat(method, found.weights, found.gradients)
+    cells, more = heatmap.of_words(attention, places, found.mask), {}
+    if relevance is not None:
+      read = [tokens.place[0] if head == 'fill' else 0]
+      more['score_cells'] = heatmap.of_words(relevance, [read], found.mask)[0]
+      more['score'] = names[found.best]
     pixels, cnn = photos_lib.pixels_of(image), self.module.backbone.cnn
     rows, columns = (
       heatmap.cell_places(side, seen, cnn.total_stride, cnn.first_centre)
-      for side, seen in zip(pixels.shape[:2], placed.size, strict=True)
+      for side, seen in zip(pixels.shape[:2], found.placed.size, strict=True)
     )
-    return Heatmap(words, cells, pixels, rows, columns, note=self.note, title=text)
+    return Heatmap(words, cells, pixels, rows, columns, note=self.note, title=text, **more)
 
   def unknown_words(self, text: str) -> list[str]:
     """Lists the words of a text that its vocabulary lacks, as written, each once."""
@@ -233,6 +232,14 @@ class Model:
         f'{can or "draw heat maps and encode, from Python"}'
       )
 
+  def _scored(self, tokens: Tokens) -> tuple[str | None, list[str]]:
+    """Returns the head whose best output is a text's score, and what to call each output."""
+    if 'fill' in self.heads and (tokens.ids == self._tokenizer.mask_id).any():
+      return 'fill', [f'[MASK] is "{word}"' for word in self._tokenizer.words]
+    if 'answer' in self.heads:
+      return 'answer', [f'answer "{answer}"' for answer in self.answers]
+    return ('match', ['match']) if 'match' in self.heads else (None, [])
+
   def _rows(
     self,
     head: str,
@@ -274,12 +281,10 @@ def _listed(texts: Texts) -> list[str]:
   return [texts] if isinstance(texts, str) else list(texts)
 
 
-def check_number(name: str, value: Any, most: int | None = None) -> None:
-  """Raises UserError if an argument is not a whole number from 1 to `most` (None: any)."""
-  whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-  if not whole or value < 1 or (most is not None and value > most):
-    end = 'at least 1' if most is None else f'1 to {most}, which are all there are'
-    raise UserError(f'{name}={value!r}: give a whole number of {end}')
+def check_number(name: str, value: Any) -> None:
+  """Raises UserError if an argument is not a whole number of at least 1."""
+  if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+    raise UserError(f'{name}={value!r}: give a whole number of at least 1')
 
 
 def _check_switch(name: str, value: Any) -> None:

@@ -5,6 +5,12 @@ They go by the numbers as they are printed.
 
 from collections.abc import Iterable, Sequence
 
+# By head: the line above the rows, which says what their numbers are.
+TITLES = {
+  'answer': 'answers and their scores from 0 to 1, which need not add up to 1',
+  'match': 'texts, each with the probability that it is true of the image',
+  'fill': 'hidden words, each with its probability among all words of the vocabulary',
+}
 DIGITS = 3
 TIE = 0.9  # of the first number: from here on the model has as good as no preference
 LIKELY = 0.5  # below it the model holds something to be wrong rather than right
@@ -24,6 +30,12 @@ def number(probability: float) -> str:
 def row(name: str, probability: float, unknown: Sequence[str]) -> str:
   """Formats a row of the table, marked if it rests on words unknown to the model."""
   return f'{number(probability)}{MARK if unknown else " "} {name}'
+
+
+def title(head: str, text: str, best: tuple[str, float]) -> str:
+  """Makes the line above a heat map of a text, with its best row (name, probability)."""
+  name, probability = best
+  return f'{text}:  {"" if head == "match" else f"{name}  "}{number(probability)}'
 
 
 def legend(unknown: Iterable[Sequence[str]]) -> list[str]:

@@ -39,12 +39,18 @@ class Pairs(NamedTuple):
 
 QUIET = 3.0  # seconds before progress is shown
 
-HEADS: dict[str, Callable[[Model, Pairs], Any]] = {
-  'answer': lambda m, pairs: jax.nn.sigmoid(m.answer(pairs.tokens)),
-  'match': lambda m, pairs: m.match(pairs.tokens),
-  'fill': lambda m, pairs: jax.nn.softmax(
-    m.fill(jnp.take_along_axis(pairs.tokens, pairs.place[:, None, None], axis=1)[:, 0])
+# By head: the logits [N, C] of what it chooses from.
+LOGITS: dict[str, Callable[[Model, Pairs], Array]] = {
+  'answer': lambda m, pairs: m.answer(pairs.tokens),
+  'match': lambda m, pairs: m.match(pairs.tokens)[:, None],
+  'fill': lambda m, pairs: m.fill(
+    jnp.take_along_axis(pairs.tokens, pairs.place[:, None, None], axis=1)[:, 0]
   ),
+}
+HEADS: dict[str, Callable[[Model, Pairs], Any]] = {
+  'answer': lambda m, pairs: jax.nn.sigmoid(LOGITS['answer'](m, pairs)),
+  'match': lambda m, pairs: LOGITS['match'](m, pairs)[:, 0],
+  'fill': lambda m, pairs: jax.nn.softmax(LOGITS['fill'](m, pairs)),
   'encode': lambda m, pairs: pairs[:4],
 }
 
@@ -76,6 +82,24 @@ class Encoded:
     return cls(text, np.where(pixel_mask[..., None], pixels, 0), text_mask, pixel_mask)
 
 
+class Watched(NamedTuple):
+  """The attention of one text and one photo.
+
+  Attributes:
+    weights: [L, H, S, S] with S = T + P.
+    gradients: of the best logit with respect to them; None without a head.
+    best: the number of the best logit's output; 0 without a head.
+    mask: [h, w] bool, False for padding.
+    placed: the photo.
+  """
+
+  weights: np.ndarray
+  gradients: np.ndarray | None
+  best: int
+  mask: np.ndarray
+  placed: Placed
+
+
 class Runner:
   """A runner of a module of `models/heads.py`, compiled once per shape.
 
@@ -104,6 +128,10 @@ class Runner:
     # Of a model with a first stage.
     self._image_vector = compiled(lambda m, *seen: m.image_vector(*seen, False))
     self._text_vector = compiled(lambda m, *words: m.text_vector(*words, False))
+    self._graded = {
+      name: jax.jit(_graded(functools.partial(module.apply, method=_joined(logits))))
+      for name, logits in LOGITS.items()
+    }
 
   def pairs(
     self, head: str, photos: Sequence[Photo], tokens: Tokens, image: np.ndarray, text: np.ndarray
@@ -165,19 +193,24 @@ class Runner:
     for _, out in self.join('encode', no_pixels, tokens, np.zeros_like(number), number):
       yield out
 
-  def attention(self, photo: Photo, tokens: Tokens) -> tuple[np.ndarray, np.ndarray, Placed]:
-    """Computes the attention of one text and one photo, averaged over heads.
+  def attention(
+    self, photo: Photo, tokens: Tokens, head: str | None = None, allowed: np.ndarray | None = None
+  ) -> Watched:
+    """Computes the attention of one text and one photo; with a head also what its best depends on.
 
-    Returns:
-      The weights [L, S, S] with S = T + P, a mask [h, w] bool that is False for padding, and the
-      placed photo.
+    `allowed` [C] bool says which of the head's outputs may be the best.
     """
     placed = self.reader(photo)
     pixels, mask = self._see([placed])
-    _, kept = self._watched(self._variables, pixels, mask, np.zeros(1, np.int32), *tokens)
-    (weights,) = jax.tree.leaves(kept)
+    inputs = pixels, mask, np.zeros(1, np.int32), *tokens
+    if head is None:
+      _, kept = self._watched(self._variables, *inputs)
+      weights, gradients, best = jax.tree.leaves(kept)[0][:, 0], None, 0
+    else:
+      weights, gradients, best = self._graded[head](self._variables, allowed, *inputs)
+    weights, gradients = jax.device_get((weights, gradients))
     grid = [-(-side // self.reader.stride) for side in placed.canvas]
-    return np.asarray(weights[:, 0].mean(1)), np.asarray(mask[0]).reshape(grid), placed
+    return Watched(weights, gradients, int(best), np.asarray(mask[0]).reshape(grid), placed)
 
   def features(self, images: np.ndarray) -> np.ndarray:
     """Computes the CNN's features [B, h, w, C] of normalised images [B, H, W, 3] in one batch."""
@@ -221,3 +254,26 @@ def _joined(head: Callable[[Model, Pairs], Any]) -> Callable:
     return head(m, Pairs(tokens[:, 0], token_mask, pixels[:, 0], mask, place))
 
   return method
+
+
+def _graded(apply: Callable) -> Callable:
+  """Wraps a method that gives logits [1, C] as one that gives what the best depends on.
+
+  The result is a function of variables, `allowed` [C] bool and the method's inputs. It returns the
+  attention weights [L, H, S, S], the gradients of the best allowed logit with respect to them, and
+  the number of that logit.
+  """
+
+  def graded(variables, allowed, *inputs):
+    def best(change):
+      logits, kept = apply(variables | change, *inputs, mutable=['attention'])
+      logits = jnp.where(allowed, logits[0], -jnp.inf)
+      return logits.max(), (kept, logits.argmax())
+
+    shapes = jax.eval_shape(lambda: apply(variables, *inputs, mutable=['attention_change'])[1])
+    no_change = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    gradients, (kept, number) = jax.grad(best, has_aux=True)(no_change)
+    (weights,), (gradients,) = jax.tree.leaves(kept), jax.tree.leaves(gradients)
+    return weights[:, 0], gradients[:, 0], number
+
+  return graded

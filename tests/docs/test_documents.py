@@ -34,6 +34,7 @@ ELSEWHERE = {
   'docs/scores.md': 'test_score_command.py, and below',
   'docs/runs.md': 'test_bad_batch.py',
   'docs/plan.md': 'tests/plan: the real models take minutes',
+  'docs/demo.md': 'tests/demo/test_browser.py',
 }
 # What the checks of the project do as a whole, and what takes the files of others.
 NOT_RUN = {

@@ -1,6 +1,7 @@
-"""Heat maps: the attention they show, where it lies on the image, and the picture."""
+"""Heat maps: the attention and gradients they show, where on the image, and the picture."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -67,17 +68,87 @@ def test_nothing_is_kept_or_computed_unless_asked_for(monkeypatch):
 
   with_weights = program()
   monkeypatch.setattr(Attention, 'sow', lambda *_: None)
+  monkeypatch.setattr(Attention, 'perturb', lambda self, name, value, collection: value)
   assert program() == with_weights
 
 
-def test_means_and_rollout_by_hand():
-  weights = np.random.default_rng(0).dirichlet(np.ones(4), (3, 4)).astype(np.float32)
-  np.testing.assert_allclose(heatmap.mean_of_last(weights, 2), (weights[1] + weights[2]) / 2)
-  np.testing.assert_allclose(heatmap.mean_of_last(weights, None), weights.mean(0))
-  own = [0.5 * w + 0.5 * np.eye(4) for w in weights]
+def literal_encoder(params, x, mask, change):
+  """The encoder in NumPy and float64, with `change` [L, N, H, S, S] added to attention weights."""
+  erf = np.vectorize(math.erf)
+
+  def norm(x, p):
+    x = x - x.mean(-1, keepdims=True)
+    return (
+      x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-12) * p['norm']['scale'] + p['norm']['bias']
+    )
+
+  for i, added in enumerate(change):
+    p = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i], np.float64), params['layer'])
+    linear = lambda x, p: x @ p['kernel'] + p['bias']  # noqa: E731
+    parts = np.split(linear(x, p['attention']['qkv']), 3, axis=-1)
+    q, k, v = (part.reshape(*x.shape[:2], 2, 4) for part in parts)
+    weights = np.exp(np.einsum('nqhd,nkhd->nhqk', q, k) / 2) * mask[:, None, None]
+    weights = weights / weights.sum(-1, keepdims=True) + added
+    y = np.einsum('nhqk,nkhd->nqhd', weights, v).reshape(x.shape)
+    x = norm(x + linear(y, p['attention']['output']), p['attention_norm'])
+    y = linear(x, p['mlp_in'])
+    x = norm(x + linear(0.5 * y * (1 + erf(y / 2**0.5)), p['mlp_out']), p['mlp_norm'])
+  return x
+
+
+@pytest.mark.parametrize('options', [{'backend': backend('cpu')}, {'remat': True}], ids=str)
+def test_the_gradient_of_the_weights_is_that_of_a_literal_encoder(options):
+  x, mask, variables, (out, kept) = encoded(['attention_change'], **options)
+  encoder = Encoder(**ENCODER, dtype=jnp.float32, **options)
+  direction = np.random.default_rng(0).normal(size=8)
+
+  @jax.jit
+  def gradient(change):
+    read = lambda c: encoder.apply(variables | c, x, mask, True)[:, 0] @ direction  # noqa: E731
+    return jax.grad(lambda c: read(c).sum())(change)
+
+  (found,) = jax.tree.leaves(gradient(kept))
+  x, mask = np.asarray(x, np.float64), np.asarray(mask)
+  zero = np.zeros(found.shape)
+  np.testing.assert_allclose(literal_encoder(variables['params'], x, mask, zero), out, atol=1e-5)
+
+  def score(change):
+    return (literal_encoder(variables['params'], x, mask, change)[:, 0] @ direction).sum()
+
+  step = 1e-5
+  for place in np.random.default_rng(1).integers(0, found.shape, (40, 5)):
+    change = zero.copy()
+    change[tuple(place)] = step
+    slope = (score(change) - score(-change)) / (2 * step)
+    assert found[tuple(place)] == pytest.approx(slope, rel=1e-3, abs=1e-5)
+  assert abs(found[0]).max() > 0.01  # through all that follows
+
+
+def test_rollout_by_hand():
+  weights = np.random.default_rng(0).dirichlet(np.ones(4), (3, 2, 4)).astype(np.float32)
+  own = [0.5 * w.mean(0) + 0.5 * np.eye(4) for w in weights]
   found = heatmap.rollout(weights)
   np.testing.assert_allclose(found, own[2] @ own[1] @ own[0], rtol=1e-5)
   np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
+
+
+def test_relevance_by_hand():
+  """Sums, over all ways down from a position to one of the input, the products of their steps."""
+  rng = np.random.default_rng(0)
+  weights = rng.dirichlet(np.ones(3), (2, 2, 3))
+  gradients = rng.normal(size=weights.shape)
+  found = heatmap.relevance(weights, gradients)
+
+  def steps(layer, to, source):
+    return (
+      sum(abs(weights[layer, h, to, source] * gradients[layer, h, to, source]) for h in (0, 1)) / 2
+    )
+
+  for to in range(3):
+    for source in range(3):
+      whole = float(to == source) + steps(0, to, source) + steps(1, to, source)
+      whole += sum(steps(1, to, between) * steps(0, between, source) for between in range(3))
+      assert found[to, source] == pytest.approx(whole)
 
 
 def test_words_get_the_mean_of_their_tokens_relative_to_an_even_share():
@@ -184,6 +255,19 @@ def test_attention_that_is_nearly_even_looks_even():
   panel = page[heatmap.GAP + heatmap.LINE :, 2 * heatmap.GAP + 224 :][:84, :224]
   warmth = panel[..., 0] - panel[..., 2]
   assert warmth.max() < 10
+
+
+def test_a_score_has_the_first_panel():
+  plain = of_one_hot()
+  scored = dataclasses.replace(plain, score='answer "red"', score_cells=plain.cells[0])
+  np.testing.assert_array_equal(scored.score_values, plain.values[0])
+  assert plain.score_values is None
+  page, before = (np.asarray(found.picture()) for found in (scored, plain))
+  side, top = heatmap.GAP + 224, heatmap.GAP + heatmap.LINE
+  panel = np.s_[top : top + 84, side + heatmap.GAP : 2 * side]
+  np.testing.assert_array_equal(page[panel], before[panel])  # that of the first word in `plain`
+  title = np.s_[heatmap.GAP : top, side + heatmap.GAP : 2 * side]
+  assert (page[title] != before[title]).any()
 
 
 def test_a_title_stands_above_all():

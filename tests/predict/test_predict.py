@@ -8,6 +8,7 @@ import re
 import shlex
 import warnings
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,7 +21,7 @@ from pixelbert_jax.input import image as image_lib
 from pixelbert_jax.input.text import tokens_of
 from pixelbert_jax.main import main as train_main
 from pixelbert_jax.models.pixelbert import PixelBert
-from pixelbert_jax.predict import FLAGS, HeadError, ImageError, TextError, photos
+from pixelbert_jax.predict import FLAGS, HeadError, ImageError, TextError, heatmap, photos
 from pixelbert_jax.predict import runner as inference
 from pixelbert_jax.predict.__main__ import main
 from tests.support import tiny
@@ -311,17 +312,65 @@ def test_a_heatmap_has_the_shape_of_the_image(load):
 def test_a_heatmap_is_the_attention_of_the_words(load):
   model, image = load('pretrain'), photo(40, 60)
   tokens = tokens_of(model._tokenizer, ['a red circle'])
-  weights, mask, _ = model._runner.attention(image, tokens)
-  length = tokens.ids.shape[1]
-  assert weights.shape == (2, length + mask.size, length + mask.size)
-  np.testing.assert_allclose(weights.sum(-1)[:, : length + 1], 1, rtol=1e-5)
-  pixels = weights[:, 3, length:].reshape(2, *mask.shape)  # of 'circle'... after [CLS] a red
-  for options, kept in (({}, pixels.mean(0)), ({'layers': 1}, pixels[1])):
-    found = model.heatmap(image, 'a red circle', **options)
-    expected = kept[mask] / kept[mask].mean()
-    np.testing.assert_allclose(found.cells[2].ravel(), expected, rtol=1e-5)
-  rolled = model.heatmap(image, 'a red circle', rollout=True)
-  assert abs(rolled.cells - found.cells).max() > 1e-3
+  watched = model._runner.attention(image, tokens)
+  length, mask = tokens.ids.shape[1], watched.mask
+  assert watched.weights.shape[2:] == (length + mask.size, length + mask.size)
+  weights = watched.weights.mean((0, 1))
+  np.testing.assert_allclose(weights.sum(-1)[: length + 1], 1, rtol=1e-5)
+  kept = weights[3, length:].reshape(mask.shape)[mask]  # of 'circle', after [CLS] a red
+  found = model.heatmap(image, 'a red circle')
+  np.testing.assert_allclose(found.cells[2].ravel(), kept / kept.mean(), rtol=1e-5)
+  for method in ('rollout', 'gradient'):
+    other = model.heatmap(image, 'a red circle', method)
+    assert abs(other.cells - found.cells).max() > 1e-3
+    np.testing.assert_array_equal(other.score_cells, found.score_cells)
+
+
+@pytest.mark.parametrize(
+  ('task', 'text', 'read'),
+  [('vqa', 'what is it', 0), ('pretrain', 'a red star', 0), ('pretrain', 'a red [MASK]', 3)],
+)
+def test_a_score_comes_from_what_its_gradient_says(load, task, text, read):
+  model, image = load(task), photo(40, 60)  # with padding at its bottom and right
+  tokens = tokens_of(model._tokenizer, [text])
+  head, names = model._scored(tokens)
+  allowed = ~model._tokenizer.special if head == 'fill' else np.ones(len(names), bool)
+  watched = model._runner.attention(image, tokens, head, allowed)
+  # Along a random direction, the score changes as the gradients say.
+  runner, rng = model._runner, np.random.default_rng(0)
+  seen, way = runner._see([watched.placed]), rng.normal(size=watched.weights.shape)
+  method = inference._joined(inference.LOGITS[head])
+
+  @jax.jit
+  def logits(step):
+    change = {'attention': {'weights': step * way[:, None].astype(np.float32)}}
+    change = {'attention_change': {'backbone': {'encoder': {'layer': change}}}}
+    inputs = *seen, np.zeros(1, np.int32), *tokens
+    return model.module.apply(model.variables | change, *inputs, method=method)[0]
+
+  step = 1e-3
+  slope = (logits(step) - logits(-step))[watched.best] / (2 * step)
+  assert slope == pytest.approx((watched.gradients * way).sum(), rel=0.02)
+  assert watched.best == np.where(allowed, logits(0.0), -np.inf).argmax()
+
+  found = model.heatmap(image, text, 'gradient')
+  results = {'answer': model.answer, 'fill': model.fill}.get(head)
+  best = f'"{results(image, text, k=1)[0][0][0]}"' if results else 'match'
+  assert found.score.endswith(best)
+  relevance = heatmap.relevance(watched.weights, watched.gradients)
+  kept = relevance[read, -watched.mask.size :].reshape(watched.mask.shape)
+  assert not kept[~watched.mask].any()
+  assert not relevance[read, : tokens.ids.shape[1]][~tokens.mask[0]].any()
+  kept = kept[watched.mask]
+  np.testing.assert_allclose(found.score_cells.ravel(), kept / kept.mean(), rtol=1e-4)
+
+
+def test_a_model_of_two_images_has_maps_of_words_alone(load):
+  model = load('nlvr2')
+  found = model.heatmap(photo(64, 64), 'a red star', 'rollout')
+  assert (found.score, found.score_cells, found.score_values) == ('', None, None)
+  with pytest.raises(UserError, match="method='gradient': this model scores no single image"):
+    model.heatmap(photo(64, 64), 'a red star', 'gradient')
 
 
 def test_what_it_was_trained_on_is_written_below(load, tmp_path):
@@ -511,8 +560,11 @@ def test_the_command_fills_and_draws(said, tmp_path):
   assert len(captured.out.splitlines()) == 9
   with Image.open(path) as picture:
     assert picture.format == 'PNG'
-  found = json.loads(said('vqa', '--question=what is it', '--json', f'--heatmap={path}').out)
-  assert found['heatmap'] == str(path)
+  asked, pictures = ('vqa', '--question=what is it', '--json', f'--heatmap={path}'), []
+  for flags in ((), ('--heatmap_method=attention',), ('--heatmap-method=gradient',)):
+    assert json.loads(said(*asked, *flags).out)['heatmap'] == str(path)
+    pictures.append(path.read_bytes())
+  assert pictures[0] == pictures[1] != pictures[2]
 
 
 def test_every_mistake_is_one_line(said, folder, tmp_path):
@@ -536,6 +588,12 @@ def test_every_mistake_is_one_line(said, folder, tmp_path):
     (('vqa', 'x'), '1.png', ["'x' belongs to no flag"]),
     (('vqa', '--questoin=x'), '1.png', ['--questoin']),
     (('pretrain', '--text=a', '--text=b', '--heatmap=x.png'), '1.png', ['draws one text']),
+    (('vqa', '--question=x', '--heatmap_method=rollout'), '1.png', ['--heatmap writes: give both']),
+    (
+      ('vqa', '--question=x', f'--heatmap={tmp_path}/x.png', '--heatmap_method=best'),
+      '1.png',
+      ["'best'", 'attention', 'rollout', 'gradient'],
+    ),
     (('vqa', '--question=x', '--question=y'), '1.png', ['--question is given 2 times']),
     (('vqa', '--question=x', '--image=y'), '1.png', ['--image is given 2 times']),
     (('vqa', '--question=x', f'--heatmap={tmp_path}/x.doc'), '1.png', ['x.doc', '.png']),
@@ -589,16 +647,10 @@ NUMBERS = (0, -1, 1.5, float('nan'), float('inf'), '2', None, True, [2], 10**30)
 ARGUMENTS = {
   'k of answer': ('vqa', lambda m, x: m.answer(photo(64, 64), 'is a star here', k=x), NUMBERS[:9]),
   'k of fill': ('pretrain', lambda m, x: m.fill(photo(64, 64), 'a [MASK]', k=x), NUMBERS[:9]),
-  'layers': (
+  'method': (
     'pretrain',
-    lambda m, x: m.heatmap(photo(64, 64), 'a star', layers=x),
-    (*(x for x in NUMBERS if x is not None), 3),
-  ),
-  'rollout': ('pretrain', lambda m, x: m.heatmap(photo(64, 64), 'a', rollout=x), ('no', 1, None)),
-  'layers=1': (
-    'pretrain',
-    lambda m, x: m.heatmap(photo(64, 64), 'a', layers=1, rollout=x),
-    (True,),
+    lambda m, x: m.heatmap(photo(64, 64), 'a', method=x),
+    ('no', 1, None, True, ['attention'], np.ones(2)),
   ),
   'pairs': ('pretrain', lambda m, x: m.match(photo(64, 64), 'a', pairs=x), ('no', 0)),
   'logits': ('pretrain', lambda m, x: m.match(photo(64, 64), 'a', logits=x), ('no', 0)),
@@ -629,8 +681,5 @@ def test_a_batch_size_that_is_none(size, folder):
 
 def test_arguments_within_range(load):
   model, image = load('pretrain'), photo(64, 64)
-  whole, last = (model.heatmap(image, 'a red star', layers=n).cells for n in (2, 1))
-  np.testing.assert_array_equal(whole, model.heatmap(image, 'a red star').cells)
-  assert np.abs(whole - last).max() > 1e-3
   assert len(model.fill(image, 'a [MASK]', k=np.int64(3))[0]) == 3
   assert len(load('vqa').answer(image, 'is a star here', k=10**30)[0]) == len(load('vqa').answers)
