@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 # By method of a model: the flag of the command.
 FLAGS = {'answer': '--question', 'match': '--text', 'fill': '--fill'}
+# By method: the parameter that a checkpoint needs for it.
+HEADS = {'answer': 'vqa', 'match': 'itm', 'fill': 'mlm_bias'}
+# By method, that which tells most first: something to ask about docs/scene.jpg.
+EXAMPLES = {
+  'answer': 'what colour is the cross',
+  'fill': 'a [MASK] circle left of a green cross',
+  'match': 'a yellow circle left of a green cross',
+}
 
 # Imported when first used: JAX takes a second, and the command's `--help` needs none.
 HOMES = {

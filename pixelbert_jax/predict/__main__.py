@@ -1,4 +1,4 @@
-"""The command that asks a trained model about an image:
+"""Asks a trained model about an image.
 
     python -m pixelbert_jax.predict --checkpoint=C --image=F --question="what colour is it"
     python -m pixelbert_jax.predict --checkpoint=C --image=F --text="a cat" --text="a dog"
@@ -28,7 +28,7 @@ TITLES = {
 
 def flags_of(argv: Sequence[str]) -> Any:
   """Parses and checks the flags: an image, and one thing to do with it."""
-  parser = commandline.Parser('pixelbert_jax.predict', 'Asks a trained model about an image.')
+  parser = commandline.Parser('pixelbert_jax.predict', __doc__)
   parser.epilog = remarks.RULES
   any_path, path = commandline.any_path, commandline.path
   parser.add_argument(
