@@ -121,8 +121,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
   files[provenance.DATA] = provenance.remember(workdir, dataset.identity, used)
   check_workdir(workdir, config.to_dict(), files)
   print(
-    'programs    XLA compiles them before they run, in silence: for seconds if the model is small, for '
-    "minutes each at the paper's size",
+    'programs    XLA compiles them before they run, in silence: for seconds if the model is small, '
+    "for minutes each at the paper's size",
     flush=True,
   )
   state, step, rates = init_state(experiment, mesh)

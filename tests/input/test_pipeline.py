@@ -507,7 +507,7 @@ def test_in_training_its_pairs_do_not_count_and_it_is_named(make, threads, capsy
       np.testing.assert_array_equal(array[same], expected[name][same], name)
   assert met == 2
   assert words
-  lines = capsys.readouterr().out.splitlines()
+  lines = capsys.readouterr().err.splitlines()
   assert len(lines) == 1
   assert lines[0].startswith('unreadable  image 7: 17 bytes that are not')
 
