@@ -56,6 +56,11 @@ def init_state(experiment: Experiment, mesh: Mesh) -> tuple[State, Step, dict[st
     batch=batches[0],
     steps_per_epoch=len(batches),
   )
+  print(
+    'programs    XLA compiles each before it runs, in silence: for seconds if the model is small, '
+    "for minutes at the paper's size",
+    flush=True,
+  )
   init = compiled(jax.jit(fresh, out_shardings=step.shardings), title='the initial state')
   return init(), step, rates
 
@@ -120,11 +125,6 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
   used = {name for role in ROLES for name in splits(config.data[role])}
   files[provenance.DATA] = provenance.remember(workdir, dataset.identity, used)
   check_workdir(workdir, config.to_dict(), files)
-  print(
-    'programs    XLA compiles them before they run, in silence: for seconds if the model is small, '
-    "for minutes each at the paper's size",
-    flush=True,
-  )
   state, step, rates = init_state(experiment, mesh)
   if loaded:
     state = state._replace(**starting.take(loaded, config.to_dict(), state.variables))
