@@ -162,6 +162,7 @@ def tokens_of(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
       warnings.warn(
         f"{text!r} holds {', '.join(map(repr, unknown))}: not in the model's vocabulary, so it "
         'means nothing to it',
+        UnknownWordsWarning,
         stacklevel=3,
       )
     if cut:
@@ -169,6 +170,10 @@ def tokens_of(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
         f'{text!r} is cut to {length} tokens, as in training: {cut!r} is not read', stacklevel=3
       )
   return Tokens(ids, mask, (ids == tokenizer.mask_id).argmax(1))
+
+
+class UnknownWordsWarning(UserWarning):
+  """The warning that a text holds words which the vocabulary lacks."""
 
 
 @dataclasses.dataclass(frozen=True)

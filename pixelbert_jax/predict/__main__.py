@@ -16,6 +16,7 @@ from typing import Any
 from absl import logging
 
 from pixelbert_jax import commandline, jsons
+from pixelbert_jax.input.text import UnknownWordsWarning
 from pixelbert_jax.predict import FLAGS, heatmap, remarks
 
 # By head: the line above its output, which says what the numbers are.
@@ -81,8 +82,10 @@ def command(argv: Sequence[str]) -> None:
       name, best = results[0][0], remarks.number(results[0][1])
       best = best if head == 'match' else f'{name}  {best}'
       dataclasses.replace(heat, title=f'{heat.title}:  {best}').save(flags.heatmap)
-  for line in dict.fromkeys(str(w.message) for w in caught):
-    if line != model.note:  # It is printed with the result.
+  # Unknown words and the model's note are printed with the result.
+  others = [w for w in caught if not issubclass(w.category, UnknownWordsWarning)]
+  for line in dict.fromkeys(str(w.message) for w in others):
+    if line != model.note:
       print(f'note: {line}', file=sys.stderr)
   read = flags.text or [flags.question or flags.fill] * len(results)  # by row
   unknown = [model.unknown_words(text) for text in read]
