@@ -1,8 +1,9 @@
 """Builds datasets: raw files -> ArrayRecords and a sidecar for each split, once.
 
-    python -m data.build scenes nlvr --manual_dir=~/corpora --splits=dev,test
+    python -m data.build scenes
+    python -m data.build nlvr coco_karpathy --manual_dir=~/corpora
 
-A training program calls `build` for an embedded dataset and `open_dataset` for any.
+DATA.md says where the raw files come from.
 """
 
 import contextlib
@@ -216,7 +217,7 @@ def command(
 
 def flagged(argv: Sequence[str]) -> int:
   """Parses flags and runs `command`."""
-  parser = commandline.Parser('data.build', 'Builds datasets: raw files to records, once.')
+  parser = commandline.Parser('data.build', __doc__)
   known = ', '.join(sorted(BUILDERS))
   parser.add_argument('names', nargs='*', metavar='NAME', help=f'{known}; some have NAME/CONFIG')
   parser.add_argument('--data_dir', type=commandline.path, help="TFDS's folder of datasets")

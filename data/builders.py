@@ -21,6 +21,7 @@ from data.scenes import scenes_dataset_builder
 from data.visual_genome import visual_genome_dataset_builder
 from data.visual_genome_questions import visual_genome_questions_dataset_builder
 from data.vqa_v2 import vqa_v2_dataset_builder
+from pixelbert_jax import commandline
 from pixelbert_jax.input.dataset import (
   Dataset,
   DatasetError,
@@ -96,7 +97,11 @@ def find_builder(name: str, data_dir: Path | None) -> TfdsBuilder:
   """
   base, _, config = name.partition('/')
   if base not in BUILDERS:
-    raise DatasetError(f'no dataset {name!r}: known are {", ".join(sorted(BUILDERS))}')
+    near = [x for x in BUILDERS if base and x.startswith(base)] or commandline.near(
+      base, list(BUILDERS)
+    )
+    known = f'known are {", ".join(sorted(BUILDERS))}'
+    raise DatasetError(f'no dataset {name!r}{commandline.did_you_mean(near[:1]) or ":"} {known}')
   cls = BUILDERS[base]
   if getattr(cls, 'ANY_CONFIG', False) and re.fullmatch('[A-Za-z0-9_-]+', config):
     config = tfds.core.BuilderConfig(name=config)

@@ -164,7 +164,7 @@ def _report(gradients: Gradients) -> str:
 
 def command(argv: Sequence[str]) -> None:
   """Parses the flags and prints the report."""
-  parser = commandline.Parser('pixelbert_jax.bad_batch', 'Replays the bad batch of a run.')
+  parser = commandline.Parser('pixelbert_jax.bad_batch', __doc__)
   parser.add_argument('workdir', type=pathlib.Path)
   print(replay(parser.parse_args(argv).workdir))
 

@@ -9,45 +9,85 @@ without absl, would still need this parser.
 import argparse
 import collections
 import contextlib
+import contextvars
 import difflib
 import logging
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NoReturn, TextIO
 
 from pixelbert_jax import UserError
 
 OVERRIDE = '--config.'
 ADDRESS = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*:/')  # gs://BUCKET/PATH, file:/PATH
+# Where results go inside `quiet`; else None, which is where all goes.
+_STDOUT = contextvars.ContextVar[TextIO | None]('stdout', default=None)
 INTERRUPTED = 130  # a shell's exit code for a program that Ctrl-C ended
 
 
 class Parser(argparse.ArgumentParser):
   """An argument parser that raises UserError, where argparse prints its usage and exits."""
 
-  def __init__(self, module: str, description: str):
-    super().__init__(prog=f'python -m {module}', description=description, allow_abbrev=False)
+  def __init__(
+    self,
+    module: str,
+    description: str | None,
+    more: Callable[[], str] = str,
+    fields: Callable[[str, str], list[str]] = lambda spec, name: [],
+  ):
+    """Makes a parser with the flag --debug.
+
+    Args:
+      module: that is the command.
+      description: what --help begins with, as it stands, such as the module's docstring.
+      more: returns what --help ends with.
+      fields: lists the fields of a configuration that may be meant by a flag, given --config and
+        the name of the flag.
+    """
+    super().__init__(
+      prog=f'python -m {module}',
+      description=description,
+      allow_abbrev=False,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    self._more, self._fields = more, fields
     self.add_argument('--debug', action='store_true', help='show a traceback with an error')
+
+  def format_help(self) -> str:
+    """Formats what --help prints."""
+    return super().format_help() + self._more()
 
   def error(self, message: str) -> NoReturn:
     raise UserError(f'{message}; --help lists the flags')
 
   def parse_known_args(self, args=None, namespace=None):
-    """Parses, after refusing unknown flags, with the nearest known one, and repeated flags."""
+    """Parses, after refusing unknown flags, with what may be meant, and repeated flags."""
     words = sys.argv[1:] if args is None else list(args)
     known = self._option_string_actions
     given = collections.Counter(word.split('=')[0] for word in words if word.startswith('--'))
+    if {'-h', '--help'} & {*words}:
+      return super().parse_known_args(words, namespace)
     for name, count in given.items():
       action = known.get(name)
       if action is None and not name.startswith(OVERRIDE) and name != '--':
-        near = difflib.get_close_matches(name, known, 1)
-        self.error(f'unknown flag {name}{f": did you mean {near[0]}?" if near else ""}')
+        self.error(f'unknown flag {name}{did_you_mean(self._meant(name, words))}')
       if count > 1 and action and not isinstance(action, argparse._AppendAction):
         self.error(f'{name} is given {count} times: give it once')
     return super().parse_known_args(words, namespace)
+
+  def _meant(self, name: str, words: Sequence[str]) -> list[str]:
+    """Lists what may be meant by an unknown flag: fields of the configuration, a flag, a value."""
+    value = next((x.partition('=')[2] for x in words if x.startswith(f'{name}=')), 'VALUE')
+    spec = next((x.partition('=')[2] for x in words if x.startswith('--config=')), '')
+    if found := self._fields(spec, name.strip('-').replace('-', '_')):
+      return [f'{OVERRIDE}{field}={value}' for field in found]
+    flags = {word.strip('-'): word for word in self._option_string_actions}
+    for word, action in self._option_string_actions.items():
+      flags |= {x: f'{word}={x}' for x in action.choices or ()}
+    return near(name.strip('-'), flags)
 
   def parse_overrides(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Parses flags, and returns beside them the `a.b=value` of each `--config.a.b=value`."""
@@ -56,6 +96,17 @@ class Parser(argparse.ArgumentParser):
       if not word.startswith(OVERRIDE):
         self.error(f'unknown argument {word}: join a value by "=", as in --config.seed=1')
     return flags, [word.removeprefix(OVERRIDE) for word in rest]
+
+
+def near(name: str, known: Mapping[str, str] | Sequence[str], cutoff: float = 0.6) -> list[str]:
+  """Lists the known name that is most like a name, or what it stands for; [] if none is."""
+  found = difflib.get_close_matches(name, known, 1, cutoff)
+  return [known[x] for x in found] if isinstance(known, Mapping) else found
+
+
+def did_you_mean(found: Sequence[str]) -> str:
+  """Formats the end of a message about a mistake, given what may be meant; '' for nothing."""
+  return f': did you mean {" or ".join(found)}?' if found else ''
 
 
 def any_path(text: str) -> str:
@@ -75,6 +126,22 @@ def path(text: str) -> str:
       'gs://), or copy it to a disk'
     )
   return any_path(text)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+  """Hides what is printed inside, but for results, and warnings and errors on stderr."""
+  token = _STDOUT.set(sys.stdout)
+  try:
+    with open(os.devnull, 'w') as hidden, contextlib.redirect_stdout(hidden):
+      yield
+  finally:
+    _STDOUT.reset(token)
+
+
+def result(text: str) -> None:
+  """Prints what a command was run for, which `quiet` does not hide."""
+  print(text, file=_STDOUT.get(), flush=True)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ A configuration is a ConfigDict. A field whose values are limited is defined wit
 
 import argparse
 import ast
-import difflib
 import pathlib
 import runpy
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,10 @@ from pixelbert_jax.rules import Field
 
 FEATURES = 1 << 16  # of any layer
 EXPECTED = {int: 'a whole number', float: 'a number', bool: 'true or false', tuple: 'a tuple'}
+
+FOLDER = pathlib.Path('configs')
+# What fields are called elsewhere.
+SHORT = {'lr': 'rate', 'bs': 'batch_size', 'dataset': 'data.name'}
 
 # The fields that are paths, which may begin with ~; a checkpoint may lie in a bucket.
 PATHS = {
@@ -43,11 +46,13 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
   Raises:
     ConfigurationError: unknown file, variant or field, or a value of another type.
   """
-  path, _, variant = spec.partition(':')
+  path, colon, variant = spec.partition(':')
   if not pathlib.Path(path).is_file():
     require_checkout()
-    near = sorted(map(str, pathlib.Path(path).parent.glob('[a-z]*.py')))
-    raise ConfigurationError(f'--config={spec}: file {path} does not exist{_nearest(path, near)}')
+    of = {file.stem: str(file) for file in files(pathlib.Path(path).parent)}
+    near = [x + colon + variant for x in commandline.near(pathlib.Path(path).stem, of)]
+    cure = commandline.did_you_mean(near) or f'; there are {", ".join(map(str, files()))}'
+    raise ConfigurationError(f'--config={spec}: file {path} does not exist{cure}')
   try:
     get_config = runpy.run_path(path).get('get_config')
     if get_config is None:
@@ -86,7 +91,8 @@ def override(config: ConfigDict, name: str, text: str) -> None:
       raise ConfigurationError(
         f'config.{name} holds fields: set one, as --config.{inside[0]}=VALUE'
       )
-    raise ConfigurationError(f'unknown field config.{name}{_nearest(name, list(fields))}')
+    near = same(name, list(fields)) or commandline.near(name, list(fields), 0.5)
+    raise ConfigurationError(f'unknown field config.{name}{commandline.did_you_mean(near)}')
   old = fields[name].get() if isinstance(fields[name], FieldReference) else fields[name]
   try:
     value = _parse(text, type(old))
@@ -126,10 +132,37 @@ def _shown(value: Any) -> str:
   return shown if len(shown) <= 80 else f'{shown[:60]}... ({len(shown):,} characters)'
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-  same = [k for k in known if k.rpartition('.')[2] == name.rpartition('.')[2]]
-  found = difflib.get_close_matches(name, same or known, 1, 0.0 if same else 0.5)
-  return f': did you mean {found[0]}?' if found else ''
+def same(name: str, known: Sequence[str]) -> list[str]:
+  """Lists the fields that end as a name does: `transformer.layers` is meant by `num_layers`."""
+  end = name.rpartition('.')[2].lower()
+  end = SHORT.get(end, end)
+  while end:
+    found = [field for field in known if field == end or field.endswith(f'.{end}')]
+    if found := found or [field for field in known if field.endswith(f'_{end}')]:
+      return commandline.near(name, found, 0.9) or found
+    end = end.partition('_')[2]
+  return []
+
+
+def fields_like(spec: str, name: str) -> list[str]:
+  """Lists the fields of the configuration `FILE[:VARIANT]` that end as a name does."""
+  try:
+    return same(name, [field for field, _ in flat(load(spec))])
+  except UserError:  # which is said once the flags are right
+    return []
+
+
+def files(folder: pathlib.Path = FOLDER) -> list[pathlib.Path]:
+  """Lists the configurations in a folder and in `configs`."""
+  found = {*folder.glob('[a-z]*.py'), *FOLDER.glob('[a-z]*.py')}
+  return sorted(path for path in found if b'def get_config' in path.read_bytes())
+
+
+def listing() -> str:
+  """Lists the configurations with their variants, for --help."""
+  variants = {path: runpy.run_path(str(path)).get('VARIANTS', ()) for path in files()}
+  rows = [f'  {path}: {", ".join(filter(None, names))}' for path, names in variants.items()]
+  return '\n'.join(['', 'configurations and their variants, as FILE or FILE:VARIANT:', *rows, ''])
 
 
 def check(config: ConfigDict) -> None:

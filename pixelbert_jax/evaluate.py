@@ -4,11 +4,12 @@ import functools
 import os
 import pathlib
 import re
+import sys
 
 import jax
 from ml_collections import ConfigDict
 
-from pixelbert_jax import UserError, files, jsons, processes, sharding
+from pixelbert_jax import UserError, commandline, files, jsons, processes, sharding
 from pixelbert_jax.checkpoints import checkpoint, provenance, starting
 from pixelbert_jax.checkpoints.workdir import default, owned
 from pixelbert_jax.experiment import Experiment, init_variables, prepare_data, resolve
@@ -60,11 +61,11 @@ def evaluate_loaded(
   title = f'{loaded.folder}, step {loaded.step}, on {config.data.name}/{split}'
   print(f'evaluating {title}; predictions and metrics go to {path.parent}', flush=True)
   trained = provenance.data_changes(loaded.files.get(provenance.DATA, b'{}'), dataset.identity)
-  for name, change in trained.items():
+  for name, change in trained.items() if processes.is_first() else ():
     print(
       f'{name} was built again since this model was trained on it ({change}): scores are not '
       'comparable with its own, and images it was trained on may be among those of the split',
-      flush=True,
+      file=sys.stderr,
     )
   run = functools.partial(experiment.evaluator(sharding.make_mesh(**config.mesh)), variables)
   metrics = task.report(run, batches, path) | shortfall(batches.split)
@@ -77,7 +78,7 @@ def evaluate_loaded(
     trained_on = provenance.datasets(loaded.files, loaded.config)
     about = {'config': config.to_dict(), 'data': dataset.identity, 'trained_on': trained_on}
     record.write(path.parents[1], split, table=result(task, split, metrics), **about)
-  print(result(task, split, metrics), flush=True)
+  commandline.result(result(task, split, metrics))
 
 
 def metrics_file(path: pathlib.Path) -> pathlib.Path:

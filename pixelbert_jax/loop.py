@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from pixelbert_jax import UserError, processes, sharding, stopping
+from pixelbert_jax import UserError, commandline, processes, sharding, stopping
 from pixelbert_jax.bad_batch import CURE, BadBatches
 from pixelbert_jax.checkpoints import checkpoint
 from pixelbert_jax.experiment import Experiment, images_per_batch
@@ -84,7 +84,7 @@ class Loop:
       self.checkpoints.wait()
       step = self.checkpoints.latest
       saved = 'before the first step' if step is None else f'at step {step}, everything is saved'
-      print(f'stopped {saved}: run again to resume', flush=True)
+      commandline.result(f'stopped {saved}: run again to resume')
       return PREEMPTED
 
   def steps(self, state: State) -> State:
@@ -120,12 +120,15 @@ class Loop:
         state = self.log_training(state, number, progress)
       stops, validates = stopping.asked(), self.validates(number)
       due = number == FIRST_SAVED or number % config.save_every == 0
-      if last or stops or validates or due:
+      if not (last or stops or validates or due):
+        continue
+      jax.block_until_ready(state.step)
+      with progress.apart():
         self.save(number, state)
-      if stops:
-        raise stopping.Stopped
-      if validates:
-        self.validate(number, state)
+        if stops:
+          raise stopping.Stopped
+        if validates:
+          self.validate(number, state)
     return state
 
   def compile(self, state: State) -> None:
@@ -174,8 +177,7 @@ class Loop:
     metrics |= shortfall(batches.split)
     self.check(metrics, split, int(chosen.get('chosen_step', self.stop)))
     self.log.write(self.stop, split, metrics)
-    print(result(self.task, split, metrics), flush=True)
-    print(f'the model is in {self.workdir}; {self.task.USE}', flush=True)
+    commandline.result(result(self.task, split, metrics))
 
   def save(self, number: int, state: State) -> None:
     """Starts saving a step that is finite, after flushing the log up to it to disk."""
@@ -233,18 +235,19 @@ class Loop:
     main_metrics = {name: metrics[name] for name in self.task.SHOWN if name in metrics}
     speed = progress.examples_per_second(number, self.config.batch_size)
     waiting = self.step.in_flight.waiting()
-    for name, rate in self.rates.items():
-      # The rate of the step just taken; batches that were left out do not count.
-      metrics[f'learning_rate_{name}'] = float(rate(number - 1 - len(self.bad.skipped)))
-    if self.config.on_bad_batch == 'skip':
-      metrics['skipped'] = len(self.bad.skipped)
-    if unreadable := self.unreadable(number):
-      metrics['unreadable'] = main_metrics['unreadable'] = unreadable
-    self._unreadable = number, 0
-    clock = {'examples_per_second': speed, 'waiting_seconds_per_second': waiting}
-    self.log.write(number, 'train', metrics | clock)
-    progress.show(number, main_metrics | {'examples/s': speed}, waiting)
-    return state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
+    with progress.apart():
+      for name, rate in self.rates.items():
+        # The rate of the step just taken; batches that were left out do not count.
+        metrics[f'learning_rate_{name}'] = float(rate(number - 1 - len(self.bad.skipped)))
+      if self.config.on_bad_batch == 'skip':
+        metrics['skipped'] = len(self.bad.skipped)
+      if unreadable := self.unreadable(number):
+        metrics['unreadable'] = main_metrics['unreadable'] = unreadable
+      self._unreadable = number, 0
+      clock = {'examples_per_second': speed, 'waiting_seconds_per_second': waiting}
+      self.log.write(number, 'train', metrics | clock)
+      progress.show(number, main_metrics | {'examples/s': speed}, waiting)
+      return state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
 
 
 def result(task: Task, split: str, metrics: Metrics) -> str:

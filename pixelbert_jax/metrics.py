@@ -8,7 +8,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pixelbert_jax import disk, files, jsons
@@ -182,20 +182,35 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-  """Progress lines with step, metrics, and the time left at the pace since the first line."""
+  """Progress lines with step, metrics, and the time left at the pace since the first line.
+
+  The pace of steps and the examples per second leave out what is done `apart`; the time left does
+  not.
+  """
 
   def __init__(self, start: int, stop: int, noun: str = 'step'):
     """Starts the clock; counts from `start` to `stop` in units of `noun`."""
     self._stop, self._noun = stop, noun
     self._first: tuple[float, int] | None = None
     self._ended: float | None = None
-    self._last = (time.perf_counter(), start)
+    self._apart = 0.0  # seconds
+    self._last = (self._clock(), start)
+
+  def _clock(self) -> float:
+    return time.perf_counter() - self._apart
+
+  @contextlib.contextmanager
+  def apart(self) -> Iterator[None]:
+    """Does not count the time inside, in which a run logs, saves or evaluates."""
+    began = time.perf_counter()
+    yield
+    self._apart += time.perf_counter() - began
 
   def examples_per_second(self, step: int, batch_size: int) -> float:
-    """Computes examples per second since the last call, including evaluation and compilation."""
-    (then, last_step), self._last = self._last, (time.perf_counter(), step)
-    # Time left is measured from the first report on, since only that one includes compilation.
-    self._first = self._first or self._last
+    """Computes examples per second of training since the last call."""
+    (then, last_step), self._last = self._last, (self._clock(), step)
+    # Time left is measured from the first report on, before which steps are slower.
+    self._first = self._first or (time.perf_counter(), step)
     return (step - last_step) * batch_size / max(self._last[0] - then, 1e-9)
 
   def show_pace(self, step: int) -> None:
@@ -203,7 +218,7 @@ class Progress:
 
     Only the second call prints, since the first step starts slowly.
     """
-    ended, self._ended = self._ended, time.perf_counter()
+    ended, self._ended = self._ended, self._clock()
     if ended is None:
       return
     pace = self._ended - ended

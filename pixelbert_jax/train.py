@@ -13,10 +13,18 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from pixelbert_jax import UserError, jsons, processes, sharding
+from pixelbert_jax import (
+  UserError,
+  commandline,
+  jsons,
+  processes,
+  require_checkout,
+  sharding,
+)
 from pixelbert_jax.bad_batch import BadBatches
 from pixelbert_jax.checkpoints import checkpoint, provenance, starting
 from pixelbert_jax.checkpoints.workdir import VOCABULARY, check_workdir, claim_workdir, read_files
+from pixelbert_jax.compilation import compiled
 from pixelbert_jax.experiment import (
   ROLES,
   Experiment,
@@ -49,7 +57,13 @@ def init_state(experiment: Experiment, mesh: Mesh) -> tuple[State, Step, dict[st
     batch=batches[0],
     steps_per_epoch=len(batches),
   )
-  return jax.jit(fresh, out_shardings=step.shardings)(), step, rates
+  print(
+    'programs    XLA compiles each before it runs, in silence: for seconds if the model is small, '
+    "for minutes at the paper's size",
+    flush=True,
+  )
+  init = compiled(jax.jit(fresh, out_shardings=step.shardings), title='the initial state')
+  return init(), step, rates
 
 
 def define(
@@ -98,6 +112,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
   """
   mesh = sharding.make_mesh(**config.mesh)
   images_per_batch(config)  # Reports a mistake before data is built.
+  check_names(config)
   loaded = starting.starting_point(config.init_from, workdir, mesh)
   inherited = loaded.files if loaded else read_files(workdir)
   vocabulary = loaded.vocabulary if loaded else workdir / VOCABULARY
@@ -123,7 +138,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
       print(f'resuming {workdir} at step {int(state.step)} of {stop}')
     ended = last_result(experiment, workdir, stop) if int(state.step) >= stop else ''
     if ended or int(state.step) > stop:
-      print(f'{workdir} is trained to the end\n{ended}')
+      print(f'{workdir} is trained to the end')
+      commandline.result(ended)
       return DONE
     checkpoints.room.check(state)
     described = summary(experiment, workdir, mesh, state, stop)
@@ -157,6 +173,15 @@ def run_files(experiment: Experiment, inherited: Mapping[str, bytes]) -> dict[st
     **experiment.task.files(),
     provenance.FILE: provenance.encode([*trained_on, *config.data.name.split('+')]),
   }
+
+
+def check_names(config: ConfigDict) -> None:
+  """Raises UserError if there is no dataset of a name, before a vocabulary for it is asked for."""
+  require_checkout()
+  from data.builders import find_builder  # TFDS, which takes seconds to import
+
+  for name in config.data.name.split('+'):
+    find_builder(name, config.data.data_dir or None)
 
 
 def check_plans(config: ConfigDict, batches: Mapping[str, Batches]) -> None:

@@ -3,9 +3,11 @@
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -122,7 +124,7 @@ def test_after_damage_a_run_goes_on_from_the_step_before_or_says_why_not(run, fi
   assert f'{workdir}/checkpoints has nothing that can be restored' in error_line(code, err)
 
 
-def test_a_stopped_run_goes_on_as_if_it_never_was(start, run, finished, tmp_path):
+def test_a_stopped_run_goes_on_as_if_it_never_was(start, run, finished, environment, tmp_path):
   assert interrupt(start(tmp_path), signal.SIGTERM, 6) == 75
   stopped_at = metrics(tmp_path)[-1]['step']
   assert 6 <= stopped_at < STEPS
@@ -130,6 +132,13 @@ def test_a_stopped_run_goes_on_as_if_it_never_was(start, run, finished, tmp_path
   assert code == 0
   assert f'resuming {tmp_path} at step {stopped_at} of {STEPS}' in out
   assert_same_run(tmp_path, finished)
+  # The last line asks the model, as it stands.
+  words = shlex.split(out.splitlines()[-1])[1:]
+  assert words[:2] == ['-m', 'pixelbert_jax.predict']
+  asked = subprocess.run(
+    [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+  )
+  assert asked.stdout.startswith('hidden words'), asked.stderr
 
 
 def wait_for(process, start):
@@ -161,6 +170,14 @@ def test_a_long_validation_is_broken_off_with_its_step_saved(start, tmp_path):
   saved = {path.name for path in (tmp_path / 'checkpoints').iterdir()}
   assert saved == {'2', '3'}  # and no other
   assert [line['step'] for line in metrics(tmp_path)] == [1, 2, 3]
+
+
+def test_quiet_leaves_the_final_table(run, finished, tmp_path):
+  code, out, err = run(tmp_path, '--quiet')
+  assert (code, err) == (0, '')
+  assert out.startswith('accuracy on test')
+  assert all(line[:6] not in ('step 1', 'the mo', 'python') for line in out.splitlines())
+  assert_same_run(tmp_path, finished)
 
 
 @pytest.mark.slow

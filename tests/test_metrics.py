@@ -166,6 +166,26 @@ def test_progress_tells_speed_and_time_left(monkeypatch, capsys):
   ]
 
 
+def test_what_is_done_apart_slows_neither_pace_nor_rate_but_takes_time(monkeypatch, capsys):
+  now = [0.0]
+  monkeypatch.setattr(metrics.time, 'perf_counter', lambda: now[0])
+  progress = Progress(0, 30)
+  rates = []
+  for step in (10, 20):
+    now[0] += 5
+    progress.show_pace(step)
+    rates.append(progress.examples_per_second(step, 32))
+    progress.show(step, {})
+    with progress.apart():
+      now[0] += 100
+  assert rates == [64, 64]
+  assert capsys.readouterr().out.splitlines() == [
+    'step 10/30',
+    'pace        5 s per step: 17,280 steps per day, 0:50 left',
+    'step 20/30  left 1:45',
+  ]
+
+
 def test_the_pace_is_that_of_the_second_step(monkeypatch, capsys):
   now = [0.0]
   monkeypatch.setattr(metrics.time, 'perf_counter', lambda: now[0])

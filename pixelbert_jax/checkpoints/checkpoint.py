@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Mesh
 
-from pixelbert_jax import jsons, processes, sharding
+from pixelbert_jax import commandline, jsons, processes, sharding
 from pixelbert_jax.checkpoints import CheckpointError, reachable, saved
 from pixelbert_jax.checkpoints.room import Room
 from pixelbert_jax.checkpoints.saved import Manifest
@@ -272,7 +272,10 @@ def _parse(spec: str | os.PathLike) -> tuple[epath.Path, int | None]:
       name, step = os.fspath(spec), None
     folder = epath.Path(name)
     if not folder.is_dir():
-      raise CheckpointError(f'{name}: no such folder; give a checkpoint')
+      beside = [] if '://' in name else folder.parent.glob('*/checkpoints')
+      near = commandline.near(folder.name, {x.parent.name: str(x.parent) for x in beside})
+      cure = 'give a workdir, or what `python -m pixelbert_jax.convert` makes of a BERT and a CNN'
+      raise CheckpointError(f'{name}: no such folder{commandline.did_you_mean(near)}; {cure}')
   return folder if '://' in name else folder.absolute(), None if step is None else int(step)
 
 

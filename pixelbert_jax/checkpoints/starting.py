@@ -50,7 +50,8 @@ def starting_point(init_from: str, workdir: pathlib.Path, mesh: Mesh) -> Loaded 
   try:
     return checkpoint.load(init_from, mesh)
   except CheckpointError as error:
-    raise CheckpointError(f'init_from: {error}') from error
+    random = '' if pathlib.Path(init_from).exists() else ', or --config.init_from=scratch'
+    raise CheckpointError(f'init_from: {error}{random}') from error
 
 
 def take(loaded: Loaded, config: dict[str, Any], variables: dict[str, Tree]) -> dict[str, Tree]:

@@ -1,11 +1,14 @@
 """Imports weights from PyTorch, and exports models to it.
 
-    python -m pixelbert_jax.convert --bert=DIR_OR_HUB_ID --cnn=FILE \
-        --config=configs/pretrain.py:r50 --output=C
-    python -m pixelbert_jax.convert --checkpoint=C --export=DIR
-    python -m pixelbert_jax.convert --checkpoint=DIR --output=C     # DIR is an export
+BERT and a CNN become the checkpoint C that pre-training starts from, a checkpoint becomes a folder
+for PyTorch, and such a folder a checkpoint again:
 
-An export may be on the hub: --checkpoint=hf://USER/NAME[@REVISION].
+    python -m pixelbert_jax.convert --bert=bert-base-uncased --cnn=resnet50.pth \\
+      --config=configs/pretrain.py:r50 --output=C
+    python -m pixelbert_jax.convert --checkpoint=C --export=DIR
+    python -m pixelbert_jax.convert --checkpoint=DIR --output=C
+
+DIR may be on the hub: hf://USER/NAME[@REVISION]. docs/pytorch.md says where the files come from.
 """
 
 import pathlib
@@ -29,15 +32,13 @@ FLAGS = {
 KINDS = {'config': commandline.any_path, 'checkpoint': commandline.any_path}
 USAGE = (
   'give --bert, --cnn, --config and --output to convert; --checkpoint and --export to export; '
-  '--checkpoint and --output to import an exported folder'
+  '--checkpoint and --output to import an exported folder; --help shows each'
 )
 
 
 def command(argv: Sequence[str]) -> None:
   """Imports or exports, and prints a summary."""
-  parser = commandline.Parser(
-    'pixelbert_jax.convert', 'Imports weights from PyTorch, and exports models to it.'
-  )
+  parser = commandline.Parser('pixelbert_jax.convert', __doc__, fields=configuration.fields_like)
   for name, text in FLAGS.items():
     parser.add_argument(f'--{name}', type=KINDS.get(name, commandline.path), help=text)
   flags, overrides = parser.parse_overrides(argv)

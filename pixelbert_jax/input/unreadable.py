@@ -1,6 +1,7 @@
 """Unreadable images in training: skipped, counted and named, and an error if there are too many."""
 
 import pathlib
+import sys
 import threading
 from collections.abc import Mapping
 
@@ -38,7 +39,7 @@ class Unreadable:
         self._of[index] = len(bad)
       new = {name: str(error) for name, error in bad.items() if name not in self._named}
       for error in new.values():
-        print(f'unreadable  {error}; its pairs do not count', flush=True)
+        print(f'unreadable  {error}; its pairs do not count', file=sys.stderr)
       self._named |= new
       if new:
         self._write()

@@ -2,7 +2,7 @@
 
     python -m pixelbert_jax.plan --config=configs/pretrain.py:r50 --topology=v5e:2x4
 
-docs/plan.md says how to read what it prints.
+docs/plan.md says how to read what it prints. --config.a.b=value sets a field of the configuration.
 """
 
 import argparse
@@ -31,9 +31,7 @@ def _share(text: str) -> float:
 
 def parser() -> commandline.Parser:
   """Makes the parser of the flags."""
-  made = commandline.Parser(
-    'pixelbert_jax.plan', 'Memory, FLOPs, bytes and time of a configuration on chips not here.'
-  )
+  made = commandline.Parser('pixelbert_jax.plan', __doc__, fields=configuration.fields_like)
   add = made.add_argument
   add('--config', type=commandline.any_path, required=True, help='configs/NAME.py[:VARIANT]')
   add('--topology', required=True, help=target.EXAMPLES)
@@ -47,7 +45,6 @@ def parser() -> commandline.Parser:
   add('--dump', type=commandline.path, help='folder for the compiled programs, as text')
   add('--json', action='store_true', help='print one JSON object')
   add('--record', type=commandline.path, help='file that the JSON object is appended to')
-  made.epilog = 'Set any field of the configuration with --config.a.b=value.'
   return made
 
 

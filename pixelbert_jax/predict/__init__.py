@@ -7,6 +7,7 @@ docs/predict.md shows both.
 """
 
 import importlib
+import shlex
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,6 +22,22 @@ if TYPE_CHECKING:
 
 # By method of a model: the flag of the command.
 FLAGS = {'answer': '--question', 'match': '--text', 'fill': '--fill'}
+# By method: the parameter that a checkpoint needs for it.
+HEADS = {'answer': 'vqa', 'match': 'itm', 'fill': 'mlm_bias'}
+# By method: something to ask about docs/scene.jpg.
+EXAMPLES = {
+  'answer': 'what colour is the cross',
+  'fill': 'a [MASK] circle left of a green cross',
+  'match': 'a yellow circle left of a green cross',
+}
+
+
+def example(method: str, checkpoint: str, image: str) -> str:
+  """Returns a command that asks the model of a checkpoint about an image."""
+  asked = f'{FLAGS[method]}="{EXAMPLES[method]}"'
+  checkpoint, image = map(shlex.quote, (checkpoint, image))
+  return f'python -m pixelbert_jax.predict --checkpoint={checkpoint} --image={image} {asked}'
+
 
 # Imported when first used: JAX takes a second, and the command's `--help` needs none.
 HOMES = {

@@ -1,4 +1,4 @@
-"""The command that asks a trained model about an image:
+"""Asks a trained model about an image.
 
     python -m pixelbert_jax.predict --checkpoint=C --image=F --question="what colour is it"
     python -m pixelbert_jax.predict --checkpoint=C --image=F --text="a cat" --text="a dog"
@@ -16,12 +16,13 @@ from typing import Any
 from absl import logging
 
 from pixelbert_jax import commandline, jsons
+from pixelbert_jax.input.text import UnknownWordsWarning
 from pixelbert_jax.predict import FLAGS, heatmap, remarks
 
 
 def flags_of(argv: Sequence[str]) -> Any:
   """Parses and checks the flags: an image, and one thing to do with it."""
-  parser = commandline.Parser('pixelbert_jax.predict', 'Asks a trained model about an image.')
+  parser = commandline.Parser('pixelbert_jax.predict', __doc__)
   parser.epilog = remarks.RULES
   any_path, path = commandline.any_path, commandline.path
   parser.add_argument(
@@ -82,8 +83,10 @@ def command(argv: Sequence[str]) -> None:
       heat = model.heatmap(flags.image, text, method or heatmap.METHODS[0])
       title = remarks.title(head, heat.title, results[0])
       dataclasses.replace(heat, title=title).save(flags.heatmap)
-  for line in dict.fromkeys(str(w.message) for w in caught):
-    if line != model.note:  # It is printed with the result.
+  # Unknown words and the model's note are printed with the result.
+  others = [w for w in caught if not issubclass(w.category, UnknownWordsWarning)]
+  for line in dict.fromkeys(str(w.message) for w in others):
+    if line != model.note:
       print(f'note: {line}', file=sys.stderr)
   read = flags.text or [flags.question or flags.fill] * len(results)  # by row
   unknown = [model.unknown_words(text) for text in read]

@@ -20,7 +20,7 @@ from pixelbert_jax.experiment import make_model, make_task
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.image import ImageError
 from pixelbert_jax.input.text import TextError, Tokenizer, Tokens, tokens_of
-from pixelbert_jax.predict import FLAGS, heatmap
+from pixelbert_jax.predict import FLAGS, HEADS, heatmap
 from pixelbert_jax.predict import photos as photos_lib
 from pixelbert_jax.predict.heatmap import Heatmap
 from pixelbert_jax.predict.photos import Photo
@@ -31,9 +31,6 @@ from pixelbert_jax.tasks.vqa import Vqa
 Photos = Photo | Sequence[Photo]
 Texts = str | Sequence[str]
 Answers = list[list[tuple[str, float]]]
-
-# By method: the parameter that a checkpoint needs for it.
-HEADS = {'answer': 'vqa', 'match': 'itm', 'fill': 'mlm_bias'}
 
 
 class HeadError(UserError):

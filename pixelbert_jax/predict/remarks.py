@@ -15,7 +15,7 @@ DIGITS = 3
 TIE = 0.9  # of the first number: from here on the model has as good as no preference
 LIKELY = 0.5  # below it the model holds something to be wrong rather than right
 RULES = (
-  f'An answer or word nearly ties with the first from {TIE} of its number on; '
+  f'An answer or word nearly ties with the first from {TIE} of its number on;\n'
   f'where nothing reaches {LIKELY}, nothing is likely.'
 )
 MARK = '*'  # behind the number of a row that rests on words which the vocabulary lacks

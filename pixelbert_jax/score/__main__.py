@@ -1,8 +1,9 @@
 """Scores a prediction file of any system with the official metrics and annotation files.
 
-    python -m pixelbert_jax.score vqa|nlvr2|nlvr|retrieval --predictions=F --annotations=F
+    python -m pixelbert_jax.score vqa --predictions=runs/vqa-s0/predictions/test.json \\
+      --annotations=v2_mscoco_val2014_annotations.json
 
-`docs/scores.md` has an example of each task, and the conventions. Imports no JAX.
+docs/scores.md has an example of each task, and the conventions.
 """
 
 import argparse
@@ -59,9 +60,7 @@ def _item_lines(per_item: Mapping) -> Iterable[str]:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-  parser = commandline.Parser(
-    'pixelbert_jax.score', 'Official scores of a prediction file. docs/scores.md has examples.'
-  )
+  parser = commandline.Parser('pixelbert_jax.score', __doc__)
   file: dict[str, Any] = {'metavar': 'F', 'type': commandline.path}
   parser.add_argument('task', choices=('vqa', 'nlvr2', 'nlvr', 'retrieval'))
   parser.add_argument('--predictions', **file, required=True, help='the file to score')

@@ -36,6 +36,7 @@ class Task(abc.ABC):
       last step.
     MIXES: True if it trains on mixtures of datasets.
     USE: what a run says at its end about how its model is used.
+    ASKED: the method of `predict.Model` with which it shows that; '' for none.
   """
 
   LOGGED: ClassVar[tuple[str, ...]]
@@ -43,6 +44,7 @@ class Task(abc.ABC):
   REPEATED: ClassVar[tuple[str, ...]] = ()
   CHOSEN_BY: ClassVar[str] = ''
   MIXES: ClassVar[bool] = False
+  ASKED: ClassVar[str] = ''
   USE: ClassVar[str] = 'docs/predict.md shows how to use it'
 
   @classmethod

@@ -147,6 +147,7 @@ class Nlvr(Task):
   LOGGED = ('nlvr_loss', 'nlvr_accuracy')
   SHOWN = ('loss', 'nlvr_accuracy')
   CHOSEN_BY = 'nlvr_accuracy'
+  ASKED = 'match'
 
   sentence: Callable[[str], str] = staticmethod(nlvr.sentence)
 
@@ -243,6 +244,9 @@ class Nlvr(Task):
 
 class Nlvr2(Nlvr):
   """NLVR2, statements about two images."""
+
+  ASKED = ''
+  USE = 'its answers to the test split are in predictions/'
 
   sentence = staticmethod(nlvr2.sentence)
   summarise = staticmethod(nlvr2.summarise)

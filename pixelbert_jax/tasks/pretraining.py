@@ -148,6 +148,7 @@ class Pretraining(Task):
   LOGGED = ('mlm_loss', 'itm_loss', 'mlm_accuracy', 'itm_accuracy', 'mlm_targets')
   SHOWN = ('loss', 'itm_accuracy', 'mlm_accuracy', 'mlm_visual_accuracy')
   MIXES = True
+  ASKED = 'fill'
 
   hiding: Hiding
   mlm_weight: float = 1.0

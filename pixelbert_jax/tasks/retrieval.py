@@ -81,6 +81,7 @@ class Retrieval(Task):
   )
   REPEATED = ('chosen_k',)
   CHOSEN_BY = 'recall_mean'
+  ASKED = 'match'
 
   hardest: int
   captions: int

@@ -133,6 +133,7 @@ class Vqa(Task):
   LOGGED = ('vqa_loss', 'vqa_accuracy')
   SHOWN = ('loss', 'vqa_accuracy')
   CHOSEN_BY = 'vqa_accuracy'
+  ASKED = 'answer'
   MIXES = True
 
   answers: Sequence[str]

@@ -507,7 +507,7 @@ def test_in_training_its_pairs_do_not_count_and_it_is_named(make, threads, capsy
       np.testing.assert_array_equal(array[same], expected[name][same], name)
   assert met == 2
   assert words
-  lines = capsys.readouterr().out.splitlines()
+  lines = capsys.readouterr().err.splitlines()
   assert len(lines) == 1
   assert lines[0].startswith('unreadable  image 7: 17 bytes that are not')
 
@@ -532,7 +532,7 @@ def test_a_damaged_record_counts_as_an_unreadable_image(make, capsys):
     assert batch['weight'][~row].all()
     assert (batch['image'][row] == GREY).all()
   said = 'image 7: record 7 cannot be read (Chunk hash mismatch): delete /data/set and build again'
-  assert capsys.readouterr().out == f'unreadable  {said}; its pairs do not count\n'
+  assert capsys.readouterr().err == f'unreadable  {said}; its pairs do not count\n'
   with pytest.raises(RecordError, match=r'^image 7: record 7 cannot be read'):
     list(read(make(split=split, training=False), range(6)))
 
@@ -553,7 +553,7 @@ def test_an_image_of_another_size_than_planned_does_not_count(make, capsys):
   batches = make(split=split)
   weights = np.concatenate([batches[step]['weight'] for step in range(len(batches))])
   assert (weights == 0).sum() == 2
-  assert 'image 7: 5x5 pixels, but its dataset has 20x40' in capsys.readouterr().out
+  assert 'image 7: 5x5 pixels, but its dataset has 20x40' in capsys.readouterr().err
 
 
 def test_too_many_unreadable_images_stop_the_run(make):

@@ -20,11 +20,37 @@ MISTAKES = {
   'no get_config': (('--config=pixelbert_jax/__init__.py',), ['no function get_config']),
   'no such variant': (('--config=configs/pretrain.py:r51',), ['r51', 'r50', 'x152']),
   'unknown flag': ((TEST, '--wokdir=x'), ['unknown flag --wokdir: did you mean --workdir?']),
+  'name of a configuration': (('--config=pretrain',), ['did you mean configs/pretrain.py?']),
+  'name and variant': (('--config=vqa:r50',), ['did you mean configs/vqa.py:r50?']),
+  'file without ending': (
+    ('--config', 'configs/pretrain:r50'),
+    ['did you mean configs/pretrain.py:r50?'],
+  ),
+  'a variant alone': (('--config=r50',), ['there are configs/labels.py, ', 'configs/vqa.py']),
+  'field as a flag': ((TEST, '--batch_size=32'), ['did you mean --config.batch_size=32?']),
+  'field with dashes': ((TEST, '--batch-size=32'), ['did you mean --config.batch_size=32?']),
+  'field as a flag and a blank': ((TEST, '--seed', '1'), ['did you mean --config.seed=VALUE?']),
+  'inner field as a flag': ((TEST, '--dropout=0'), ['--config.transformer.dropout=0?']),
+  'rate as a flag': (
+    (TEST, '--lr=1e-3'),
+    ['--config.optimizer.cnn_rate=1e-3 or --config.optimizer.transformer_rate=1e-3?'],
+  ),
+  'mode as a flag': ((TEST, '--eval'), ['unknown flag --eval: did you mean --mode=evaluate?']),
+  'another mode': ((TEST, '--mode=eval'), ["'eval'", "'evaluate'"]),
+  'evaluation without checkpoint': ((TEST, '--mode=evaluate'), ['--checkpoint=C']),
   'a stray word': ((TEST, 'now'), ['unknown argument now']),
   'flag without value': ((TEST, '--workdir'), ['--workdir']),
   'value after a blank': ((TEST, '--config.seed', '1'), ['"="', '--config.seed=1']),
   'override without value': (override('seed'), ['config.seed', 'a value is missing']),
   'mistyped field': (override('sed=1'), ['unknown field config.sed: did you mean seed?']),
+  'rate of both parts': (
+    override('optimizer.lr=1e-3'),
+    ['optimizer.lr: did you mean optimizer.cnn_rate or optimizer.transformer_rate?'],
+  ),
+  'decay of both parts': (
+    override('weight_decay=0.1'),
+    ['did you mean optimizer.cnn_decay or optimizer.transformer_decay?'],
+  ),
   'mistyped inner field': (override('transformer.layer=3'), ['transformer.layers']),
   'field of another part': (override('cnn.layers=3'), ['cnn.layers', 'transformer.layers']),
   'a part for a field': (override('cnn=3'), ['config.cnn holds fields', '--config.cnn.']),
@@ -91,6 +117,10 @@ MISTAKES = {
   ),
   'long warm-up': (override('optimizer.warmup_epochs=-1'), ['warmup_epochs', 'at least 0']),
   'no such checkpoint': (override('init_from=nowhere'), ['init_from', 'nowhere']),
+  'BERT for a checkpoint': (
+    override('init_from=bert-base-uncased'),
+    ['init_from: bert-base-uncased: no such folder', 'python -m pixelbert_jax.convert', '=scratch'],
+  ),
   'more devices': (override('mesh.data=64'), ['mesh: data=64, fsdp=1', 'devices']),
   'no devices': (override('mesh.fsdp=0'), ['config.mesh.fsdp', '-1']),
   'parts that do not divide': (override('micro_batches=3'), ['4 images', '3 micro_batches']),
@@ -108,6 +138,14 @@ MISTAKES = {
   'no such dataset': (
     override('data.name=scene', 'text.vocabulary=data/scenes/vocab.txt'),
     ["no dataset 'scene'", 'nlvr2, scenes'],
+  ),
+  'part of a name of a dataset': (
+    (*R50, '--config.data.name=coco'),
+    ["no dataset 'coco': did you mean coco_karpathy?"],
+  ),
+  'no such dataset in a mixture': (
+    (*R50, '--config.data.name=coco_karpathy+visual_genom'),
+    ["'visual_genom': did you mean visual_genome?"],
   ),
   'no such difficulty': (override('data.name=scenes/harder'), ['scenes/easy', 'scenes/hard']),
   'dataset not built': (
