@@ -84,6 +84,17 @@ def pointing(model: predict.Model, split: str, count: int) -> dict[str, float]:
   return means | {'chance': round(float(np.mean(shares)), 4), 'phrases': len(shares)}
 
 
+def table() -> str:
+  """Formats the newest pointing games on test as a table for docs/predict.md."""
+  lines = map(json.loads, RESULTS.read_text().splitlines())
+  newest = {line['task']: line['pointing on test'] for line in lines}
+  maps = {f'words, by {method}': method for method in heatmap.METHODS}
+  rows = ['| map | VQA | pre-training |', '|---|---|---|']
+  for name, key in (maps | {'score': 'score', 'chance': 'chance'}).items():
+    rows.append(f'| {name} | {newest["vqa"][key]:.3f} | {newest["pretrain"][key]:.3f} |')
+  return '\n'.join(rows)
+
+
 def binding(model: predict.Model, split: str, count: int) -> dict[str, float]:
   """Computes how often a true text scores higher than one with something exchanged.
 

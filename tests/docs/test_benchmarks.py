@@ -4,7 +4,18 @@ import json
 
 import pytest
 
-from benchmarks import counts, curves, mixtures, pictures, planning, search, stages, start, train
+from benchmarks import (
+  counts,
+  curves,
+  mixtures,
+  pictures,
+  planning,
+  predict,
+  search,
+  stages,
+  start,
+  train,
+)
 from tests import many_hosts
 from tests.support.paths import ROOT
 
@@ -31,6 +42,15 @@ def test_the_table_of_planning():
 def test_the_tables_of_mixtures():
   for table in mixtures.page().split('\n\n'):
     assert table in PAGE
+
+
+def test_the_table_of_heat_maps():
+  assert predict.table() in (ROOT / 'docs/predict.md').read_text()
+  found = json.loads(predict.RESULTS.read_text().splitlines()[-2])
+  assert found['task'] == 'vqa'
+  pointed = found['pointing on test']
+  figures = f'{pointed["attention"]:.3f} of {pointed["phrases"]} cases'
+  assert figures in ' '.join((ROOT / 'README.md').read_text().split())
 
 
 def test_the_time_of_the_host():
