@@ -274,7 +274,7 @@ def _parse(spec: str | os.PathLike) -> tuple[epath.Path, int | None]:
     if not folder.is_dir():
       beside = [] if '://' in name else folder.parent.glob('*/checkpoints')
       near = commandline.near(folder.name, {x.parent.name: str(x.parent) for x in beside})
-      cure = 'give a workdir, or what `python -m pixelbert_jax.convert` makes of a BERT and a CNN'
+      cure = 'give a checkpoint, as `python -m pixelbert_jax.convert` makes of a BERT and a CNN'
       raise CheckpointError(f'{name}: no such folder{commandline.did_you_mean(near)}; {cure}')
   return folder if '://' in name else folder.absolute(), None if step is None else int(step)
 

@@ -166,7 +166,7 @@ def test_what_is_no_checkpoint_is_told_in_one_line(workdir, tmp_path):
   for spec, part in {
     tmp_path / 'nowhere': 'no such folder',
     f'{tmp_path}/nowhere@3': f'{tmp_path}/nowhere: no such folder',
-    tmp_path / 'words.txt': 'no such folder',
+    tmp_path / 'words.txt': 'no such folder; give a checkpoint',
     tmp_path / 'other': 'is not a checkpoint',
     tmp_path / 'began': 'is not a checkpoint (no step in checkpoints/)',
     f'{workdir}@7': 'has no step 7: it has 5, 10',
