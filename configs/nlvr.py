@@ -28,10 +28,19 @@ Captions of scenes are all true: half of them are shown with another image, as i
 from ml_collections import ConfigDict
 
 from configs import base, nlvr2, pretrain
+from pixelbert_jax.rules import SHARE, Field, one_of
+
+
+def fields(c: ConfigDict) -> None:
+  """Defines the fields of this task."""
+  # Of training images of three boxes, those with boxes mirrored and colours exchanged.
+  c.augment = Field(0.0, SHARE)
+  c.blank = Field('none', one_of('none', 'image', 'text'))  # what a baseline is not shown
 
 
 def paper(c: ConfigDict) -> None:
   """Sets the paper's recipe for NLVR2."""
+  fields(c)
   nlvr2.paper(c)
   c.data.name, c.data.validation, c.data.test = 'nlvr', 'dev', 'test'
   # Twice as large as the files, all of which are 100x400.
@@ -40,6 +49,7 @@ def paper(c: ConfigDict) -> None:
 
 def small(c: ConfigDict) -> None:
   """Sets a small model that learns to judge captions of scenes."""
+  fields(c)
   nlvr2.small(c)
   c.texts_per_image, c.batch_size, c.epochs = 8, 128, 1.0
   c.text.length = 12
@@ -53,22 +63,48 @@ def tiny(c: ConfigDict) -> None:
   c.epochs = 0.005
 
 
-def corpus(c: ConfigDict) -> None:
-  """Sets NLVR's own files: the public `test` less one directory to train on, and `dev`."""
+def boxes(c: ConfigDict) -> None:
+  """Sets pictures like NLVR's that are generated, to start from: eight sentences of each."""
   c.init_from = 'scratch'
-  c.data.name, c.data.train, c.data.validation, c.data.test = 'nlvr', 'test[!6]', 'test[6]', 'dev'
+  c.data.name = 'boxes'
   c.image.shorter, c.image.longer, c.image.canvases = 64, 256, ((64, 256),)
-  c.image.flip = 0.5
-  c.text.length = 24
-  c.texts_per_image, c.batch_size, c.epochs = 1, 32, 12.0
-  c.eval_every = c.save_every = 160
-  c.optimizer.decay_epochs = (10.0,)
+  c.augment = 1.0
+  c.text.length = 28
+  c.epochs = 5.0
+  c.eval_every = c.save_every = 500
+  c.optimizer.cnn_rate, c.optimizer.cnn_warmup_steps = 4e-3, 50
+  c.optimizer.transformer_rule, c.optimizer.transformer_rate = 'muon', 2e-3
+  c.optimizer.warmup_epochs, c.optimizer.transformer_warmup_steps = 0.0, 500
+  c.optimizer.decay_epochs, c.optimizer.decay_factor = (3.0, 4.5), 0.3
+
+
+def own(c: ConfigDict) -> None:
+  """Sets NLVR's own files: the public `test` less one directory to train on, and `dev`."""
+  boxes(c)
+  c.data.name, c.data.train, c.data.validation, c.data.test = 'nlvr', 'test[!6]', 'test[6]', 'dev'
+  c.augment = 0.0
+  c.texts_per_image, c.batch_size, c.epochs = 1, 32, 6.0
+  c.eval_every = c.save_every = 159
+  c.optimizer.cnn_rate = 1e-3
+  c.optimizer.transformer_rule, c.optimizer.transformer_rate = 'adamw', 4e-4
+  c.optimizer.transformer_warmup_steps = 50
+  c.optimizer.decay_epochs, c.optimizer.decay_factor = (4.5,), 0.1
+
+
+def corpus(c: ConfigDict) -> None:
+  """Sets the whole corpus: `train`, the step chosen on `dev`, scores on the public test."""
+  own(c)
+  c.data.train, c.data.validation, c.data.test = 'train', 'dev', 'test'
+  c.augment = 1.0
+  c.eval_every = c.save_every = 500
 
 
 VARIANTS = {
   '': (small,),
   'test': (small, tiny),
-  'nlvr': (small, corpus),
+  'boxes': (small, boxes),
+  'nlvr': (small, own),
+  'corpus': (small, corpus),
   'r50': (paper,),
   'x101': (base.x101, paper),
   'x152': (base.x152, paper),
