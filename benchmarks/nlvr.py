@@ -6,7 +6,7 @@
 
 M is the folder with the corpus (DATA.md), VOCAB BERT's vocab.txt. The arms, each with every seed:
 
-    recipe               `configs/nlvr.py:nlvr`: `test` less a directory, from scratch
+    recipe               `configs/nlvr.py:nlvr` for six epochs, from scratch
     augmented            boxes mirrored, colours exchanged in image and words (`augment`)
     start                `configs/nlvr.py:boxes`: generated pictures and sentences like NLVR's
     started              the recipe, from `start`
@@ -32,14 +32,17 @@ from benchmarks.study import Fields, Line, Run, flags
 from pixelbert_jax import commandline
 
 RESULTS = pathlib.Path(__file__).with_name('results') / 'nlvr.jsonl'
-SHARED = '--config=configs/nlvr.py:nlvr'
+SHARED = shlex.join(
+  ['--config=configs/nlvr.py:nlvr', *flags({'epochs': 6.0, 'optimizer.decay_epochs': '(4.5,)'})]
+)
 SEEDS = (0, 1, 2)
 START, STARTED = 'start', 'started'
 AUGMENT: Fields = {'augment': 1.0}
 ARMS: Mapping[str, Fields] = {
   'recipe': {},
   'augmented': AUGMENT,
-  START: {},
+  # Of a flag that is given twice, the last value counts.
+  START: {'epochs': 5.0, 'optimizer.decay_epochs': '(3.0,4.5)'},
   STARTED: {},
   'started, augmented': AUGMENT,
   'text alone': {'blank': 'image'},
@@ -51,9 +54,8 @@ COLUMNS = ('arm', 'held-out directory', 'dev', '95% over sentences', 'consistenc
 def runs(arms: Sequence[str], seeds: Sequence[int], folder: pathlib.Path) -> Iterator[Run]:
   """Yields the runs of arms, seed by seed; `folder` has the workdirs."""
   for seed in seeds:
-    start = Run(
-      START, seed, SHARED, shlex.join(['--config=configs/nlvr.py:boxes', *flags({'seed': seed})])
-    )
+    words = ['--config=configs/nlvr.py:boxes', *flags({'seed': seed} | ARMS[START])]
+    start = Run(START, seed, SHARED, shlex.join(words))
     for arm in arms:
       fields = {'seed': seed} | ARMS[arm]
       if arm.startswith(STARTED):

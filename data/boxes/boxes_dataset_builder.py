@@ -48,8 +48,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       rows.Caption(text.decode(), int(number), label=bool(label))
       for text, number, label in zip(said['text'], said['id'], said['label'], strict=True)
     ]
-    size = {'height': world.SIDE, 'width': render.WIDTH}
-    return [rows.Row(image_id=example['image_id'].decode(), captions=captions, **size)]
+    name = example['image_id'].decode()
+    return [rows.Row(name, height=world.SIDE, width=render.WIDTH, captions=captions)]
 
 
 def example(split: str, number: int) -> dict[str, Any]:

@@ -42,23 +42,25 @@ BOXES: dict[tuple[str, ...], Sequence[int]] = {
 }
 
 
-class Property(NamedTuple):
-  """What may be true of a box: its wordings, and a test."""
-
-  wordings: tuple[str, ...]
-  test: Callable[[Box], bool]
+OfItem = Callable[[Item], bool]
+OfBox = Callable[[Box], bool]
+OfPicture = Callable[[Picture], bool]
+Kinds = Sequence[tuple[str, OfItem]]  # of items, named in the singular
+# What may be true of a box, by its wordings.
+Properties = Iterator[tuple[tuple[str, ...], OfBox]]
 
 
 class Statement(NamedTuple):
   """What may be true of a picture: its wordings, and a test."""
 
   wordings: tuple[str, ...]
-  test: Callable[[Picture], bool]
+  test: OfPicture
 
 
 def drawn(rng: np.random.Generator, picture: Picture) -> list[tuple[str, bool]]:
   """Draws SENTENCES_PER_PICTURE distinct sentences, each with whether it is true."""
-  tower, chosen = world.is_tower(picture), {}
+  tower = world.is_tower(picture)
+  chosen: dict[str, bool] = {}
   every = statements(tower)
   while len(chosen) < SENTENCES_PER_PICTURE:
     number = int(rng.integers(len(every)))
@@ -95,137 +97,134 @@ def _pictures(tower: bool) -> list[Picture]:
 def statements(tower: bool) -> tuple[Statement, ...]:
   """Lists all statements about towers, or about scattered items."""
   names = {'box': 'tower', 'boxes': 'towers'} if tower else {'box': 'box', 'boxes': 'boxes'}
-  properties = _of_towers() if tower else _of_boxes()
+  properties = _of_towers() if tower else _of_scattered()
   quantified = (
     Statement(
-      tuple(frame.format(it=it, **names) for frame in frames for it in of_box.wordings),
-      lambda picture, of_box=of_box, fits=fits: sum(map(of_box.test, picture)) in fits,
+      tuple(frame.format(it=it, **names) for frame in frames for it in wordings),
+      _of_boxes(test, numbers),
     )
-    for of_box, (frames, fits) in itertools.product(properties, BOXES.items())
+    for (wordings, test), (frames, numbers) in itertools.product(properties, BOXES.items())
   )
   return (*quantified, *_of_pictures(tower))
 
 
-def _number(test: Callable[[Item], bool], box: Sequence[Item]) -> int:
-  return sum(map(test, box))
+def _of_boxes(test: OfBox, numbers: Sequence[int]) -> OfPicture:
+  return lambda picture: sum(map(test, picture)) in numbers
 
 
-def _counts(
-  kinds: Sequence[tuple[str, Callable[[Item], bool]]], most: int, where: str = ''
-) -> Iterator[Property]:
-  """Yields numbers of things of each kind, which are named in the singular."""
-  for (name, test), n in itertools.product(kinds, range(1, most + 1)):
-    things = f'{NUMBERS[n - 1]} {name}{"s" * (n > 1)}{where}'
-    # People mean the number that they say.
-    yield Property((f'exactly {things}', things), lambda box, t=test, n=n: _number(t, box) == n)
-    some = (f'at least {things}', *[f'a {name}{where}'] * (n == 1))
-    yield Property(some, lambda box, t=test, n=n: _number(t, box) >= n)
+def _exactly(test: OfItem, number: int) -> OfBox:
+  return lambda box: sum(map(test, box)) == number
 
 
-def _blocks() -> list[tuple[str, Callable[[Item], bool]]]:
-  return [(f'{c} block', lambda item, c=c: item.colour == c) for c in COLOURS]
+def _at_least(test: OfItem, number: int) -> OfBox:
+  return lambda box: sum(map(test, box)) >= number
 
 
-def _of_towers() -> Iterator[Property]:
-  yield from _counts([('block', lambda item: True), *_blocks()], world.MOST_BLOCKS)
-  for c in COLOURS:
-    for place, wordings in {
-      0: ('at the base', 'at the bottom'),
-      -1: ('at the top', 'on the top'),
-    }.items():
-      ends = tuple(f'a {c} block {wording}' for wording in wordings)
-      yield Property(ends, lambda box, c=c, i=place: box[i].colour == c)
-      for n in range(2, world.MOST_BLOCKS + 1):
-        high = tuple(
-          f'{frame} {ends[0]}'
-          for frame in (f'exactly {NUMBERS[n - 1]} blocks having', f'{NUMBERS[n - 1]} blocks with')
-        )
-        yield Property(high, lambda box, c=c, i=place, n=n: len(box) == n and box[i].colour == c)
-    yield _only(c, 'block')
-  yield from _over()
-  yield from _colours('block')
+def _both(test: OfItem, other: OfItem) -> OfItem:
+  return lambda item: test(item) and other(item)
 
 
-def _over() -> Iterator[Property]:
-  """Yields which colour is on which."""
-  for c, d in itertools.product(COLOURS, repeat=2):
-    yield Property(
-      tuple(f'a {c} block {word} a {d} block' for word in ('over', 'above', 'on')),
-      lambda box, pair=(d, c): pair in itertools.pairwise(item.colour for item in box),
-    )
+def _is(colour: str, shape: str = '') -> OfItem:
+  """Tests colour and shape; '' is any."""
+  return lambda item: colour in ('', item.colour) and shape in ('', item.shape)
 
 
-def _of_boxes() -> Iterator[Property]:
-  kinds = _kinds()
-  yield from _counts(kinds, 3)
-  yield from _counts([('item', lambda item: True)], world.MOST_ITEMS)
-  yield from _colours('item')
-  for c in COLOURS:
-    yield _only(c, 'item')
-  for name, test in kinds:
-    for wordings, where in EDGES.items():
-      yield Property(
-        tuple(f'a {name} {wording}' for wording in wordings),
-        lambda box, t=test, where=where: any(t(i) and where(i) for i in box),
-      )
+def _end(place: int, colour: str, heights: Sequence[int]) -> OfBox:
+  """Tests the colour of the base, 0, or of the top, -1, of towers of these heights."""
+  return lambda box: len(box) in heights and box[place].colour == colour
 
 
-EDGES: dict[tuple[str, ...], Callable[[Item], bool]] = {
+def _on(lower: str, upper: str) -> OfBox:
+  pair = lower, upper
+  return lambda box: pair in itertools.pairwise(item.colour for item in box)
+
+
+def _only(colour: str) -> OfBox:
+  return lambda box: all(item.colour == colour for item in box)
+
+
+def _colours(number: int) -> OfBox:
+  return lambda box: len({item.colour for item in box}) == number
+
+
+ANY = 'item', _is('')
+BLOCKS: Kinds = [(f'{colour} block', _is(colour)) for colour in COLOURS]
+SCATTERED: Kinds = [
+  (f'{colour} {shape or "item"}'.strip(), _is(colour, shape))
+  for colour, shape in itertools.product(('', *COLOURS), ('', *world.SHAPES))
+]
+EDGES: dict[tuple[str, ...], OfItem] = {
   ('touching the edge', 'touching the wall'): lambda item: item.edges > 0,
   ('touching the bottom', 'touching the base'): lambda item: item.on_bottom,
   ('touching a corner', 'closely touching a corner'): lambda item: item.edges > 1,
   ('not touching any edge', 'not touching the wall'): lambda item: not item.edges,
 }
+ENDS = {0: ('at the base', 'at the bottom'), -1: ('at the top', 'on the top')}
 
 
-def _kinds() -> list[tuple[str, Callable[[Item], bool]]]:
-  """Lists kinds of scattered items: 'item', 'black item', 'circle', 'black circle', ..."""
-  named = itertools.product(('', *COLOURS), ('item', *world.SHAPES))
-  return [
-    (
-      f'{colour} {shape}'.strip(),
-      lambda i, c=colour, s=shape: i.colour.startswith(c) and s in (i.shape, 'item'),
-    )
-    for colour, shape in named
-  ]
+def _of_towers() -> Properties:
+  heights = range(1, world.MOST_BLOCKS + 1)
+  yield from _counted([('block', _is('')), *BLOCKS], world.MOST_BLOCKS)
+  yield from _painted('block')
+  yield from _piled()
+  for (place, wordings), colour in itertools.product(ENDS.items(), COLOURS):
+    ends = tuple(f'a {colour} block {wording}' for wording in wordings)
+    yield ends, _end(place, colour, heights)
+    for n in heights[1:]:
+      high = f'exactly {NUMBERS[n - 1]} blocks having', f'{NUMBERS[n - 1]} blocks with'
+      yield tuple(f'{frame} {ends[0]}' for frame in high), _end(place, colour, [n])
 
 
-def _only(colour: str, thing: str) -> Property:
-  return Property(
-    (f'only {colour} {thing}s', f'{thing}s of only {colour} color'),
-    lambda box: all(item.colour == colour for item in box),
-  )
+def _of_scattered() -> Properties:
+  yield from _counted(SCATTERED, 3)
+  yield from _counted([ANY], world.MOST_ITEMS)
+  yield from _painted('item')
+  for (name, test), (wordings, where) in itertools.product(SCATTERED, EDGES.items()):
+    yield tuple(f'a {name} {wording}' for wording in wordings), _at_least(_both(test, where), 1)
 
 
-def _colours(thing: str) -> Iterator[Property]:
-  wordings = {
-    1: (f'{thing}s of only one color', f'{thing}s of the same color'),
-    2: (f'{thing}s of two different colors', f'{thing}s of exactly two colors'),
-    3: (f'{thing}s of all three colors', f'{thing}s of three different colors'),
-  }
-  for number, of_number in wordings.items():
-    yield Property(of_number, lambda box, n=number: len({item.colour for item in box}) == n)
+def _counted(kinds: Kinds, most: int, where: str = '') -> Properties:
+  """Yields numbers of items of each kind, up to `most`."""
+  for (name, test), n in itertools.product(kinds, range(1, most + 1)):
+    items = f'{NUMBERS[n - 1]} {name}{"s" * (n > 1)}{where}'
+    # People mean the number that they say.
+    yield (f'exactly {items}', items), _exactly(test, n)
+    yield (f'at least {items}', *[f'a {name}{where}'] * (n == 1)), _at_least(test, n)
+
+
+def _painted(name: str) -> Properties:
+  """Yields of what colours all items are, and of how many."""
+  for colour in COLOURS:
+    yield (f'only {colour} {name}s', f'{name}s of only {colour} color'), _only(colour)
+  yield (f'{name}s of only one color', f'{name}s of the same color'), _colours(1)
+  yield (f'{name}s of two different colors', f'{name}s of exactly two colors'), _colours(2)
+  yield (f'{name}s of all three colors', f'{name}s of three different colors'), _colours(3)
+
+
+def _piled() -> Properties:
+  """Yields which colour is on which."""
+  for upper, lower in itertools.product(COLOURS, repeat=2):
+    words = 'over', 'above', 'on'
+    yield tuple(f'a {upper} block {word} a {lower} block' for word in words), _on(lower, upper)
 
 
 def _of_pictures(tower: bool) -> Iterator[Statement]:
-  """Yields statements about all items of a picture, of whatever box."""
+  """Yields statements about the items of all boxes together."""
   if tower:
-    counted = _counts(_blocks(), len(NUMBERS))
-    for wordings, test in _over():
-      yield Statement(
-        tuple(f'there is {wording}' for wording in wordings), lambda p, t=test: any(map(t, p))
-      )
-  else:
-    counted = itertools.chain(
-      _counts(_kinds(), 5),
-      *(
-        _counts([(n, lambda i, t=t, w=w: t(i) and w(i)) for n, t in _kinds()], 3, f' {wording}')
-        for wordings, w in EDGES.items()
-        for wording in wordings
-      ),
-    )
-  for wordings, test in counted:
-    verb = 'is' if any(w.startswith(('one ', 'a ', 'at least one ')) for w in wordings) else 'are'
-    yield Statement(
-      tuple(f'there {verb} {wording}' for wording in wordings), lambda p, t=test: t(sum(p, ()))
-    )
+    for wordings, test in _piled():
+      yield Statement(tuple(f'there is {it}' for it in wordings), _of_boxes(test, (1, 2, 3)))
+  for wordings, test in _counted(BLOCKS, 7) if tower else _anywhere():
+    verb = 'are' if wordings[0].endswith('s') or 's ' in wordings[0] else 'is'
+    yield Statement(tuple(f'there {verb} {it}' for it in wordings), _of_all(test))
+
+
+def _anywhere() -> Properties:
+  yield from _counted(SCATTERED, 5)
+  for wordings, where in EDGES.items():
+    kinds = [(name, _both(test, where)) for name, test in SCATTERED]
+    for wording in wordings:
+      yield from _counted(kinds, 3, f' {wording}')
+
+
+def _of_all(test: OfBox) -> OfPicture:
+  return lambda picture: test(sum(picture, ()))

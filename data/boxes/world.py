@@ -55,7 +55,7 @@ def sample(rng: np.random.Generator) -> Picture:
 
 def _tower(rng: np.random.Generator) -> Box:
   size = SIZES[1]
-  colours = _some(rng, tuple(COLOURS), rng.integers(1, MOST_BLOCKS + 1))
+  colours = _some(rng, tuple(COLOURS), int(rng.integers(1, MOST_BLOCKS + 1)))
   return tuple(
     Item('square', colour, 40, SIDE - size - i * (size + GAP), size)
     for i, colour in enumerate(colours)

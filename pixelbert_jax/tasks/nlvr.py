@@ -33,14 +33,11 @@ class Nlvr(Task):
   Attributes:
     augment: share of the training images whose boxes are changed, with their texts (`boxes.py`).
     blank: 'image' or 'text' shows the model none, in training and evaluation; or 'none'.
-    sentence: returns the sentence in the name of a text; consistency groups the texts by it.
   """
 
   LOGGED = ('nlvr_loss', 'nlvr_accuracy')
   SHOWN = ('loss', 'nlvr_accuracy')
   CHOSEN_BY = 'nlvr_accuracy'
-
-  sentence = staticmethod(nlvr.sentence)
 
   augment: float = 0.0
   blank: str = 'none'
@@ -113,6 +110,11 @@ class Nlvr(Task):
     return compare(f'on {split}', columns, rows, metrics)
 
   @staticmethod
+  def sentence(name: str) -> str:
+    """Returns the sentence in the name of a text; consistency groups the texts by it."""
+    return nlvr.sentence(name)
+
+  @staticmethod
   def summarise(correct: dict[str, bool], labels: Mapping[str, bool]) -> dict[str, float]:
     """Computes the official scores in 0..1, given which predictions are correct."""
     return nlvr.summarise(correct)
@@ -139,8 +141,11 @@ class Nlvr(Task):
 class Nlvr2(Nlvr):
   """NLVR2, statements about two images."""
 
-  sentence = staticmethod(nlvr2.sentence)
   summarise = staticmethod(nlvr2.summarise)
+
+  @staticmethod
+  def sentence(name: str) -> str:
+    return nlvr2.sentence(name)
 
   def model(self, backbone: PixelBert) -> Model:
     return Nlvr2Model(backbone)
