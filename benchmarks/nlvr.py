@@ -2,20 +2,20 @@
 
     python -m data.build boxes
     python -m data.build nlvr --splits=dev,test --manual_dir=M
-    python -m benchmarks.nlvr --vocabulary=VOCAB [--arm=NAME] [--seed=N]
+    python -m benchmarks.nlvr [--arm=NAME] [--seed=N]
 
-M is the folder with the corpus (DATA.md), VOCAB BERT's vocab.txt. The arms, each with every seed:
+M is the folder with the corpus (DATA.md). The arms, each with every seed:
 
     recipe               `configs/nlvr.py:nlvr` for six epochs, from scratch
     augmented            boxes mirrored, colours exchanged in image and words (`augment`)
-    start                `configs/nlvr.py:boxes`: generated pictures and sentences like NLVR's
+    start                `configs/pretrain.py:boxes`: generated pictures and sentences like NLVR's
     started              the recipe, from `start`
     started, augmented   both
     text alone           the recipe with every image blank, in evaluation too (`blank=image`)
     image alone          the same with every text blank
 
 Each but `start` is scored at the step that is best on the directory that is held out: there, and on
-`dev`, with the interval over sentences. Of `start` the score is that on the test split of `boxes`.
+`dev`, with the interval over sentences. Of `start` it is matching on the test split of `boxes`.
 
 A line for each arm and seed is appended to --output, by default nlvr.jsonl beside the other
 results. What has a line of the same flags is not run again: delete the line to repeat it. A run
@@ -42,7 +42,7 @@ ARMS: Mapping[str, Fields] = {
   'recipe': {},
   'augmented': AUGMENT,
   # Of a flag that is given twice, the last value counts.
-  START: {'epochs': 5.0, 'optimizer.decay_epochs': '(3.0,4.5)'},
+  START: {'epochs': 5.0, 'optimizer.decay_epochs': '(3.0,4.3)'},
   STARTED: {},
   'started, augmented': AUGMENT,
   'text alone': {'blank': 'image'},
@@ -54,7 +54,7 @@ COLUMNS = ('arm', 'held-out directory', 'dev', '95% over sentences', 'consistenc
 def runs(arms: Sequence[str], seeds: Sequence[int], folder: pathlib.Path) -> Iterator[Run]:
   """Yields the runs of arms, seed by seed; `folder` has the workdirs."""
   for seed in seeds:
-    words = ['--config=configs/nlvr.py:boxes', *flags({'seed': seed} | ARMS[START])]
+    words = ['--config=configs/pretrain.py:boxes', *flags({'seed': seed} | ARMS[START])]
     start = Run(START, seed, SHARED, shlex.join(words))
     for arm in arms:
       fields = {'seed': seed} | ARMS[arm]
@@ -63,24 +63,25 @@ def runs(arms: Sequence[str], seeds: Sequence[int], folder: pathlib.Path) -> Ite
       yield start if arm == START else Run(arm, seed, SHARED, shlex.join(flags(fields)))
 
 
-def execute(run: Run, folder: pathlib.Path, vocabulary: pathlib.Path) -> dict[str, float]:
+def execute(run: Run, folder: pathlib.Path) -> dict[str, float]:
   """Trains a run; returns its scores.
 
   Raises:
     subprocess.CalledProcessError: it failed, and has said why.
   """
   workdir = run.folder(folder)
-  # Not a field of the arm: a path of this machine.
-  words = f'--config.text.vocabulary={vocabulary}', f'--workdir={workdir}'
-  study.train(*run.words, *words)
-  return scores(study.logged(workdir)[-1])
+  study.train(*run.words, f'--workdir={workdir}')
+  return scores(run.arm, study.logged(workdir)[-1])
 
 
-def scores(report: Line) -> dict[str, float]:
-  """Returns the scores of a run, rounded, given the last line of its log."""
-  names = ('accuracy', 'accuracy/low', 'accuracy/high', 'accuracy/majority', 'consistency')
-  found = {name: report[f'nlvr_{name}'] for name in names}
-  found |= {'held_out': report['validation_nlvr_accuracy'], 'step': report['chosen_step']}
+def scores(arm: str, report: Line) -> dict[str, float]:
+  """Returns the scores of a run of an arm, rounded, given the last line of its log."""
+  if arm == START:
+    found = {'accuracy': report['itm_accuracy'], 'words': report['mlm_accuracy']}
+  else:
+    names = ('accuracy', 'accuracy/low', 'accuracy/high', 'accuracy/majority', 'consistency')
+    found = {name: report[f'nlvr_{name}'] for name in names}
+    found |= {'held_out': report['validation_nlvr_accuracy'], 'step': report['chosen_step']}
   return {name: round(value, 4) for name, value in found.items()}
 
 
@@ -88,34 +89,33 @@ def table(path: pathlib.Path = RESULTS) -> str:
   """Formats a file of results, as docs/results.md has it."""
   lines = study.read(path)
   seconds = study.newest([line | {'results': line['seconds']} for line in lines], ARMS)
-  rows, majority = study.head(COLUMNS), set()
+  rows, majority = study.head(COLUMNS), []
   for arm, seeds in study.newest(lines, ARMS).items():
-    if not (found := list(seeds.values())):
+    if not seeds:
       continue
-    column = {name: [x[name] for x in found] for name in found[0]}
-    ends = min(column['accuracy/low']), max(column['accuracy/high'])
-    minutes = study.spread([x / 60 for x in seconds[arm].values()], '.0f')
-    cells = [
-      study.spread(column['held_out']),
-      study.spread(column['accuracy']),
-      '{:.3f} to {:.3f}'.format(*ends),
-      study.spread(column['consistency']),
-    ]
-    if arm == START:  # It has not seen NLVR.
-      cells = ['of `boxes`', f'{study.spread(column["accuracy"])} of `boxes`', '', '']
+    column = {name: [x[name] for x in seeds.values()] for name in next(iter(seeds.values()))}
+    accuracy = study.spread(column['accuracy'])
+    if arm == START:
+      cells = ['', f'{accuracy} of `boxes`', '', '']
     else:
-      majority |= set(column['accuracy/majority'])
+      ends = min(column['accuracy/low']), max(column['accuracy/high'])
+      consistency = study.spread(column['consistency'])
+      cells = [
+        study.spread(column['held_out']),
+        accuracy,
+        '{:.3f} to {:.3f}'.format(*ends),
+        consistency,
+      ]
+      majority = [f'{column["accuracy/majority"][0]:.3f}']
+    minutes = study.spread([x / 60 for x in seconds[arm].values()], '.0f')
     rows.append(study.row([arm, *cells, minutes]))
-  rows += [
-    study.row(['commoner label', '', f'{share:.3f}', '', '', '']) for share in sorted(majority)
-  ]
+  rows += [study.row(['commoner label', '', share, '', '', '']) for share in majority]
   return '\n'.join(rows)
 
 
 def command(argv: Sequence[str]) -> int:
   """Runs what has no line yet, appends their lines, and prints the table."""
   parser = commandline.Parser('benchmarks.nlvr', __doc__.splitlines()[0])
-  parser.add_argument('--vocabulary', type=commandline.path, required=True, help="BERT's vocab.txt")
   parser.add_argument('--arm', choices=list(ARMS), help='by default all')
   parser.add_argument('--seed', type=int, help=f'by default {SEEDS}')
   parser.add_argument('--runs', type=pathlib.Path, default='runs/nlvr', help='for workdirs')
@@ -124,8 +124,7 @@ def command(argv: Sequence[str]) -> int:
   arms = list(ARMS) if values.arm is None else [values.arm]
   seeds = SEEDS if values.seed is None else [values.seed]
   left = study.waiting(runs(arms, seeds, values.runs), values.output)
-  run = lambda run: execute(run, values.runs, values.vocabulary)  # noqa: E731
-  if code := study.go(left, run, values.output):
+  if code := study.go(left, lambda run: execute(run, values.runs), values.output):
     return code
   print(table(values.output))
   return 0

@@ -8,7 +8,6 @@ Variants and scores to expect (from benchmarks/results/runs/):
     (none)           scenes: accuracy 0.991 (nlvr.jsonl); 1 to 3 minutes on 2 CPU cores
     nlvr             the NLVR corpus, small model from scratch: 0.543 of dev, where the
                      majority class has 0.553 (nlvr_corpus.jsonl)
-    boxes            generated pictures like NLVR's, to start `nlvr` or `corpus` from
     corpus           the whole NLVR corpus, small model: trained on train, scored on the public
                      test, for which 66 to 70% are published of models that see the images;
                      not run, as train was not at hand
@@ -71,6 +70,7 @@ def own(c: ConfigDict) -> None:
   """Sets NLVR's own files: the public `test` less one directory to train on, and `dev`."""
   c.init_from = 'scratch'
   c.data.name, c.data.train, c.data.validation, c.data.test = 'nlvr', 'test[!6]', 'test[6]', 'dev'
+  c.text.vocabulary = pretrain.BOXES
   c.image.shorter, c.image.longer, c.image.canvases = 64, 256, ((64, 256),)
   c.image.flip = 0.5
   c.text.length = 24
@@ -88,24 +88,9 @@ def corpus(c: ConfigDict) -> None:
   c.optimizer.decay_epochs = (4.5,)
 
 
-def boxes(c: ConfigDict) -> None:
-  """Sets generated pictures like NLVR's, to start from, with eight sentences each."""
-  own(c)
-  c.data.name, c.data.train, c.data.validation, c.data.test = 'boxes', 'train', 'val', 'test'
-  c.augment = 1.0
-  c.texts_per_image, c.batch_size, c.epochs = 8, 128, 5.0
-  c.eval_every = c.save_every = 500
-  # As the default pre-training.
-  c.optimizer.cnn_rate, c.optimizer.cnn_warmup_steps = 4e-3, 50
-  c.optimizer.transformer_rule, c.optimizer.transformer_rate = 'muon', 2e-3
-  c.optimizer.warmup_epochs, c.optimizer.transformer_warmup_steps = 0.0, 500
-  c.optimizer.decay_epochs, c.optimizer.decay_factor = (3.0, 4.5), 0.3
-
-
 VARIANTS = {
   '': (small,),
   'test': (small, tiny),
-  'boxes': (small, boxes),
   'nlvr': (small, own),
   'corpus': (small, corpus),
   'r50': (paper,),

@@ -24,6 +24,7 @@ def test_arms_differ_in_what_they_are_named_for():
   recipe = found['recipe']
   assert recipe['data.train'] == 'test[!6]'
   assert (start['variant'], start['epochs'], start['init_from']) == ('boxes', 5.0, 'scratch')
+  assert (start['name'], recipe['name']) == ('pretrain', 'nlvr')
   differ = {arm: {k: x for k, x in f.items() if x != recipe[k]} for arm, f in found.items()}
   (init_from,) = differ['started'].values()
   assert differ == {
@@ -50,7 +51,8 @@ def write(path, run, accuracy, seconds=120):
   report = {'nlvr_accuracy': accuracy, 'nlvr_accuracy/low': accuracy - 0.02}
   report |= {'nlvr_accuracy/high': accuracy + 0.02, 'nlvr_accuracy/majority': 0.5529}
   report |= {'nlvr_consistency': 0.1, 'validation_nlvr_accuracy': accuracy + 0.03}
-  results = nlvr.scores(report | {'chosen_step': 320})
+  report |= {'chosen_step': 320, 'itm_accuracy': accuracy, 'mlm_accuracy': 0.5}
+  results = nlvr.scores(run.arm, report)
   line = run._asdict() | {'seconds': seconds, 'results': results}
   with path.open('a') as file:
     file.write(json.dumps(line) + '\n')
@@ -63,7 +65,7 @@ def test_the_table_has_the_seeds_of_each_arm_and_the_commoner_label(tmp_path):
   assert nlvr.table(path).splitlines()[2:] == [
     '| recipe | 0.575 (0.570 to 0.580) | 0.545 (0.540 to 0.550) | 0.520 to 0.570 '
     '| 0.100 (0.100 to 0.100) | 2 (2 to 2) |',
-    '| start | of `boxes` | 0.805 (0.800 to 0.810) of `boxes` |  |  | 2 (2 to 2) |',
+    '| start |  | 0.805 (0.800 to 0.810) of `boxes` |  |  | 2 (2 to 2) |',
     '| started | 0.655 (0.650 to 0.660) | 0.625 (0.620 to 0.630) | 0.600 to 0.650 '
     '| 0.100 (0.100 to 0.100) | 2 (2 to 2) |',
     '| commoner label |  | 0.553 |  |  |  |',

@@ -28,26 +28,33 @@ EXCHANGED = (
 )
 OFTEN = 0.3
 
-# Wordings of how many boxes something is true of, {it}, and what numbers fit.
-BOXES: dict[tuple[str, ...], Sequence[int]] = {
-  ('there is a {box} with {it}', 'there is at least one {box} which has {it}'): (1, 2, 3),
-  ('there is exactly one {box} with {it}', 'there is one {box} which has {it}'): (1,),
-  ('there are exactly two {boxes} with {it}', 'there are two {boxes} having {it}'): (2,),
-  ('there are at least two {boxes} with {it}', 'there are at least two {boxes} having {it}'): (
-    2,
-    3,
-  ),
-  ('each {box} has {it}', 'all {boxes} have {it}'): (3,),
-  ('there is no {box} with {it}', 'none of the {boxes} has {it}'): (0,),
-}
-
-
 OfItem = Callable[[Item], bool]
 OfBox = Callable[[Box], bool]
 OfPicture = Callable[[Picture], bool]
+Holds = Callable[[Sequence[bool]], bool]  # given of which boxes something is true
 Kinds = Sequence[tuple[str, OfItem]]  # of items, named in the singular
 # What may be true of a box, by its wordings.
 Properties = Iterator[tuple[tuple[str, ...], OfBox]]
+
+# Wordings of what boxes something, {it}, is true of.
+BOXES: dict[tuple[str, ...], Holds] = {
+  ('there is a {box} with {it}', 'there is at least one {box} which has {it}'): any,
+  ('there is exactly one {box} with {it}', 'there is one {box} which has {it}'): (
+    lambda of: sum(of) == 1
+  ),
+  ('there are exactly two {boxes} with {it}', 'there are two {boxes} having {it}'): (
+    lambda of: sum(of) == 2
+  ),
+  ('there are at least two {boxes} with {it}', 'there are at least two {boxes} having {it}'): (
+    lambda of: sum(of) >= 2
+  ),
+  ('each {box} has {it}', 'all {boxes} have {it}'): all,
+  ('there is no {box} with {it}', 'none of the {boxes} has {it}'): lambda of: not any(of),
+  # NLVR has none such. They are about one box, so that words are learnt from what they name.
+  ('the left {box} has {it}',): lambda of: of[0],
+  ('the middle {box} has {it}',): lambda of: of[1],
+  ('the right {box} has {it}',): lambda of: of[2],
+}
 
 
 class Statement(NamedTuple):
@@ -101,15 +108,15 @@ def statements(tower: bool) -> tuple[Statement, ...]:
   quantified = (
     Statement(
       tuple(frame.format(it=it, **names) for frame in frames for it in wordings),
-      _of_boxes(test, numbers),
+      _of_boxes(test, holds),
     )
-    for (wordings, test), (frames, numbers) in itertools.product(properties, BOXES.items())
+    for (wordings, test), (frames, holds) in itertools.product(properties, BOXES.items())
   )
   return (*quantified, *_of_pictures(tower))
 
 
-def _of_boxes(test: OfBox, numbers: Sequence[int]) -> OfPicture:
-  return lambda picture: sum(map(test, picture)) in numbers
+def _of_boxes(test: OfBox, holds: Holds) -> OfPicture:
+  return lambda picture: holds([test(box) for box in picture])
 
 
 def _exactly(test: OfItem, number: int) -> OfBox:
@@ -212,7 +219,7 @@ def _of_pictures(tower: bool) -> Iterator[Statement]:
   """Yields statements about the items of all boxes together."""
   if tower:
     for wordings, test in _piled():
-      yield Statement(tuple(f'there is {it}' for it in wordings), _of_boxes(test, (1, 2, 3)))
+      yield Statement(tuple(f'there is {it}' for it in wordings), _of_boxes(test, any))
   for wordings, test in _counted(BLOCKS, 7) if tower else _anywhere():
     verb = 'are' if wordings[0].endswith('s') or 's ' in wordings[0] else 'is'
     yield Statement(tuple(f'there {verb} {it}' for it in wordings), _of_all(test))

@@ -10,7 +10,6 @@ import pytest
 from configs import nlvr
 from data.boxes import boxes_dataset_builder, render, sentences, world
 from data.build import build, open_dataset
-from data.scenes import vocabulary
 from pixelbert_jax import UserError
 from pixelbert_jax.experiment import Experiment, resolve
 from pixelbert_jax.input import image
@@ -123,8 +122,6 @@ def test_people_name_no_other_place_or_colour_than_is_known():
 def few_boxes(tmp_path_factory):
   """The folder of a small dataset of boxes."""
   folder = tmp_path_factory.mktemp('boxes')
-  said = ' '.join([*meanings(True), *meanings(False), *'1234567', 'objects', 'colours'])
-  (folder / 'vocab.txt').write_text('\n'.join(vocabulary.with_pieces(set(said.split()))))
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(boxes_dataset_builder, 'SPLITS', {'train': 24, 'val': 4, 'test': 4})
     build('boxes', folder)
@@ -136,9 +133,10 @@ def make(few_boxes):
   """Makes the batches of a split, with fields of the configuration changed."""
 
   def make(role, **fields):
-    config = nlvr.get_config('boxes')
-    config.data.data_dir, config.batch_size = str(few_boxes), 32
-    config.text.vocabulary = str(few_boxes / 'vocab.txt')
+    config = nlvr.get_config('nlvr')
+    config.data.update(data_dir=str(few_boxes), name='boxes', train='train', test='test')
+    config.data.validation = 'val'
+    config.texts_per_image, config.batch_size, config.augment = 8, 32, 1.0
     config.update(fields)
     dataset = open_dataset('boxes', few_boxes)
     return Experiment.of(resolve(config), dataset).batches[role]
