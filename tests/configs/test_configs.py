@@ -362,5 +362,5 @@ def test_parameters_are_as_many_as_published(variant, layers, cnn):
 
 
 def test_an_unknown_variant_is_told_the_known_ones():
-  with pytest.raises(ValueError, match=r"no variant 'r101': test, nlvr, paper_small, r50, "):
+  with pytest.raises(ValueError, match=r"no variant 'r101': test, nlvr, boxes, paper_small, r50, "):
     get_config('r101')

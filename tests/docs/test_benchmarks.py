@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import counts, curves, mixtures, planning, stages, start, train
+from benchmarks import counts, curves, mixtures, nlvr, planning, stages, start, train
 from tests import many_hosts
 from tests.support.paths import ROOT
 
@@ -31,6 +31,11 @@ def test_the_table_of_planning():
 def test_the_tables_of_mixtures():
   for table in mixtures.page().split('\n\n'):
     assert table in PAGE
+
+
+@pytest.mark.skipif(not nlvr.RESULTS.exists(), reason='not measured yet')
+def test_the_table_of_nlvr_at_hand():
+  assert nlvr.table() in (ROOT / 'docs/results.md').read_text()
 
 
 def test_the_time_of_the_host():

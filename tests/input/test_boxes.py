@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import nlvr
-from data.boxes import boxes_dataset_builder, render, sentences, world
+from data.boxes import boxes_dataset_builder, render, sentences, vocabulary, world
 from data.build import build, open_dataset
 from pixelbert_jax import UserError
 from pixelbert_jax.experiment import Experiment, resolve
@@ -113,6 +113,13 @@ def test_people_name_no_other_place_or_colour_than_is_known():
     'blccks',
     'but',
   }
+
+
+def test_its_vocabulary_has_the_words_of_generated_sentences_and_nearly_all_of_people():
+  words = vocabulary.FILE.read_text().splitlines()
+  assert words == vocabulary.tokens()
+  said = [w for e in examples('dev') for w in plain(e.sentence).split()]
+  assert np.mean([w in words for w in said]) > 0.98
 
 
 # --- Batches -------------------------------------------------------------------------------
