@@ -14,7 +14,12 @@ from pixelbert_jax import UserError
 from pixelbert_jax.experiment import Experiment, resolve
 from pixelbert_jax.input import image
 from pixelbert_jax.input.boxes import MISSPELT, ORDERS, Change
+from pixelbert_jax.loop import DONE, PREEMPTED
+from pixelbert_jax.train import train
 from tests.support.boxes import CHANGES, changed, examples, meanings, plain
+from tests.support.runs import assert_same_run, stop_at
+
+pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 EXACT = 0.2  # of 255, on average; the smallest item of another colour would differ by 0.25
 
@@ -215,3 +220,19 @@ def test_as_many_sentences_are_true_as_false():
     label for i in range(40) for _, label in sentences.drawn(np.random.default_rng(i), drawn(40)[i])
   ]
   assert 0.4 < np.mean(said) < 0.6
+
+
+# --- Runs ----------------------------------------------------------------------------------
+
+
+def test_a_stopped_run_goes_on_with_the_same_changes(few_boxes, tmp_path, monkeypatch):
+  config = nlvr.get_config('test')
+  config.data.update(data_dir=str(few_boxes), name='boxes')
+  config.text.vocabulary = str(vocabulary.FILE)
+  config.image.update(shorter=16, longer=64, canvases=((16, 64),), flip=0.5)
+  config.text.length, config.augment, config.steps, config.eval_every = 24, 1.0, 8, 8
+  assert train(config, tmp_path / 'whole') == DONE
+  stop_at(monkeypatch, 3)
+  assert train(config, tmp_path / 'stopped') == PREEMPTED
+  assert train(config, tmp_path / 'stopped') == DONE
+  assert_same_run(tmp_path / 'whole', tmp_path / 'stopped')
