@@ -8,18 +8,20 @@ M is the folder with the corpus (DATA.md). The arms, each with every seed:
 
     recipe               `configs/nlvr.py:nlvr` for six epochs, from scratch
     augmented            boxes mirrored, colours exchanged in image and words (`augment`)
-    start                `configs/pretrain.py:boxes`: generated pictures and sentences like NLVR's
-    started              the recipe, from `start`
+    scenes               `configs/pretrain.py` with the words of NLVR in its vocabulary
+    boxes                `configs/pretrain.py:boxes` from `scenes`: generated pictures and
+                         sentences like NLVR's
+    started              the recipe, from `boxes`
     started, augmented   both
     text alone           the recipe with every image blank, in evaluation too (`blank=image`)
     image alone          the same with every text blank
 
-Each but `start` is scored at the step that is best on the directory that is held out: there, and on
-`dev`, with the interval over sentences. Of `start` it is matching on the test split of `boxes`.
+Pre-training is scored by matching on its own test split; the others at the step that is best on the
+directory that is held out: there, and on `dev`, with the interval over sentences.
 
 A line for each arm and seed is appended to --output, by default nlvr.jsonl beside the other
 results. What has a line of the same flags is not run again: delete the line to repeat it. A run
-that was broken off goes on. The arms from `start` need its runs in --runs.
+that was broken off goes on. Arms that start from others need the runs of these in --runs.
 """
 
 import pathlib
@@ -36,31 +38,39 @@ SHARED = shlex.join(
   ['--config=configs/nlvr.py:nlvr', *flags({'epochs': 6.0, 'optimizer.decay_epochs': '(4.5,)'})]
 )
 SEEDS = (0, 1, 2)
-START, STARTED = 'start', 'started'
 AUGMENT: Fields = {'augment': 1.0}
+# In what arms differ. Of a flag that is given twice, the last value counts.
 ARMS: Mapping[str, Fields] = {
   'recipe': {},
   'augmented': AUGMENT,
-  # Of a flag that is given twice, the last value counts.
-  START: {'epochs': 5.0, 'optimizer.decay_epochs': '(3.0,4.3)'},
-  STARTED: {},
+  'scenes': {
+    'text.vocabulary': 'data/boxes/vocab.txt',
+    'epochs': 7.0,
+    'optimizer.decay_epochs': '(4.2,6.0)',
+  },
+  'boxes': {'epochs': 5.0, 'optimizer.decay_epochs': '(3.0,4.3)'},
+  'started': {},
   'started, augmented': AUGMENT,
   'text alone': {'blank': 'image'},
   'image alone': {'blank': 'text'},
 }
+# Those that are pre-training, and of the others those that start from another one.
+PRETRAINING = {'scenes': 'configs/pretrain.py', 'boxes': 'configs/pretrain.py:boxes'}
+SOURCES = {'boxes': 'scenes', 'started': 'boxes', 'started, augmented': 'boxes'}
 COLUMNS = ('arm', 'held-out directory', 'dev', '95% over sentences', 'consistency', 'minutes')
 
 
 def runs(arms: Sequence[str], seeds: Sequence[int], folder: pathlib.Path) -> Iterator[Run]:
   """Yields the runs of arms, seed by seed; `folder` has the workdirs."""
   for seed in seeds:
-    words = ['--config=configs/pretrain.py:boxes', *flags({'seed': seed} | ARMS[START])]
-    start = Run(START, seed, SHARED, shlex.join(words))
-    for arm in arms:
-      fields = {'seed': seed} | ARMS[arm]
-      if arm.startswith(STARTED):
-        fields |= {'init_from': str(start.folder(folder))}
-      yield start if arm == START else Run(arm, seed, SHARED, shlex.join(flags(fields)))
+    made: dict[str, Run] = {}
+    for arm, fields in ARMS.items():
+      config = [f'--config={PRETRAINING[arm]}'] if arm in PRETRAINING else []
+      own = {'seed': seed} | fields
+      if arm in SOURCES:
+        own |= {'init_from': str(made[SOURCES[arm]].folder(folder))}
+      made[arm] = Run(arm, seed, SHARED, shlex.join([*config, *flags(own)]))
+    yield from (made[arm] for arm in arms)
 
 
 def execute(run: Run, folder: pathlib.Path) -> dict[str, float]:
@@ -76,7 +86,7 @@ def execute(run: Run, folder: pathlib.Path) -> dict[str, float]:
 
 def scores(arm: str, report: Line) -> dict[str, float]:
   """Returns the scores of a run of an arm, rounded, given the last line of its log."""
-  if arm == START:
+  if arm in PRETRAINING:
     found = {'accuracy': report['itm_accuracy'], 'words': report['mlm_accuracy']}
   else:
     names = ('accuracy', 'accuracy/low', 'accuracy/high', 'accuracy/majority', 'consistency')
@@ -95,8 +105,8 @@ def table(path: pathlib.Path = RESULTS) -> str:
       continue
     column = {name: [x[name] for x in seeds.values()] for name in next(iter(seeds.values()))}
     accuracy = study.spread(column['accuracy'])
-    if arm == START:
-      cells = ['', f'{accuracy} of `boxes`', '', '']
+    if arm in PRETRAINING:
+      cells = ['', f'matching {accuracy}', '', '']
     else:
       ends = min(column['accuracy/low']), max(column['accuracy/high'])
       consistency = study.spread(column['consistency'])

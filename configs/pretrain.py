@@ -12,7 +12,8 @@ C is an output of `python -m pixelbert_jax.convert`, or `scratch`. Variants and 
                      matching 0.903, visual words 0.866 (pretrain_paper_small.jsonl);
                      13 minutes on 2 CPU cores
     nlvr             the NLVR corpus: matching 0.566, words 0.627 (pretrain_nlvr.jsonl)
-    boxes            generated pictures and sentences like NLVR's, to start `nlvr.py:nlvr` from
+    boxes            generated pictures and sentences like NLVR's, to start that from
+                     (docs/results.md)
     r50, x101, x152  COCO and Visual Genome: the paper has scores of fine-tuned models only
     r50_1gpu         r50 on the smaller images of x152, for one GPU of 80 GB (docs/one_gpu.md)
     r50_24gb         the same, for one GPU of 24 GB

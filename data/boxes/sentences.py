@@ -1,7 +1,7 @@
 """Sentences about pictures of boxes, in the manner of NLVR's, with what makes them true.
 
-Of each sentence as many pictures are shown of which it is true as of which it is false, so that no
-text predicts its label.
+Of each sentence about as many pictures are shown of which it is true as of which it is false, so
+that no text predicts its label.
 """
 
 import functools
@@ -154,7 +154,6 @@ def _colours(number: int) -> OfBox:
   return lambda box: len({item.colour for item in box}) == number
 
 
-ANY = 'item', _is('')
 BLOCKS: Kinds = [(f'{colour} block', _is(colour)) for colour in COLOURS]
 SCATTERED: Kinds = [
   (f'{colour} {shape or "item"}'.strip(), _is(colour, shape))
@@ -183,11 +182,12 @@ def _of_towers() -> Properties:
 
 
 def _of_scattered() -> Properties:
-  yield from _counted(SCATTERED, 3)
-  yield from _counted([ANY], world.MOST_ITEMS)
+  yield from _counted(SCATTERED[:1], world.MOST_ITEMS)
+  yield from _counted(SCATTERED[1:], 3)
   yield from _painted('item')
   for (name, test), (wordings, where) in itertools.product(SCATTERED, EDGES.items()):
-    yield tuple(f'a {name} {wording}' for wording in wordings), _at_least(_both(test, where), 1)
+    things = tuple(f'{_article(name)} {name} {wording}' for wording in wordings)
+    yield things, _at_least(_both(test, where), 1)
 
 
 def _counted(kinds: Kinds, most: int, where: str = '') -> Properties:
@@ -196,7 +196,11 @@ def _counted(kinds: Kinds, most: int, where: str = '') -> Properties:
     items = f'{NUMBERS[n - 1]} {name}{"s" * (n > 1)}{where}'
     # People mean the number that they say.
     yield (f'exactly {items}', items), _exactly(test, n)
-    yield (f'at least {items}', *[f'a {name}{where}'] * (n == 1)), _at_least(test, n)
+    yield (f'at least {items}', *[f'{_article(name)} {name}{where}'] * (n == 1)), _at_least(test, n)
+
+
+def _article(name: str) -> str:
+  return 'an' if name == 'item' else 'a'
 
 
 def _painted(name: str) -> Properties:

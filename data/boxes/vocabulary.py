@@ -1,9 +1,12 @@
-"""Makes the vocabulary of boxes and NLVR; `python -m data.boxes.vocabulary` writes it."""
+"""Makes the vocabulary of boxes, NLVR and scenes; `python -m data.boxes.vocabulary` writes it.
+
+With the words of scenes, a model of those can go on with boxes.
+"""
 
 import pathlib
 
 from data.boxes import sentences
-from data.scenes.vocabulary import with_pieces
+from data.scenes import vocabulary
 
 FILE = pathlib.Path(__file__).with_name('vocab.txt')
 # Other words that come in four sentences or more of NLVR's public test.
@@ -19,7 +22,8 @@ def tokens() -> list[str]:
   every = [*sentences.statements(True), *sentences.statements(False)]
   words = {word for s in every for text in s.wordings for word in text.split()}
   words.update(NLVR.split(), *(others.values() for others in sentences.EXCHANGED))
-  return with_pieces(words)
+  words.update(word for word in vocabulary.tokens() if word.isalpha() and word[1:])
+  return vocabulary.with_pieces(words)
 
 
 if __name__ == '__main__':
