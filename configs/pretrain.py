@@ -168,12 +168,11 @@ def boxes(c: ConfigDict) -> None:
   c.text.vocabulary = BOXES
   c.text.length = 24
   c.image.shorter, c.image.longer, c.image.canvases = 64, 256, ((64, 256),)
-  c.sampled_pixels = 32  # of 64
   c.mask_share = 0.25
   c.itm.hard, c.itm_weight = 0.0, 1.0  # It has labels.
-  c.epochs = 5.0
+  c.epochs = 4.0
   c.optimizer.transformer_warmup_steps = 500
-  c.optimizer.decay_epochs = (3.0, 4.3)
+  c.optimizer.decay_epochs = (2.4, 3.4)
 
 
 VARIANTS = {

@@ -50,10 +50,14 @@ BOXES: dict[tuple[str, ...], Holds] = {
   ),
   ('each {box} has {it}', 'all {boxes} have {it}'): all,
   ('there is no {box} with {it}', 'none of the {boxes} has {it}'): lambda of: not any(of),
-  # NLVR has none such. They are about one box, so that words are learnt from what they name.
+  # NLVR has none such. They are about one box, so that words are learnt from what they name; all
+  # entries are drawn equally often, and so these half of the time.
   ('the left {box} has {it}',): lambda of: of[0],
   ('the middle {box} has {it}',): lambda of: of[1],
   ('the right {box} has {it}',): lambda of: of[2],
+  ('on the left is a {box} with {it}',): lambda of: of[0],
+  ('in the middle is a {box} with {it}',): lambda of: of[1],
+  ('on the right is a {box} with {it}',): lambda of: of[2],
 }
 
 
