@@ -12,6 +12,8 @@ C is an output of `python -m pixelbert_jax.convert`, or `scratch`. Variants and 
                      matching 0.903, visual words 0.866 (pretrain_paper_small.jsonl);
                      13 minutes on 2 CPU cores
     nlvr             the NLVR corpus: matching 0.566, words 0.627 (pretrain_nlvr.jsonl)
+    boxes            generated pictures and sentences like NLVR's, to start that from
+                     (RESULTS.md)
     r50, x101, x152  COCO and Visual Genome: the paper has scores of fine-tuned models only
     r50_1gpu         r50 on the smaller images of x152, for one GPU of 80 GB (docs/one_gpu.md)
     r50_24gb         the same, for one GPU of 24 GB
@@ -46,12 +48,16 @@ has 0.95 of the pairs that it has with one text an image, 80% of COCO's and 96% 
 (the run's summary has the exact ones); `--config.epochs=42` makes up for it.
 """
 
+import pathlib
 from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
 from configs import base
 from pixelbert_jax.rules import SHARE, SHARES, Field, at_least, one_of, start_of
+
+# The vocabulary of NLVR and of pictures like it.
+BOXES = str(pathlib.Path(base.__file__).parents[1] / 'data/boxes/vocab.txt')
 
 
 def fields(c: ConfigDict) -> None:
@@ -152,10 +158,24 @@ def nlvr(c: ConfigDict) -> None:
   c.cnn.update(width=16, stem='space_to_depth')
 
 
+def boxes(c: ConfigDict) -> None:
+  """Sets generated pictures with true and false sentences, like NLVR's, to start that from."""
+  c.data.name = 'boxes'
+  c.text.vocabulary = BOXES
+  c.text.length = 24
+  c.image.shorter, c.image.longer, c.image.canvases = 64, 256, ((64, 256),)
+  c.mask_share = 0.25
+  c.itm.hard, c.itm_weight = 0.0, 1.0  # It has labels.
+  c.epochs = 4.0
+  c.optimizer.transformer_warmup_steps = 500
+  c.optimizer.decay_epochs = (2.4, 3.4)
+
+
 VARIANTS = {
   '': (small,),
   'test': (small, tiny),
   'nlvr': (small, nlvr),
+  'boxes': (small, boxes),
   'paper_small': (paper_small,),
   'r50': (paper,),
   'r50_1gpu': (paper, one_gpu),

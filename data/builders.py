@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import tensorflow_datasets as tfds
 
+from data.boxes import boxes_dataset_builder
 from data.coco_karpathy import coco_karpathy_dataset_builder
 from data.corpus import CorpusBuilder
 from data.easy_vqa import easy_vqa_dataset_builder
@@ -32,6 +33,7 @@ from pixelbert_jax.input.dataset import (
 )
 
 BUILDERS = {
+  'boxes': boxes_dataset_builder.Builder,
   'coco_karpathy': coco_karpathy_dataset_builder.Builder,
   'easy_vqa': easy_vqa_dataset_builder.Builder,
   'folder': folder_dataset_builder.Builder,

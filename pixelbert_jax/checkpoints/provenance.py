@@ -7,7 +7,7 @@ from typing import Any
 from pixelbert_jax import jsons
 from pixelbert_jax.checkpoints import CheckpointError, DamagedError
 
-RENDERED = {'scenes', 'easy_vqa'}
+RENDERED = {'scenes', 'boxes', 'easy_vqa'}
 FILE = 'trained_on.json'  # of a run: the datasets it has seen, and those of the run it started from
 DATA = 'data.json'  # of a run: digests of its own datasets, by dataset, split and part
 # `Dataset.identity`.

@@ -19,8 +19,9 @@ from pixelbert_jax.input.sidecar import Sidecar
 # Texts that the Transformer reads in the time that the CNN takes for an image: by R50's FLOPs 8
 # where pixels are sampled and 4 where they are not; 3 in the small model.
 CNN = 4
-# Random streams of a seed: for an epoch's plan, a step's hidden words and a step's mirrored images.
-PLAN, WORDS, FLIPS = 1, 2, 3
+# Random streams of a seed: for an epoch's plan, a step's hidden words, its mirrored images and its
+# changed boxes.
+PLAN, WORDS, FLIPS, CHANGES = 1, 2, 3, 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -116,8 +116,13 @@ class Batches(Batching, abc.ABC):
 
   def tokens(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Tokenises the texts of numbers [...]: ids [..., T] int32 and mask [..., T] bool."""
-    ids, _ = self.tokenizer([self.text(i) for i in texts.reshape(-1)])
-    ids = ids.reshape(*texts.shape, -1)
+    return self.tokens_of([self.text(i) for i in texts.reshape(-1)], texts.shape)
+
+  def tokens_of(
+    self, texts: Sequence[str], shape: tuple[int, ...]
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Tokenises texts as `tokens` does; `shape` is [...]."""
+    ids = self.tokenizer(texts)[0].reshape(*shape, -1)
     return ids, ids != self.tokenizer.pad_id
 
   @abc.abstractmethod

@@ -41,6 +41,7 @@ CORPORA = {
   ('', 'nlvr', 'train'): Corpus(74_460, 74_460, 400),
   ('', 'nlvr', 'dev'): Corpus(5_934, 5_934, 400),
   ('', 'nlvr', 'test'): Corpus(5_940, 5_940, 400),
+  ('', 'boxes', 'train'): Corpus(8_000, 64_000, 400),
   ('', 'easy_vqa', 'train'): Corpus(3_600, 34_713, 64, even=False),
   ('', 'scenes', 'train'): Corpus(8_000, 64_000, 64),
   ('vqa', 'scenes', 'train'): Corpus(8_000, 50_561, 64, even=False),

@@ -11,7 +11,7 @@ from pixelbert_jax.report import curves, examples, page, setting
 from pixelbert_jax.report.run import Result, Run
 from pixelbert_jax.score import bootstrap, matrix, scored
 from pixelbert_jax.score import vqa as official
-from pixelbert_jax.tasks.nlvr import caption_name
+from pixelbert_jax.tasks.statements import caption_name
 from pixelbert_jax.tasks.vqa import annotated
 
 FILE = 'report/comparison.html'

@@ -12,7 +12,7 @@ from pixelbert_jax import files
 from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.input.sidecar import Sidecar
 from pixelbert_jax.score import predictions
-from pixelbert_jax.tasks.nlvr import caption_name
+from pixelbert_jax.tasks.statements import caption_name
 
 SHOWN = 6  # right ones, and as many wrong ones
 RANKED = 5  # images of a caption, and captions of an image

@@ -1,32 +1,20 @@
 """NLVR2 (paper section 4.3) and NLVR: classifiers of texts as true or false of two images, or one.
 
-A batch has B images, or pairs of images, with K texts each, of T tokens:
-  image, source_size, size, canvas and optionally flip as in `tasks/pretraining.py`; for pairs they
-    have 2 B rows, left and right in turn, and canvas may be of two shapes (`input/pairs.py`)
-  token_ids [B, K, T] int32, token_mask [B, K, T] bool
-  label [B, K] bool, True if the text is true
-  weight [B, K] float32, 0 for padding
-  statement [B, K] int32, its index in the split
-  with micro-batches nlvr_total [B] float32, the weight of the whole batch in each row
+`statements.py` describes their batches.
 """
 
-import abc
 import collections
 import dataclasses
-import functools
 import pathlib
-import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 import optax
+from ml_collections import ConfigDict
 
-from pixelbert_jax import UserError, files, jsons, processes
-from pixelbert_jax.input.negatives import Negatives
-from pixelbert_jax.input.order import Plan, plan_epoch, plan_texts
-from pixelbert_jax.input.pipeline import Batch, Batches
-from pixelbert_jax.input.sidecar import Sidecar, Statements
+from pixelbert_jax import files, jsons, processes
+from pixelbert_jax.input.dataset import Split
 from pixelbert_jax.metrics import Metrics, compare
 from pixelbert_jax.models.heads import MatchingModel, Model, Nlvr2Model
 from pixelbert_jax.models.pixelbert import PixelBert
@@ -34,114 +22,17 @@ from pixelbert_jax.score import annotations, bootstrap, nlvr, nlvr2, predictions
 from pixelbert_jax.tasks.base import Arrays, Rows, Run, Task, token_row
 from pixelbert_jax.tasks.evaluator import counted
 from pixelbert_jax.tasks.shortfall import shortfall
+from pixelbert_jax.tasks.statements import Nlvr2Batches, NlvrBatches, StatementBatches
 from pixelbert_jax.tasks.sums import Sums, finish, total
 
-NLVR_IMAGE = re.compile(r'[a-z]+-(\d+-\d+-\d+)')
 
-
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class StatementBatches(Batches):
-  """Batches of statements, with the names that their corpus gives them."""
-
-  @abc.abstractmethod
-  def name(self, i: int) -> str:
-    """Returns the name of text i in a file of predictions."""
-
-  def mismatched(self) -> dict[str, str]:
-    """Returns by a text's name the id of the image it is shown with, where not all are its own."""
-    return {}
-
-  def _weights(self, plan: Plan, number: int, step: int) -> dict[str, np.ndarray]:
-    return {'nlvr': plan.weight[number]}
-
-  def _texts(self, plan: Plan, number: int, mine: np.ndarray, step: int) -> Batch:
-    texts = plan.text[number, mine]
-    ids, mask = self.tokens(texts)
-    return {
-      'token_ids': ids,
-      'token_mask': mask,
-      'label': plan.matched[number, mine],
-      'weight': plan.weight[number, mine],
-      'statement': texts.astype(np.int32),
-    }
-
-
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class NlvrBatches(StatementBatches):
-  """Batches of captions of one image each: labelled true or false, or else mismatched at random."""
-
-  def _plan(self, epoch: int) -> Plan:
-    sidecar = self.split.sidecar
-    return plan_epoch(sidecar, self, epoch, negatives=Negatives(sidecar, self.truth))
-
-  @functools.cached_property
-  def _image(self) -> np.ndarray:
-    return self.split.sidecar.caption_image
-
-  def name(self, i: int) -> str:
-    return caption_name(self.split.sidecar, i, int(self._image[i]))
-
-  def mismatched(self) -> dict[str, str]:
-    sidecar, plan = self.split.sidecar, self.plan(0)
-    if not sidecar.label.all():  # They are judged by their own images.
-      return {}
-    images = np.broadcast_to(plan.image[..., None], plan.text.shape)
-    shown = zip(plan.text[plan.weight > 0], images[plan.weight > 0], strict=True)
-    return {self.name(i): sidecar.image_id[image].decode() for i, image in shown}
-
-
-def caption_name(sidecar: Sidecar, i: int, image: int) -> str:
-  """Names caption i as NLVR does, such as '1572-0-3'; elsewhere image index, caption index, 0."""
-  official = NLVR_IMAGE.fullmatch(sidecar.image_id[image].decode())
-  return official[1] if official else f'{image}-{i - int(sidecar.captions.start[image])}-0'
-
-
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Nlvr2Batches(StatementBatches):
-  """Batches of statements about two images; a batch has 2 B images, left and right alternating."""
-
-  @property
-  def table(self) -> Statements:
-    """The statements of the split."""
-    return self.split.sidecar.statements
-
-  @functools.cached_property
-  def _runs(self) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the runs of statements about the same images: the first [G], the images [G, 2]."""
-    pair = np.stack([self.table.left, self.table.right], axis=1)
-    first = np.flatnonzero(np.any(np.diff(pair, axis=0, prepend=-1), axis=1))
-    return first, pair[first]
-
-  @property
-  def starts(self) -> np.ndarray:
-    """The first statement of each run; the last is the number of statements."""
-    return np.append(self._runs[0], len(self.table))
-
-  @property
-  def _sizes(self) -> np.ndarray:
-    return self.split.sidecar.size[self._runs[1]]
-
-  def _plan(self, epoch: int) -> Plan:
-    if not len(self.table):
-      raise UserError('the split has no statements about two images: name an NLVR2 dataset')
-    return plan_texts(
-      self,
-      epoch,
-      start=self.starts,
-      image=self._runs[1],
-      canvas=self.canvases.choose(self._sizes),
-      label=self.table.label,
-    )
-
-  def name(self, i: int) -> str:
-    return self.table.identifier[i].decode()
-
-
+@dataclasses.dataclass(frozen=True)
 class Nlvr(Task):
   """NLVR, statements about one image.
 
   Attributes:
-    sentence: returns the sentence in the name of a text; consistency groups the texts by it.
+    augment: share of the training images whose boxes are changed, with their texts (`boxes.py`).
+    blank: 'image' or 'text' shows the model none, in training and evaluation; or 'none'.
   """
 
   LOGGED = ('nlvr_loss', 'nlvr_accuracy')
@@ -149,13 +40,19 @@ class Nlvr(Task):
   CHOSEN_BY = 'nlvr_accuracy'
   ASKED = 'match'
 
-  sentence: Callable[[str], str] = staticmethod(nlvr.sentence)
+  augment: float = 0.0
+  blank: str = 'none'
+
+  @classmethod
+  def of(cls, config: ConfigDict, splits: Mapping[str, Split], files: Mapping[str, bytes]) -> Self:
+    # NLVR2 has no such fields, nor have earlier checkpoints.
+    return cls(config.get('augment', 0.0), config.get('blank', 'none'))
 
   def model(self, backbone: PixelBert) -> Model:
     return MatchingModel(backbone)
 
   def batches(self, role: str, **fields: Any) -> StatementBatches:
-    return NlvrBatches(**fields)
+    return NlvrBatches(augment=self.augment, blank=self.blank, **fields)
 
   def row(self, texts: int, length: int, training: bool) -> Rows:
     return {
@@ -219,6 +116,11 @@ class Nlvr(Task):
     return compare(f'on {split}', columns, rows, metrics)
 
   @staticmethod
+  def sentence(name: str) -> str:
+    """Returns the sentence in the name of a text; consistency groups the texts by it."""
+    return nlvr.sentence(name)
+
+  @staticmethod
   def summarise(correct: dict[str, bool], labels: Mapping[str, bool]) -> dict[str, float]:
     """Computes the official scores in 0..1, given which predictions are correct."""
     return nlvr.summarise(correct)
@@ -248,8 +150,11 @@ class Nlvr2(Nlvr):
   ASKED = ''
   USE = 'its answers to the test split are in predictions/'
 
-  sentence = staticmethod(nlvr2.sentence)
   summarise = staticmethod(nlvr2.summarise)
+
+  @staticmethod
+  def sentence(name: str) -> str:
+    return nlvr2.sentence(name)
 
   def model(self, backbone: PixelBert) -> Model:
     return Nlvr2Model(backbone)

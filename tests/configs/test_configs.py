@@ -129,7 +129,8 @@ FINE_TUNED = {m.__name__.removeprefix('configs.'): m for m in (vqa, nlvr2, nlvr,
 def test_every_variant_fits_the_pre_training_it_starts_from(name, variant):
   module = FINE_TUNED[name]
   found = flat(module.get_config(variant).to_dict())
-  small = variant == 'scratch' or (name, variant) in (('nlvr', 'nlvr'), ('vqa', 'easy_vqa'))
+  from_default = {'nlvr': ('nlvr', 'corpus'), 'vqa': ('easy_vqa',)}.get(name, ())
+  small = variant in ('scratch', *from_default)
   start = fields('' if small else base_variant(variant))
   assert {n: found[n] for n in BACKBONE} == {n: start[n] for n in BACKBONE}
   assert found.keys() == flat(module.get_config('r50').to_dict()).keys()
@@ -258,8 +259,8 @@ def test_every_variant_has_the_same_fields_of_the_same_types(variant):
 def test_canvases_hold_every_image(variant):
   config = get_config(variant)
   canvases = Canvases(config.image.shorter, config.image.longer, tuple(config.image.canvases))
-  if variant in ('nlvr', 'test', ''):
-    sizes = {'nlvr': (100, 400)}.get(variant, (64, 64))
+  if variant in ('nlvr', 'boxes', 'test', ''):
+    sizes = {'nlvr': (100, 400), 'boxes': (100, 400)}.get(variant, (64, 64))
     assert choose_canvas(canvases.target(np.array([sizes])), canvases.shapes) == [0]
     return
   sizes = np.stack(np.meshgrid(np.arange(40, 2000, 37), np.arange(40, 2000, 31)), -1)
@@ -362,5 +363,5 @@ def test_parameters_are_as_many_as_published(variant, layers, cnn):
 
 
 def test_an_unknown_variant_is_told_the_known_ones():
-  with pytest.raises(ValueError, match=r"no variant 'r101': test, nlvr, paper_small, r50, "):
+  with pytest.raises(ValueError, match=r"no variant 'r101': test, nlvr, boxes, paper_small, r50, "):
     get_config('r101')

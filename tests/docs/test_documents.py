@@ -42,7 +42,11 @@ NOT_RUN = {
   'python3 -m venv': 'and this',
   "pip install -e '.[test]'": '.ci/run',
   'python -m data.build nlvr': 'test_nlvr_data.py',
-  'python -m pixelbert_jax.main --config=configs/nlvr.py:nlvr': 'for these files: test_nlvr.py',
+  'python -m pixelbert_jax.main --config=configs/nlvr.py:': 'for these files: test_nlvr.py',
+  'python -m data.build boxes': 'test_boxes.py',
+  'python -m pixelbert_jax.main --config=configs/pretrain.py:boxes': 'test_boxes.py',
+  'python -m pixelbert_jax.main --config=configs/pretrain.py --config.text.vocabulary=data': 'this',
+  'python -m benchmarks.nlvr': 'test_benchmarks_nlvr.py',
 }
 # Which page's first command makes what a page takes for granted.
 BEFORE = {'docs/own_data.md': 'docs/pytorch.md'}
