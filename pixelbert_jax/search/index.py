@@ -151,7 +151,7 @@ class Index:
         return number
     return None
 
-  def _kept(self, numbers: Sequence[int]) -> Seen:
+  def _kept(self, numbers: Sequence[int] | np.ndarray) -> Seen:
     """Reads photos as `Runner.see` yields them: pixels [B, P, D] and their mask [B, P]."""
     rows = 1 if len(numbers) == 1 else self._runner.size
     read = [part.pixels(i) for part, i in (self._places[number] for number in numbers)]

@@ -132,8 +132,7 @@ class Vqa(Task):
 
   LOGGED = ('vqa_loss', 'vqa_accuracy')
   SHOWN = ('loss', 'vqa_accuracy')
-  CHOSEN_BY = 'vqa_accuracy'
-  ASKED = 'answer'
+  CHOSEN_BY, ASKED = 'vqa_accuracy', 'answer'
   MIXES = True
 
   answers: Sequence[str]
