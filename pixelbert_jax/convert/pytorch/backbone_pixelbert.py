@@ -19,7 +19,7 @@ from .transformer_pixelbert import Embeddings, Layer, PixelPosition, group
 
 @dataclasses.dataclass
 class PixelBertOutput(ModelOutput):
-  """The outputs of every class below; None for what it does not compute."""
+  """The outputs of every class; None for what it does not compute."""
 
   loss: Tensor | None = None  # if labels are given
   mlm_loss: Tensor | None = None
@@ -37,7 +37,6 @@ class PixelBertPreTrainedModel(PreTrainedModel):
   """What all classes share: initial weights, and how images are prepared."""
 
   config_class = PixelBertConfig
-  supports_gradient_checkpointing = True  # of the Transformer's layers
 
   def _init_weights(self, module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
@@ -75,6 +74,8 @@ class PixelBertPreTrainedModel(PreTrainedModel):
 
 class PixelBertModel(PixelBertPreTrainedModel):
   """Pixel-BERT without a head. The classes below add theirs, whose names are beside its own."""
+
+  supports_gradient_checkpointing = True  # of the Transformer's layers
 
   def __init__(self, config: PixelBertConfig):
     super().__init__(config)
