@@ -1,5 +1,6 @@
 """Reads text and JSON within limits, and writes files and folders whole or not at all."""
 
+import atexit
 import contextlib
 import glob
 import gzip
@@ -7,6 +8,7 @@ import os
 import pathlib
 import shutil
 import socket
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any
@@ -141,6 +143,15 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
   """Writes a file of UTF-8 text, whole or not at all (`atomic`); line ends stay as they are."""
   write_bytes(path, text.encode())
+
+
+def temporary(name: str, content: bytes) -> pathlib.Path:
+  """Writes a file of this name in a folder of its own, which is deleted at exit."""
+  folder = pathlib.Path(tempfile.mkdtemp(prefix='pixelbert-'))
+  atexit.register(shutil.rmtree, folder, ignore_errors=True)
+  path = folder / name
+  path.write_bytes(content)
+  return path
 
 
 def _prefix(path: pathlib.Path) -> str:

@@ -4,16 +4,13 @@ A checkpoint is a folder with the steps in `checkpoints/` (`saved.py`) and the f
 `workdir.py` lists. Nothing in it points outside, so it can be moved.
 """
 
-import atexit
 import contextlib
 import dataclasses
 import functools
 import json
 import os
 import pathlib
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -29,7 +26,7 @@ from pixelbert_jax.checkpoints.room import Room
 from pixelbert_jax.checkpoints.saved import Manifest
 from pixelbert_jax.checkpoints.scores import Scores, steps
 from pixelbert_jax.checkpoints.workdir import check_empty, to_json
-from pixelbert_jax.files import atomic
+from pixelbert_jax.files import atomic, temporary
 
 Tree = Any
 
@@ -290,10 +287,5 @@ def _placed(shapes: Tree, mesh: Mesh | None) -> Tree:
 
 def _local(path: epath.Path) -> pathlib.Path:
   """Returns a local path of a file: its own, or that of a copy which is deleted at exit."""
-  if '://' not in str(path):
-    return pathlib.Path(path)
-  folder = pathlib.Path(tempfile.mkdtemp(prefix='pixelbert-'))
-  atexit.register(shutil.rmtree, folder, ignore_errors=True)
-  copy = folder / path.name
-  copy.write_bytes(path.read_bytes())
-  return copy
+  remote = '://' in str(path)
+  return temporary(path.name, path.read_bytes()) if remote else pathlib.Path(path)

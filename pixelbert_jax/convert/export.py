@@ -31,6 +31,9 @@ from pixelbert_jax.tasks.vqa import Vqa
 CNN = ('stages', 'total_stride', 'groups', 'group_width', 'stem', 'batch_norm')
 IMAGE = ('mean', 'deviation', 'shorter', 'longer')
 
+# Fields with paths, by part.
+LOCAL = ('text', 'vocabulary'), ('data', 'answers'), ('data', 'data_dir')
+
 CODE = sorted(pathlib.Path(__file__).with_name('pytorch').glob('*_pixelbert.py'))
 
 
@@ -78,7 +81,7 @@ def write(loaded: checkpoint.Loaded, folder: pathlib.Path) -> None:
     **({'id2label': dict(labels), 'label2id': {x: i for i, x in labels}} if labels else {}),
     'trained_on': trained_on(loaded),
     'tensors_sha256': digest_of_tensors(tensors),  # shows whether they were tuned in PyTorch
-    'training_config': loaded.config,
+    'training_config': portable(loaded.config),
   }
   (folder / 'config.json').write_text(to_json(config))
   # safetensors makes files readable by their owner only; models are shared.
@@ -109,8 +112,21 @@ def trained_on(loaded: checkpoint.Loaded) -> dict[str, Any]:
   return summary | {
     'batch_size': config['batch_size'],
     'data': f'{config["data"]["name"]}/{config["data"]["train"]}',
-    'init_from': config['init_from'],
+    'init_from': portable(config)['init_from'],
   }
+
+
+def portable(config: dict[str, Any]) -> dict[str, Any]:
+  """Returns a configuration without paths of the machine that it was trained on.
+
+  An export has the vocabulary and the answers itself.
+  """
+  start = pathlib.Path(config['init_from'])
+  config = config | {'init_from': start.name if start.is_absolute() else config['init_from']}
+  for part, field in LOCAL:
+    if field in config[part]:
+      config[part] = config[part] | {field: ''}
+  return config
 
 
 def model_config(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
 from pixelbert_jax import files, jsons
@@ -124,6 +125,25 @@ def import_export(place: str, output: str | os.PathLike) -> str:
     UserError: the folder is not an export, or not complete; nothing is written.
   """
   check_empty(output)
+  loaded, source = load_export(place)
+  write(output, loaded.config, loaded.variables, loaded.files, sources={'export': source})
+  return f'{output} is a checkpoint of {len(source.tensors)} tensors of {place}'
+
+
+def is_export(place: str) -> bool:
+  """Tells a folder that `export` wrote, or an address on the hub, from a checkpoint."""
+  return place.startswith('hf://') or any(pathlib.Path(place).glob('model*.safetensors'))
+
+
+def load_export(place: str) -> tuple[checkpoint.Loaded, Source]:
+  """Loads the model of a folder that `export` wrote; its files have the vocabulary, too.
+
+  Args:
+    place: the folder, or an address on the hub, as for `bert.find`.
+
+  Raises:
+    UserError: the folder is not an export, or not complete.
+  """
   folder = bert_lib.find(place)
   export = read_config(folder, place)
   with as_exported(folder / 'config.json'):
@@ -131,18 +151,24 @@ def import_export(place: str, output: str | os.PathLike) -> str:
     listed = jsons.text([labels[number] for number in sorted(labels, key=int)]).encode()
     # Each task reads its own file.
     task = make_task(config, files={answers.FILE: listed, labels_lib.FILE: listed})
+    steps = export['trained_on'].get('steps', 0)
     trained_on = export['trained_on'].get('datasets', config.data.name.split('+'))
   source = bert_lib.read_export(folder, place)
   vocabulary = bert_lib.vocabulary(folder, source)
   with as_exported(folder / 'config.json'):
     _, like = build(config, vocabulary, task)
-  variables = names.from_torch(source.tensors, like)
   # The tensors were tuned in PyTorch, on unknown data.
   if digest_of_tensors(source.tensors) != export.get('tensors_sha256'):
     trained_on = [*trained_on, 'pytorch']
-  own = {VOCABULARY: vocabulary, **task.files(), provenance.FILE: provenance.encode(trained_on)}
-  write(output, export['training_config'], variables, own, sources={'export': source})
-  return f'{output} is a checkpoint of {len(source.tensors)} tensors of {place}'
+  loaded = checkpoint.Loaded(
+    config=export['training_config'],
+    variables=names.from_torch(source.tensors, like),
+    vocabulary=files.temporary(VOCABULARY, vocabulary),  # tokenizer.json may be all there is
+    files={VOCABULARY: vocabulary, **task.files(), provenance.FILE: provenance.encode(trained_on)},
+    step=steps,
+    folder=epath.Path(folder),
+  )
+  return loaded, source
 
 
 def read_config(folder: pathlib.Path, place: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from pixelbert_jax import UserError
 from pixelbert_jax.checkpoints import checkpoint, provenance
 from pixelbert_jax.checkpoints.checksum import not_finite
+from pixelbert_jax.convert import importer
 from pixelbert_jax.experiment import make_model, make_task
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.image import ImageError
@@ -41,7 +42,7 @@ def load(spec: str | os.PathLike, batch_size: int = 16) -> 'Model':
   """Loads the model of a checkpoint; warns if it was not trained on photographs.
 
   Args:
-    spec: a workdir, WORKDIR@STEP, or the output of `convert`.
+    spec: a workdir, WORKDIR@STEP, the output of `convert`, or an address on the hub (hf://USER/NAME).
     batch_size: images, and pairs, that are computed at once.
 
   Raises:
@@ -49,7 +50,10 @@ def load(spec: str | os.PathLike, batch_size: int = 16) -> 'Model':
     UserError: it is a CNN alone, or `batch_size` is not a whole number of at least 1.
   """
   check_number('batch_size', batch_size)
-  model = Model(checkpoint.load(spec), batch_size)
+  place = str(spec)
+  exported = importer.is_export(place)
+  loaded = importer.load_export(place)[0] if exported else checkpoint.load(spec)
+  model = Model(loaded, batch_size)
   if model.note:
     warnings.warn(model.note, stacklevel=2)
   return model
