@@ -78,7 +78,7 @@ def update(model: Model, folder: Path, index_dir: Path | None = None) -> Update:
       f'{folder}: none of its {len(unreadable):,} photos can be read, such as {unreadable[0]}'
     )
   photos, left_out = len(kept) + draft.added, [*found.faults, *unreadable]
-  return Update(home, photos, draft.added, dropped, left_out, found.others)
+  return Update(home, photos, draft.added, dropped, left_out=left_out, others=found.others)
 
 
 def _kept(home: pathlib.Path, source: Source, photos: dict[str, Stamp]) -> tuple[set[str], int]:
