@@ -66,7 +66,8 @@ class Page:
     for button in self.seen('[aria-label="Remove Image"]'):
       button.click()
       self.wait(lambda: not self.seen('.photo .image-frame img'))
-    self.opened.find_element(By.CSS_SELECTOR, 'input[type=file]').send_keys(str(path))
+    (panel,) = self.seen('[role=tabpanel]')
+    panel.find_element(By.CSS_SELECTOR, 'input[type=file]').send_keys(str(path))
 
   def ask(self, text):
     """Types a text and presses the button; returns the reply, which has to be another one."""
@@ -173,6 +174,12 @@ def test_texts_and_a_folder(visit, photos, tmp_path):
   page.upload(tmp_path / 'large.png')
   assert 'size' in page.wait(lambda: ''.join(toast.text for toast in page.seen('.toast-wrap')))
 
+  page.open('Fill a word')
+  page.upload(photos / 'b.png')
+  assert page.size('.photo .image-frame img') == (90, 72)
+  assert f' {model.fill(photos / "b.png", "a [MASK] circle", k=1)[0][0][0]}\n' in page.ask(
+    'a [MASK] circle'
+  )
   page.open('Find photos')
   assert 'of 3 photos' in page.ask('a red circle')
   page.wait(lambda: len(page.seen('.gallery-item img, .thumbnail-lg img')) == 3)
