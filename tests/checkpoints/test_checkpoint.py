@@ -171,6 +171,7 @@ def test_what_is_no_checkpoint_is_told_in_one_line(workdir, tmp_path):
     tmp_path / 'began': 'is not a checkpoint (no step in checkpoints/)',
     f'{workdir}@7': 'has no step 7: it has 5, 10',
     f'{workdir}@x': 'no such folder',
+    f'{workdir}-s0': f'no such folder: did you mean {workdir}?; give a checkpoint',
   }.items():
     with pytest.raises(CheckpointError) as caught:
       load(spec)
