@@ -20,9 +20,8 @@ from ml_collections import ConfigDict
 from pixelbert_jax import commandline, configuration, huge_pages, predict, require_checkout
 
 
-def command(argv: Sequence[str]) -> int:
-  """Parses the flags, checks the configuration, and trains or evaluates; returns the exit code."""
-  require_checkout()
+def make_parser() -> commandline.Parser:
+  """Defines the flags."""
   parser = commandline.Parser(
     'pixelbert_jax.main', __doc__, configuration.listing, configuration.fields_like
   )
@@ -42,6 +41,13 @@ def command(argv: Sequence[str]) -> int:
   parser.add_argument(
     '--checkpoint', type=any_path, help='to evaluate: a workdir, WORKDIR@STEP, or a folder'
   )
+  return parser
+
+
+def command(argv: Sequence[str]) -> int:
+  """Parses the flags, checks the configuration, and trains or evaluates; returns the exit code."""
+  require_checkout()
+  parser = make_parser()
   flags, overrides = parser.parse_overrides(argv)
   config = configuration.load(flags.config, overrides)
   if (flags.mode == 'evaluate') != bool(flags.checkpoint):

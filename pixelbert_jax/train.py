@@ -142,10 +142,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
       commandline.result(ended)
       return DONE
     checkpoints.room.check(state)
-    described = summary(experiment, workdir, mesh, state, stop)
-    print(described)
-    if processes.is_first():
-      record.write(workdir, record.RUN, summary=described)
+    announce(summary(experiment, workdir, mesh, state, stop), workdir)
     restored = checkpoints.restored
     mark = restored.log if restored else None
     log = MetricsLog(workdir, int(state.step), writes=processes.is_first(), mark=mark)
@@ -162,6 +159,13 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
     )
     with contextlib.closing(log):
       return loop(state)
+
+
+def announce(described: str, workdir: pathlib.Path) -> None:
+  """Prints the summary of a run, and keeps it for the run's report."""
+  print(described)
+  if processes.is_first():
+    record.write(workdir, record.RUN, summary=described)
 
 
 def run_files(experiment: Experiment, inherited: Mapping[str, bytes]) -> dict[str, bytes]:

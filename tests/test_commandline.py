@@ -46,7 +46,7 @@ def test_help_lists_configurations_and_where_their_fields_are(capsys):
 
 def test_help_of_convert_shows_its_three_uses(capsys):
   shown = help_of('pixelbert_jax.convert', capsys)
-  for use in ('--cnn=resnet50.pth', '--checkpoint=C --export=DIR', '--bert=DIR --output=C'):
+  for use in ('--cnn=resnet50.pth', '--checkpoint=C --export=DIR', '--checkpoint=DIR --output=C'):
     assert use in shown
 
 

@@ -141,5 +141,5 @@ def test_what_does_not_fit_is_named():
 
 
 def test_an_array_that_the_table_does_not_know_is_named():
-  with pytest.raises(names.WeightsError, match='params/vqa/kernel matches 0 rows'):
-    names.to_torch({'params': {'vqa': {'kernel': np.zeros((2, 2))}}})
+  with pytest.raises(names.WeightsError, match='params/other/kernel matches 0 rows'):
+    names.to_torch({'params': {'other': {'kernel': np.zeros((2, 2))}}})

@@ -126,7 +126,7 @@ def test_unknown_name(name, tmp_path, capsys):
 
 def test_no_name(tmp_path, capsys):
   assert build_lib.command([], tmp_path) == 1
-  assert 'name a dataset to build: coco_karpathy, ' in error_line(capsys)
+  assert 'name a dataset to build: boxes, coco_karpathy, ' in error_line(capsys)
 
 
 def test_unprepared_names_the_command(tmp_path):
