@@ -1,5 +1,10 @@
-"""Draws sample scenes with what is said and asked of them: `python -m benchmarks.pictures`."""
+"""Draws pictures for the pages: `python -m benchmarks.pictures`.
 
+Of sample scenes, with what is said and asked of them; and of where words look, by the model of
+pre-training that comes with the repository.
+"""
+
+import dataclasses
 import hashlib
 import io
 import json
@@ -9,8 +14,12 @@ from PIL import Image
 
 from benchmarks import drawing
 from data.scenes import record
+from pixelbert_jax import predict
 
+ROOT = drawing.DOCS.parent
 PICTURE = drawing.DOCS / 'scenes.svg'
+WORDS = drawing.DOCS / 'words.png'
+TEXT, SHOWN_WORDS = 'a yellow circle left of a green cross', ('yellow', 'left', 'green')
 SHOWN = (('easy', 0), ('easy', 3), ('medium', 2), ('medium', 9), ('hard', 1), ('hard', 2))
 
 
@@ -32,7 +41,17 @@ def digest() -> str:
   return hashlib.sha256(b'\n'.join([*parts, *(jpeg for _, jpeg, _ in shown())])).hexdigest()
 
 
-def draw() -> None:
+def draw_words() -> None:
+  """Writes WORDS, the heat maps of a few words of TEXT."""
+  model = predict.load(ROOT / 'checkpoints/scenes-pretrain')
+  heat = model.heatmap(ROOT / 'docs/scene.jpg', TEXT)
+  chosen = [heat.tokens.index(word) for word in SHOWN_WORDS]
+  title = f'{TEXT}:  {model.match(heat.image, TEXT)[0, 0]:.3f}'
+  few = {'tokens': SHOWN_WORDS, 'cells': heat.cells[chosen], 'score_cells': None, 'note': ''}
+  dataclasses.replace(heat, title=title, **few).save(WORDS)
+
+
+def draw_scenes() -> None:
   """Writes PICTURE."""
   figure, axes = plt.subplots(2, 3, figsize=(9, 6.6))
   for axis, (title, jpeg, lines) in zip(axes.flat, shown(), strict=True):
@@ -47,4 +66,5 @@ def draw() -> None:
 
 
 if __name__ == '__main__':
-  draw()
+  draw_scenes()
+  draw_words()

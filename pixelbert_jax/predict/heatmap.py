@@ -235,7 +235,7 @@ def sheet(
   `brightest` is the heat at the bright end of the scale, in multiples of an even share.
   """
   width, height = panels[0][1].size
-  across = min(len(panels), max(2, round(math.sqrt(len(panels) * 1.6 * height / width))))
+  across = min(len(panels), max(4, round(math.sqrt(len(panels) * 1.6 * height / width))))
   down = -(-len(panels) // across)
   step = width + GAP, height + LINE + GAP
   top, footer = GAP + (LINE + GAP if title else 0), 2 * LINE if note else LINE

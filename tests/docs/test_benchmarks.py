@@ -8,6 +8,7 @@ from benchmarks import (
   counts,
   curves,
   mixtures,
+  models,
   pictures,
   planning,
   predict,
@@ -63,6 +64,10 @@ def test_the_time_of_the_host():
 @pytest.mark.parametrize('run', curves.DRAWN)
 def test_curves_are_those_of_the_recorded_run(run):
   assert curves.digest(run) in curves.drawing(run).read_text()
+
+
+def test_the_table_of_models():
+  assert models.page() in (ROOT / 'README.md').read_text()
 
 
 def test_the_picture_of_scenes_is_of_todays():

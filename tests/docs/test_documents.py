@@ -40,6 +40,7 @@ ELSEWHERE = {
 NOT_RUN = {
   'git clone': 'a reader has done it',
   'python3 -m venv': 'and this',
+  'pip install -e .': 'and this',
   "pip install -e '.[test]'": '.ci/run',
   'python -m data.build nlvr': 'test_nlvr_data.py',
   'python -m pixelbert_jax.main --config=configs/nlvr.py:': 'for these files: test_nlvr.py',
@@ -89,14 +90,13 @@ def small(command: str) -> str:
   command = re.sub(r' --config\.(epochs|batch_size|micro_batches)=\S+', '', command)
   command = re.sub(r'^(launch/\S+)', r'\1 --dry-run', command)
   command = command.replace('localhost:1234', f'localhost:{free_port()}')
-  command = command.removeprefix('pip install -e . && ')
   return re.sub(r'\bpython ', f'{shlex.quote(sys.executable)} ', command)
 
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch, few_scenes):
   """The current folder: like the checkout, with small ones of all files that the pages name."""
-  for name in ('configs', 'docs', 'launch'):
+  for name in ('checkpoints', 'configs', 'docs', 'launch'):
     (tmp_path / name).symlink_to(ROOT / name)
   monkeypatch.chdir(tmp_path)
   pathlib.Path('datasets').mkdir()
