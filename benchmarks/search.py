@@ -115,6 +115,18 @@ def share(
   )
 
 
+def page() -> str:
+  """Formats the newest line, as in docs/search.md."""
+  results = json.loads(RESULTS.read_text().splitlines()[-1])['results']
+  rows = [
+    f'| {int(rerank):,} | {row["seconds"]:.2f} s | {row["seconds of the processor"]:.2f} s | '
+    f'{row["recall"]:.2f} | {row["true"]:.2f} | {row["own"]:.2f} |'
+    for rerank, row in results['by rerank'].items()
+  ]
+  title = '| `rerank` | a search | of the processor | of the best ten | true | own photo |'
+  return '\n'.join([title, '|---|---|---|---|---|---|', *rows])
+
+
 def main() -> None:
   """Measures and appends a line."""
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
   from pixelbert_jax.search.updates import Update as Update
   from pixelbert_jax.search.updates import update as update
 
-RERANK = 100  # photos, the best by the first stage, whose probabilities are computed
+RERANK = 500  # photos, the best by the first stage, whose probabilities are computed
 
 # Imported when first used: JAX takes a second, and the command's `--help` needs none.
 HOMES = {'Index': 'index', 'Update': 'updates', 'update': 'updates'}

@@ -53,7 +53,7 @@ class Folder:
     ends = {end for end, kind in Image.registered_extensions().items() if kind in FORMATS}
     photos, others = dict[str, Stamp](), collections.Counter[str]()
     errors: list[OSError] = []
-    for at, folders, names in os.walk(path, onerror=errors.append):
+    for at, folders, names in os.walk(os.fspath(path), onerror=errors.append):
       folders[:] = sorted(name for name in folders if not name.startswith('.'))
       for name in sorted(name for name in names if not name.startswith('.')):
         end, file = os.path.splitext(name)[1].lower(), os.path.join(at, name)

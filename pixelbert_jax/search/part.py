@@ -100,7 +100,8 @@ class Part:
       pixels, vectors = file.get_slice('pixels'), file.get_tensor('vectors')
       if (pixels.get_shape()[0], len(vectors)) != (start[-1], len(photos)):
         raise ValueError('it has another number of photos')
-      part = cls(path, Source(about['folder'], about['model']), photos, vectors, pixels, start)
+      made_of = Source(about['folder'], about['model'])
+      part = cls(path, made_of, photos, vectors, _pixels=pixels, _start=start)
     except (safetensors.SafetensorError, LookupError, TypeError, ValueError, OSError) as error:
       raise UserError(
         f'{path} is damaged, or no part of an index ({first_line(error)}): delete it, and add '

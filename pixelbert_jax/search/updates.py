@@ -72,13 +72,13 @@ def update(model: Model, folder: Path, index_dir: Path | None = None) -> Update:
     kept, dropped = _kept(home, source, found.photos)
     new = {path: stamp for path, stamp in found.photos.items() if path not in kept}
     draft = _Draft(source, home)
-    unreadable = list(_add(model, draft, folder, new).values())
+    unreadable = _add(model, draft, folder, new)
   if not kept and not draft.added:
     raise UserError(
       f'{folder}: none of its {len(unreadable):,} photos can be read, such as {unreadable[0]}'
     )
   photos, left_out = len(kept) + draft.added, [*found.faults, *unreadable]
-  return Update(home, photos, draft.added, dropped, left_out, found.others)
+  return Update(home, photos, draft.added, dropped, left_out=left_out, others=found.others)
 
 
 def _kept(home: pathlib.Path, source: Source, photos: dict[str, Stamp]) -> tuple[set[str], int]:
@@ -97,8 +97,8 @@ def _kept(home: pathlib.Path, source: Source, photos: dict[str, Stamp]) -> tuple
   return kept, dropped
 
 
-def _add(model: Model, draft: '_Draft', folder: Path, new: dict[str, Stamp]) -> dict[int, str]:
-  """Adds photos to an index; returns the reason for each that cannot be read, by its number."""
+def _add(model: Model, draft: '_Draft', folder: Path, new: dict[str, Stamp]) -> list[str]:
+  """Adds photos to an index; returns the reasons for those that cannot be read."""
   runner, paths, unreadable = model._runner, list(new), dict[int, str]()
   first = getattr(model.module, 'first_stage_width', 0)
   names = [os.path.join(folder, path) for path in paths]
@@ -114,7 +114,7 @@ def _add(model: Model, draft: '_Draft', folder: Path, new: dict[str, Stamp]) -> 
       progress.update(draft.added + len(unreadable) - progress.n)
       draft.write_in_time(len(new) - draft.added)
   draft.write()
-  return unreadable
+  return list(unreadable.values())
 
 
 class _Draft:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import counts, curves, mixtures, planning, stages, start, train
+from benchmarks import counts, curves, mixtures, planning, search, stages, start, train
 from tests import many_hosts
 from tests.support.paths import ROOT
 
@@ -58,3 +58,7 @@ def test_the_page_on_pods_has_the_newest_figures_of_many_hosts():
   page = (ROOT / 'docs/pod.md').read_text()
   for table in many_hosts.tables().split('\n\n'):
     assert table in page
+
+
+def test_the_page_on_searching_has_the_newest_figures():
+  assert search.page() in (ROOT / 'docs/search.md').read_text()
