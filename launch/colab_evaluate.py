@@ -46,7 +46,16 @@ CHECKOUT = os.path.abspath('.' if os.path.isdir('configs') else 'pixelbert_jax')
 # %cd {CHECKOUT}
 chips = glob.glob('/dev/accel*') + glob.glob('/dev/vfio/*')
 EXTRA = '[cuda]' if shutil.which('nvidia-smi') else '[tpu]' if chips else ''
-# %pip install --quiet --editable .{EXTRA} matplotlib
+# %pip install --quiet --editable .{EXTRA}
+
+# %% [markdown]
+# ## A first answer
+#
+# By a small model that comes with the repository. It has seen rendered scenes of coloured shapes alone.
+
+# %%
+# !python -m pixelbert_jax.predict --checkpoint=checkpoints/scenes-vqa --image=docs/scene.jpg --question="what colour is the cross"
+assert _exit_code == 0, 'the last line above says what is wrong'
 
 # %% [markdown]
 # ## Training, where no checkpoint is given
@@ -109,8 +118,8 @@ plt.show()
 # ## Where its words look
 #
 # A panel for each word: how much the word attends to each place, relative to an even share. On
-# held-out scenes, the words of `red circle` find the red circle in two of three cases, where chance
-# finds one of six. (From here on this notebook holds the TPU or GPU: to train again, restart it.)
+# held-out scenes, the words `red` and `circle` find the red circle in three of four cases, where
+# chance finds one of six. (From here on this notebook holds the TPU or GPU: to train again, restart it.)
 
 # %%
 from pixelbert_jax import predict

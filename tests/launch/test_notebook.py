@@ -106,12 +106,13 @@ def test_it_runs_from_the_top(published, kernel, tmp_path):
     notebook, timeout=600, kernel_name=kernel, resources={'metadata': {'path': tmp_path}}
   ).execute()
 
-  installing, training, evaluating, answers, looking, photo = [
+  installing, first, training, evaluating, answers, looking, photo = [
     c for c in notebook.cells if c.cell_type == 'code'
   ][1:]
   assert (tmp_path / 'pixelbert_jax/runs/pretrain-test-s0/checkpoints').is_dir(), printed(
     installing
   )
+  assert re.search(r'0\.\d+  green', printed(first)), printed(first)
   assert 'questions' in printed(training)
   (scored,) = tmp_path.glob('pixelbert_jax/runs/scored-*/predictions/test.json')
   scored = json.loads(scored.read_text())
