@@ -170,7 +170,7 @@ class Index:
         chunk = np.resize(numbers[first : first + size], min(size, max(2, len(numbers) - first)))
         row = np.arange(len(chunk), dtype=np.int32)
         texts = np.zeros_like(row)
-        ((_, logits),) = self._runner.join('match', self._kept(chunk), tokens, row, texts)
+        ((_, logits),) = self._runner.join('match', self._kept(chunk.tolist()), tokens, row, texts)
         yield logits[: len(numbers) - first]
         progress.update(min(size, len(numbers) - first))
         if first == size:  # The first chunk compiles.
