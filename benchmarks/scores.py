@@ -128,6 +128,11 @@ def first_screen() -> list[str]:
   return rows
 
 
+def easy_vqa() -> str:
+  """Formats the accuracies on easy-VQA, seed by seed, as README has them."""
+  return ', '.join(f'{line["vqa_accuracy"]:.4f}' for line in reports('easy_vqa'))
+
+
 def pretraining() -> str:
   """Formats what pre-training learns, by the kind of word."""
   lines = reports('pretrain')
@@ -209,4 +214,4 @@ def tables() -> list[str]:
 
 
 if __name__ == '__main__':
-  print('\n\n'.join([*tables(), *first_screen()]))
+  print('\n\n'.join([*tables(), *first_screen(), easy_vqa()]))
