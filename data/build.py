@@ -105,6 +105,9 @@ def open_sealed(name: str, data_dir: Path | None = None) -> Dataset:
     DatasetError: it is not built, or damaged.
   """
   if is_embedded(name):
+    builder = find_builder(name, data_dir)
+    if not is_built(builder):
+      print(f'rendering   {name} to {builder.data_dir}, once', flush=True)
     build(name, data_dir)
     return open_dataset(name, data_dir)
   builder = find_builder(name, data_dir)

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import pathlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -248,3 +249,7 @@ def summary(
       *[lengths.summary(texts, train.tokenizer, config.transformer.max_positions)] * bool(texts),
     ]
   )
+
+
+if __name__ == '__main__':
+  sys.exit('the command is: python -m pixelbert_jax.main --config=configs/pretrain.py')

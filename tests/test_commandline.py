@@ -1,16 +1,19 @@
 """What all commands share: --help, what is said of near misses, and quiet."""
 
 import importlib
+import re
+import subprocess
 import sys
 
 import pytest
 
 from pixelbert_jax import UserError, commandline, configuration
+from pixelbert_jax import __main__ as everything
 from tests.support.paths import ROOT
 
 COMMANDS = (
   'data.build',
-  *(f'pixelbert_jax.{name}' for name in ('main', 'convert', 'predict', 'score', 'plan')),
+  *(f'pixelbert_jax.{name}' for name in everything.commands()),
   'pixelbert_jax.bad_batch',
 )
 
@@ -33,6 +36,15 @@ def _in_the_checkout(monkeypatch):
 @pytest.mark.parametrize('command', COMMANDS)
 def test_help_has_an_example(command, capsys):
   assert f'\n    python -m {command} ' in help_of(command, capsys)
+
+
+def test_the_package_lists_its_commands():
+  listed = subprocess.run(
+    [sys.executable, '-m', 'pixelbert_jax'], capture_output=True, text=True, check=True, cwd=ROOT
+  ).stdout
+  for name, text in everything.commands().items():
+    assert re.search(rf'^python -m pixelbert_jax\.{name} +{re.escape(text)}$', listed, re.M)
+  assert {'main', 'predict', 'demo', 'search', 'report'} < everything.commands().keys()
 
 
 def test_help_lists_configurations_and_where_their_fields_are(capsys):

@@ -271,8 +271,9 @@ def _parse(spec: str | os.PathLike) -> tuple[epath.Path, int | None]:
     if not folder.is_dir():
       beside = [] if '://' in name else folder.parent.glob('*/checkpoints')
       near = commandline.near(folder.name, {x.parent.name: str(x.parent) for x in beside})
-      cure = 'give a checkpoint, as `python -m pixelbert_jax.convert` makes of a BERT and a CNN'
-      raise CheckpointError(f'{name}: no such folder{commandline.did_you_mean(near)}; {cure}')
+      cure = 'give the folder of a run, or of what `python -m pixelbert_jax.convert` makes'
+      fault = 'is a file' if folder.exists() else f'no such folder in {pathlib.Path.cwd()}'
+      raise CheckpointError(f'{name}: {fault}{commandline.did_you_mean(near)}; {cure}')
   return folder if '://' in name else folder.absolute(), None if step is None else int(step)
 
 

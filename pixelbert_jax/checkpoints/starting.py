@@ -73,11 +73,21 @@ def take(loaded: Loaded, config: dict[str, Any], variables: dict[str, Tree]) -> 
     f'starting from {loaded.folder}, step {loaded.step}: '
     f'{len(taken)} of {len(here)} arrays of parameters and statistics'
   )
+  if not _has_ended(loaded):
+    print(f'  that run has not ended: its model is that of step {loaded.step}, and stays it here')
   for title, names in {'at random': new, 'not taken': dropped}.items():
     if names:
       print(f'  {title}: {", ".join(sorted(names))}')
   leaves = [there[name].astype(x.dtype) if name in taken else x for name, x in here.items()]
   return jax.tree.unflatten(jax.tree.structure(variables), leaves)
+
+
+def _has_ended(loaded: Loaded) -> bool:
+  """Tells whether a checkpoint is of a run that was evaluated at its end, or of none."""
+  log = pathlib.Path(loaded.folder, 'metrics.jsonl')
+  # The last line may be half written.
+  ended = f'"split": {json.dumps(loaded.config["data"]["test"])}'
+  return not log.exists() or ended in log.read_text()
 
 
 def fitted(loaded: Loaded, config: dict[str, Any], shapes: dict[str, Tree]) -> dict[str, Tree]:

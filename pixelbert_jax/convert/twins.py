@@ -57,7 +57,7 @@ print(tokenizer.decode(outputs.mlm_logits[1, masked].argmax(-1)))  # the word un
     items='image-question pairs',
     auto='AutoModelForVisualQuestionAnswering',
     example=IMAGE
-    + TEXTS.format(texts="['what color is it?']")
+    + TEXTS.format(texts="['what colour is the object']")
     + """with torch.no_grad():
   scores = model(**images, **texts).logits[0].sigmoid()
 """

@@ -1,4 +1,4 @@
-"""The command that shows a trained model in the browser:
+"""Shows a trained model in the browser.
 
     python -m pixelbert_jax.demo --checkpoint=C [--folder=photos]
 
@@ -31,7 +31,7 @@ MOST = 65535
 
 def flags_of(argv: Sequence[str]) -> Any:
   """Parses and checks the flags."""
-  parser = commandline.Parser('pixelbert_jax.demo', 'Shows a trained model in the browser.')
+  parser = commandline.Parser('pixelbert_jax.demo', __doc__)
   any_path, path = commandline.any_path, commandline.path
   parser.add_argument(
     '--checkpoint', type=any_path, required=True, help='a workdir, WORKDIR@STEP, or a folder'
@@ -69,7 +69,8 @@ def listen(host: str, port: int | None) -> socket.socket:
 def command(argv: Sequence[str]) -> None:
   """Loads the model, and serves its page until it is stopped."""
   flags = flags_of(argv)
-  if importlib.util.find_spec('gradio') is None:
+  found = importlib.util.find_spec('gradio')
+  if found is None or found.origin is None:  # Once uninstalled, it leaves a folder.
     raise UserError("the demo needs Gradio: pip install -e '.[demo]'")
   with (
     listen(flags.host, flags.port) as where,

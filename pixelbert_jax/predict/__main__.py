@@ -34,6 +34,7 @@ def flags_of(argv: Sequence[str]) -> Any:
     '--text', action='append', help='a text to compare with the image; may be repeated'
   )
   parser.add_argument('--fill', help='a text with one [MASK], the word to predict')
+  parser.add_argument('--k', type=int, default=5, help='number of answers or words; 5 by default')
   parser.add_argument(
     '--heatmap', type=path, help='the picture to write: where the score comes from and words look'
   )
@@ -66,15 +67,17 @@ def command(argv: Sequence[str]) -> None:
   flags = flags_of(argv)
   with commandline.interruptible():  # JAX is imported only once the flags are right.
     from pixelbert_jax.predict.model import load
+    from pixelbert_jax.predict.photos import pixels_of
 
   logging.set_verbosity(logging.WARNING)
+  pixels_of(flags.image)  # If it cannot be read, this is said before the model is loaded.
   with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter('always')
     model = load(flags.checkpoint)
     if flags.question:
-      head, key, results = 'answer', 'answer', model.answer(flags.image, flags.question)[0]
+      head, key, results = 'answer', 'answer', model.answer(flags.image, flags.question, flags.k)[0]
     elif flags.fill:
-      head, key, results = 'fill', 'word', model.fill(flags.image, flags.fill)[0]
+      head, key, results = 'fill', 'word', model.fill(flags.image, flags.fill, flags.k)[0]
     else:
       probabilities = model.match(flags.image, flags.text)[0].tolist()
       head, key, results = 'match', 'text', list(zip(flags.text, probabilities, strict=True))

@@ -1,6 +1,8 @@
 """Makes the report of a run again, or a comparison of several.
 
-python -m pixelbert_jax.report RUN [RUN ...] [--output=FILE]
+    python -m pixelbert_jax.report RUN [RUN ...] [--output=FILE]
+
+docs/report.md says what it shows.
 """
 
 import pathlib
@@ -12,9 +14,7 @@ from pixelbert_jax import commandline
 
 def command(argv: Sequence[str]) -> None:
   """Writes the report of one run, or the comparison of several, and prints its path."""
-  parser = commandline.Parser(
-    'pixelbert_jax.report', 'Writes the report of a run, or a comparison of several, as HTML.'
-  )
+  parser = commandline.Parser('pixelbert_jax.report', __doc__)
   parser.add_argument('runs', nargs='+', metavar='RUN', type=commandline.path, help='a workdir')
   words = 'default: report/index.html in the run, report/comparison.html in the first of several'
   parser.add_argument('--output', metavar='FILE', type=commandline.path, help=words)

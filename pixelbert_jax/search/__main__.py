@@ -1,4 +1,4 @@
-"""The command that searches a folder of photos by a text, or texts by a photo:
+"""Searches a folder of photos by a text, or texts by a photo.
 
     python -m pixelbert_jax.search --checkpoint=C --folder=photos --index
     python -m pixelbert_jax.search --checkpoint=C --folder=photos --text="a red bus"
@@ -23,7 +23,7 @@ NAMED = 5  # of the photos that are left out
 
 def flags_of(argv: Sequence[str]) -> Any:
   """Parses and checks the flags: a folder, and what to do with it."""
-  parser = commandline.Parser('pixelbert_jax.search', 'Searches a folder of photos by a text.')
+  parser = commandline.Parser('pixelbert_jax.search', __doc__)
   any_path, path = commandline.any_path, commandline.path
   parser.add_argument(
     '--checkpoint', type=any_path, required=True, help='a workdir, WORKDIR@STEP, or a folder'

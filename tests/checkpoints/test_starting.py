@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -34,9 +35,15 @@ def start(tmp_path):
   (tmp_path / 'words.txt').write_text('[PAD]\ncat\ndog\n')
   mesh = sharding.make_mesh()
 
-  def run(there, here, **fields):
-    config = json.loads(json.dumps(CONFIG)) | {'text': {'vocabulary': str(tmp_path / 'words.txt')}}
+  def run(there, here, log=(), **fields):
+    config = (
+      json.loads(json.dumps(CONFIG))
+      | {'data': {'test': 'test'}}
+      | {'text': {'vocabulary': str(tmp_path / 'words.txt')}}
+    )
     write_model(tmp_path / 'C', config, there, {'vocab.txt': b'[PAD]\ncat\ndog\n'})
+    if log:
+      (tmp_path / 'C/metrics.jsonl').write_text(''.join(f'{json.dumps(x)}\n' for x in log))
     for name, value in fields.items():
       *groups, field = name.split('__')
       functools.reduce(dict.__getitem__, groups, config)[field] = value
@@ -49,6 +56,18 @@ def start(tmp_path):
 
 def assert_equal(found, expected):
   jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_of_a_run_that_goes_on_it_is_said(start, capsys):
+  variables, lines = (
+    make_variables(1),
+    [{'step': 5, 'split': 'train'}, {'step': 5, 'split': 'test'}],
+  )
+  said = 'that run has not ended: its model is that of step 0'
+  for number in (1, 2):
+    shutil.rmtree(start.folder, ignore_errors=True)
+    start(variables, variables, log=lines[:number])
+    assert (said in capsys.readouterr().out) is (number == 1)
 
 
 def test_all_is_taken_where_all_fits(start, capsys):
