@@ -271,8 +271,10 @@ def _parse(spec: str | os.PathLike) -> tuple[epath.Path, int | None]:
     if not folder.is_dir():
       beside = [] if '://' in name else folder.parent.glob('*/checkpoints')
       near = commandline.near(folder.name, {x.parent.name: str(x.parent) for x in beside})
-      cure = 'give the folder of a run, or of what `python -m pixelbert_jax.convert` makes'
-      fault = 'is a file' if folder.exists() else f'no such folder in {pathlib.Path.cwd()}'
+      cure = (
+        'give a checkpoint: the folder of a run, or what `python -m pixelbert_jax.convert` makes'
+      )
+      fault = 'a file, not a folder' if folder.exists() else 'no such folder'
       raise CheckpointError(f'{name}: {fault}{commandline.did_you_mean(near)}; {cure}')
   return folder if '://' in name else folder.absolute(), None if step is None else int(step)
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from pixelbert_jax import UserError
+from pixelbert_jax import UserError, jsons
 from pixelbert_jax.checkpoints import CheckpointError, checkpoint
 from pixelbert_jax.checkpoints.checkpoint import Loaded
 from pixelbert_jax.checkpoints.checksum import by_name
@@ -86,7 +86,7 @@ def _has_ended(loaded: Loaded) -> bool:
   """Tells whether a checkpoint is of a run that was evaluated at its end, or of none."""
   log = pathlib.Path(loaded.folder, 'metrics.jsonl')
   # The last line may be half written.
-  ended = f'"split": {json.dumps(loaded.config["data"]["test"])}'
+  ended = f'"split": {jsons.text(loaded.config["data"]["test"])}'
   return not log.exists() or ended in log.read_text()
 
 

@@ -14,6 +14,7 @@ from pixelbert_jax.checkpoints.checkpoint import CheckpointError, write_model
 from pixelbert_jax.checkpoints.starting import starting_point, take
 
 CONFIG = {
+  'data': {'test': 'test'},
   'image': {'mean': [0.5, 0.5, 0.5], 'deviation': [0.2, 0.2, 0.2]},
   'cnn': {'stages': [1, 1], 'width': 8, 'groups': 1, 'group_width': 0, 'stem': '7x7'},
   'transformer': {'layers': 2, 'width': 32, 'heads': 2, 'mlp_width': 64, 'max_positions': 64},
@@ -36,11 +37,7 @@ def start(tmp_path):
   mesh = sharding.make_mesh()
 
   def run(there, here, log=(), **fields):
-    config = (
-      json.loads(json.dumps(CONFIG))
-      | {'data': {'test': 'test'}}
-      | {'text': {'vocabulary': str(tmp_path / 'words.txt')}}
-    )
+    config = json.loads(json.dumps(CONFIG)) | {'text': {'vocabulary': str(tmp_path / 'words.txt')}}
     write_model(tmp_path / 'C', config, there, {'vocab.txt': b'[PAD]\ncat\ndog\n'})
     if log:
       (tmp_path / 'C/metrics.jsonl').write_text(''.join(f'{json.dumps(x)}\n' for x in log))
@@ -59,10 +56,7 @@ def assert_equal(found, expected):
 
 
 def test_of_a_run_that_goes_on_it_is_said(start, capsys):
-  variables, lines = (
-    make_variables(1),
-    [{'step': 5, 'split': 'train'}, {'step': 5, 'split': 'test'}],
-  )
+  variables, lines = make_variables(1), [{'step': 5, 'split': x} for x in ('train', 'test')]
   said = 'that run has not ended: its model is that of step 0'
   for number in (1, 2):
     shutil.rmtree(start.folder, ignore_errors=True)

@@ -498,9 +498,8 @@ def test_the_command_answers(said, load, folder):
   ]
   assert 0.9 * expected[0][1] < expected[1][1] < expected[0][1]
   assert said('vqa', '--question=what is it').err == ''
-  assert (
-    len(json.loads(said('vqa', '--question=what is it', '--json', '--k=2').out)['answers']) == 2
-  )
+  two = said('vqa', '--question=what is it', '--json', '--k=2').out
+  assert len(json.loads(two)['answers']) == 2
   found = json.loads(said('vqa', '--question=what is it', '--json').out)
   assert found['question'] == 'what is it'
   assert [(r['answer'], r['probability']) for r in found['answers']] == [
