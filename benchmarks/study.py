@@ -40,8 +40,9 @@ class Run(NamedTuple):
 
   @property
   def words(self) -> list[str]:
-    """All its flags, of which the last value counts where a flag is given twice."""
-    return [*shlex.split(self.shared), *shlex.split(self.own)]
+    """All its flags; of one that both have, the value of its own."""
+    words = [*shlex.split(self.shared), *shlex.split(self.own)]
+    return list({word.partition('=')[0]: word for word in words}.values())
 
   def folder(self, runs: pathlib.Path) -> pathlib.Path:
     """Returns the workdir, which no run with other flags has."""

@@ -92,7 +92,7 @@ def small(c: ConfigDict) -> None:
   c.eval_images, c.eval_batches = 200, 4
   c.eval_every = c.save_every = 300
   c.text.length = 12
-  c.optimizer.cnn_rule = 'none'
+  c.optimizer.cnn_rule, c.optimizer.cnn_rate = 'none', 4e-3
   c.optimizer.transformer_rate = 4e-4
   c.optimizer.warmup_epochs = 0.01
   c.optimizer.decay_epochs = (0.1125,)

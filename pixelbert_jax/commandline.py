@@ -11,6 +11,7 @@ import collections
 import contextlib
 import contextvars
 import difflib
+import itertools
 import logging
 import os
 import re
@@ -82,11 +83,14 @@ class Parser(argparse.ArgumentParser):
     """Lists what may be meant by an unknown flag: fields of the configuration, a flag, a value."""
     value = next((x.partition('=')[2] for x in words if x.startswith(f'{name}=')), 'VALUE')
     spec = next((x.partition('=')[2] for x in words if x.startswith('--config=')), '')
-    if found := self._fields(spec, name.strip('-').replace('-', '_')):
-      return [f'{OVERRIDE}{field}={value}' for field in found]
+    spec = next((y for x, y in itertools.pairwise(words) if x == '--config'), spec)
     flags = {word.strip('-'): word for word in self._option_string_actions}
     for word, action in self._option_string_actions.items():
       flags |= {x: f'{word}={x}' for x in action.choices or ()}
+    if found := near(name.replace('-', '').replace('_', ''), flags, 0.9):
+      return found
+    if found := self._fields(spec, name.strip('-').replace('-', '_')):
+      return [f'{OVERRIDE}{field}={value}' for field in found]
     return near(name.strip('-'), flags)
 
   def parse_overrides(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -24,7 +24,14 @@ EXPECTED = {int: 'a whole number', float: 'a number', bool: 'true or false', tup
 
 FOLDER = pathlib.Path('configs')
 # What fields are called elsewhere.
-SHORT = {'lr': 'rate', 'bs': 'batch_size', 'dataset': 'data.name'}
+SHORT = {
+  'lr': 'rate',
+  'bs': 'batch_size',
+  'data': 'data.name',
+  'dataset': 'data.name',
+  'hidden_size': 'transformer.width',
+}
+VAGUE = {'dir', 'file', 'name', 'path', 'size'}  # endings that say nothing
 
 # The fields that are paths, which may begin with ~; a checkpoint may lie in a bucket.
 PATHS = {
@@ -136,7 +143,7 @@ def same(name: str, known: Sequence[str]) -> list[str]:
   """Lists the fields that end as a name does: `transformer.layers` is meant by `num_layers`."""
   end = name.rpartition('.')[2].lower()
   end = SHORT.get(end, end)
-  while end:
+  while end and end not in VAGUE:
     found = [field for field in known if field == end or field.endswith(f'.{end}')]
     if found := found or [field for field in known if field.endswith(f'_{end}')]:
       return commandline.near(name, found, 0.9) or found

@@ -1,5 +1,6 @@
 """The type of numbers that a run computes in, where the command line leaves it to the machine."""
 
+import contextlib
 import pathlib
 import sys
 from typing import Any
@@ -8,6 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from pixelbert_jax import processes
+from pixelbert_jax.checkpoints import DamagedError
 from pixelbert_jax.checkpoints.workdir import read_config
 
 UNITS_SINCE = 8.0  # CUDA's compute capability; T4 has 7.5, V100 7.0
@@ -21,9 +23,12 @@ def chosen(config: ConfigDict, workdir: pathlib.Path | None) -> str:
   """
   if config.dtype != 'bfloat16':
     return config.dtype
-  path = workdir and workdir / 'config.json'
-  if path and path.exists():
-    dtype, why = read_config(path).get('dtype', config.dtype), f'as {workdir} began'
+  began = None
+  with contextlib.suppress(DamagedError):  # which `check_workdir` says, with what to do
+    if workdir and (workdir / 'config.json').exists():
+      began = read_config(workdir / 'config.json')
+  if began is not None:
+    dtype, why = began.get('dtype', config.dtype), f'as {workdir} began'
   else:
     device = jax.devices()[0]  # the same in all processes
     dtype = suited(config.dtype, device.platform, getattr(device, 'compute_capability', ''))

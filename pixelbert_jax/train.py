@@ -143,7 +143,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
       commandline.result(ended)
       return DONE
     checkpoints.room.check(state)
-    announce(summary(experiment, workdir, mesh, state, stop), workdir)
+    announce(summary(experiment, workdir, mesh, state, stop), workdir, stop)
     restored = checkpoints.restored
     mark = restored.log if restored else None
     log = MetricsLog(workdir, int(state.step), writes=processes.is_first(), mark=mark)
@@ -162,11 +162,11 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> int:
       return loop(state)
 
 
-def announce(described: str, workdir: pathlib.Path) -> None:
+def announce(described: str, workdir: pathlib.Path, stop: int) -> None:
   """Prints the summary of a run, and keeps it for the run's report."""
   print(described)
   if processes.is_first():
-    record.write(workdir, record.RUN, summary=described)
+    record.write(workdir, record.RUN, summary=described, stop=stop)
 
 
 def run_files(experiment: Experiment, inherited: Mapping[str, bytes]) -> dict[str, bytes]:

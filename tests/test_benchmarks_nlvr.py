@@ -4,16 +4,15 @@ import json
 import pathlib
 
 from benchmarks import nlvr, study
-from pixelbert_jax import configuration
+from pixelbert_jax import configuration, main
 
 FOLDER = pathlib.Path('runs/nlvr')
 
 
 def fields(run):
   """The configuration of a run, checked as before training."""
-  *_, config = (w.removeprefix('--config=') for w in run.words if w.startswith('--config='))
-  words = [w.removeprefix('--config.') for w in run.words if w.startswith('--config.')]
-  found = configuration.load(config, words)
+  flags, overrides = main.make_parser().parse_overrides(run.words)
+  found = configuration.load(flags.config, overrides)
   configuration.check(found)
   return dict(configuration.flat(found.copy_and_resolve_references()))
 

@@ -177,10 +177,10 @@ def load(spec: str | os.PathLike, mesh: Mesh | None = None) -> Loaded:
   folder, step = _parse(spec)
   available = steps(folder)
   if not available:
-    raise CheckpointError(
-      f'{folder} is not a checkpoint (no step in checkpoints/): '
-      'give a workdir, WORKDIR@STEP or the output of convert'
-    )
+    cure = 'give a workdir, WORKDIR@STEP or the output of convert'
+    if any(folder.glob('model*.safetensors')):
+      cure = f'import it by `python -m pixelbert_jax.convert --checkpoint={folder} --output=C`'
+    raise CheckpointError(f'{folder} is not a checkpoint (no step in checkpoints/): {cure}')
   if step is not None and step not in available:
     raise CheckpointError(f'{folder} has no step {step}: it has {", ".join(map(str, available))}')
   if step is None:

@@ -50,7 +50,7 @@ def starting_point(init_from: str, workdir: pathlib.Path, mesh: Mesh) -> Loaded 
   try:
     return checkpoint.load(init_from, mesh)
   except CheckpointError as error:
-    random = '' if pathlib.Path(init_from).exists() else ', or --config.init_from=scratch'
+    random = ', or --config.init_from=scratch' if 'no such folder' in str(error) else ''
     raise CheckpointError(f'init_from: {error}{random}') from error
 
 

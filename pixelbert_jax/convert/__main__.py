@@ -29,7 +29,7 @@ FLAGS = {
   'export': 'the folder to write for PyTorch',
 }
 # A checkpoint may lie in a bucket, and a hub id is no path.
-KINDS = {'config': commandline.any_path, 'checkpoint': commandline.any_path}
+KINDS = dict.fromkeys(('config', 'checkpoint', 'bert'), commandline.any_path)
 USAGE = (
   'give --bert, --cnn, --config and --output to convert; --checkpoint and --export to export; '
   '--checkpoint and --output to import an exported folder; --help shows each'

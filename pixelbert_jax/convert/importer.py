@@ -154,7 +154,7 @@ def load_export(place: str) -> tuple[checkpoint.Loaded, Source]:
     steps = export['trained_on'].get('steps', 0)
     trained_on = export['trained_on'].get('datasets', config.data.name.split('+'))
   source = bert_lib.read_export(folder, place)
-  vocabulary = bert_lib.vocabulary(folder, source)
+  vocabulary, path = bert_lib.vocabulary(folder, source), folder / VOCABULARY
   with as_exported(folder / 'config.json'):
     _, like = build(config, vocabulary, task)
   # The tensors were tuned in PyTorch, on unknown data.
@@ -163,7 +163,8 @@ def load_export(place: str) -> tuple[checkpoint.Loaded, Source]:
   loaded = checkpoint.Loaded(
     config=export['training_config'],
     variables=names.from_torch(source.tensors, like),
-    vocabulary=files.temporary(VOCABULARY, vocabulary),  # tokenizer.json may be all there is
+    # tokenizer.json may be all there is.
+    vocabulary=path if path.is_file() else files.temporary(VOCABULARY, vocabulary),
     files={VOCABULARY: vocabulary, **task.files(), provenance.FILE: provenance.encode(trained_on)},
     step=steps,
     folder=epath.Path(folder),

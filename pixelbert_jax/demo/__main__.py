@@ -5,7 +5,7 @@
 docs/demo.md shows it.
 """
 
-import contextlib
+import errno
 import importlib.util
 import ipaddress
 import os
@@ -58,9 +58,12 @@ def listen(host: str, port: int | None) -> socket.socket:
   family = socket.AF_INET6 if ':' in host else socket.AF_INET
   try:
     for each in [port] if port else range(PORT, PORT + TRIED):
-      with contextlib.suppress(OSError):
+      try:
         return socket.create_server((host, each), family=family)
-    return socket.create_server((host, port or 0), family=family)
+      except OSError as error:
+        if port or error.errno != errno.EADDRINUSE:
+          raise
+    return socket.create_server((host, 0), family=family)
   except OSError as error:
     where = f'--host={host}' + (f' --port={port}' if port else '')
     raise UserError(f'{where} cannot be served: {error.strerror}') from error
@@ -94,7 +97,8 @@ def serve(flags: Any, where: socket.socket, folder: pathlib.Path) -> None:
   begin, index = prepared(model, folder, flags.folder)
   built = page.build(pathlib.Path(flags.checkpoint).name, model, index, begin)
   host, port = where.getsockname()[:2]
-  print(f'http://{host}:{port}/ shows {flags.checkpoint} until Ctrl-C', flush=True)
+  shown = f'[{host}]' if ':' in host else host
+  print(f'http://{shown}:{port}/ shows {flags.checkpoint} until Ctrl-C', flush=True)
   if not ipaddress.ip_address(host).is_loopback:
     print('note: whoever reaches this address can ask the model', file=sys.stderr)
   page.serve(built, where)

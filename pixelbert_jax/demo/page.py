@@ -80,6 +80,10 @@ def about_photo(
   Examples are photos, each with a text or alone.
   """
 
+  async def local(value: Any) -> str | None:
+    """Moves an upload to the cache, as Gradio does; an address is not fetched."""
+    return None if str(value).lower().startswith(('http:', 'https:')) else await moved(value)
+
   def asked(photo: Mapping[str, Any] | None, text: str | None) -> Reply:
     return reply((photo or {}).get('path') or '', text or '')
 
@@ -93,6 +97,8 @@ def about_photo(
         height=280,
         elem_classes='photo',
       )
+      moved = photo.async_move_resource_to_block_cache
+      photo.async_move_resource_to_block_cache = local
       box.render()
       button = gr.Button('Ask', variant='primary')
     with gr.Column():
@@ -164,5 +170,6 @@ def serve(page: gr.Blocks, where: socket.socket) -> None:
     enable_monitoring=False,
     ssr_mode=False,
   )
+  page.has_launched = True  # Else Gradio takes any path on this machine for an upload.
   config = uvicorn.Config(app, log_level='warning', timeout_graceful_shutdown=1)
   uvicorn.Server(config).run(sockets=[where])

@@ -75,11 +75,14 @@ class Replies:
 
     def reply() -> Reply:
       rows, unknown = index.find(text, FOUND), self._model.unknown_words(text)
-      pictures = [
-        (thumbnail(path), remarks.row(os.path.relpath(path, index.folder), p, unknown))
-        for path, p in rows
-      ]
-      said = [*remarks.legend([unknown]), *remarks.remarks('find', [p for _, p in rows])]
+      pictures, gone = [], []
+      for path, p in rows:
+        name = os.path.relpath(path, index.folder)
+        try:
+          pictures.append((thumbnail(path), remarks.row(name, p, unknown)))
+        except ImageError:
+          gone.append(f'{name} cannot be read any more')
+      said = [*remarks.legend([unknown]), *remarks.remarks('find', [p for _, p in rows]), *gone]
       title = (
         f'{len(rows)} of {len(index):,} photos, each with the probability that the text is true'
       )

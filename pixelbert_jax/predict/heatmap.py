@@ -261,6 +261,7 @@ def sheet(
 
 def shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
   """Shortens a text, with an ellipsis, until it is at most `width` pixels wide."""
+  text = text[:width]  # A letter has a pixel at least; measuring all of a long one takes long.
   while text and font.getlength(text) > width:
     text = text.rstrip('…')[:-1] + '…' if len(text) > 1 else ''
   return text

@@ -70,6 +70,8 @@ def difference(first: Run, name: str, run: Run) -> Differences:
   """Compares the first result of a run with that of the first run, where both score the same."""
   try:
     one, two = (_scored(x) for x in (run, first))
+    if _of(run.results[0]) != _of(first.results[0]):
+      raise UserError('they are of other tasks, datasets or splits')
     if examples.pairs(run.results[0].path) != examples.pairs(first.results[0].path):
       raise UserError('they judge texts by other images')
     rows = scored.compare(one, two)
@@ -77,6 +79,11 @@ def difference(first: Run, name: str, run: Run) -> Differences:
     return Differences(name, {}, reason=str(error).splitlines()[0])
   count = max(row['clusters'] for row in rows.values())
   return Differences(name, rows, f'{count:,} {one.cluster}')
+
+
+def _of(result: Result) -> tuple[str, str, str]:
+  """Returns what is scored: the task, the dataset and the split."""
+  return result.config.name, result.config.data.name.split('+')[0], result.split
 
 
 def _scored(run: Run) -> scored.Scored:

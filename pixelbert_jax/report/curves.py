@@ -117,11 +117,13 @@ def _panel(title: str, curves: Sequence[Curve]) -> str:
     axis = figure.add_subplot()
     axis.patch.set_alpha(0)
     for label, steps, values, colour, marker in curves:
+      marker = marker or ('.' if len(steps) == 1 else '')  # A line of one point is none.
       style = {'marker': marker, 'markersize': 3.5} if marker else {'linewidth': 0.9}
       axis.plot(steps, values, label=label, color=colour, **style)
     axis.set(title=title, xlabel='step')
     axis.grid(alpha=0.15)
     axis.set_ylim(bottom=min(0, *(value for curve in curves for value in curve[2])))
-    axis.legend(loc='upper center', bbox_to_anchor=(0.5, -0.16), ncols=2)
+    names = [str(line.get_label()) for line in axis.lines]  # also those with '_' in front
+    axis.legend(axis.lines, names, loc='upper center', bbox_to_anchor=(0.5, -0.16), ncols=2)
     drawn = svg(figure)
   return drawn[drawn.index('<svg') :].replace(INK, 'currentColor')

@@ -98,7 +98,8 @@ class Run:
     check_task(config)
     own, about = read_files(folder), record.read(folder, record.RUN)
     if config.data.test not in [x.split for x in results]:  # else its predictions were replaced
-      results = [*_ended(folder, config, lines, own), *results]
+      done = lines and lines[-1]['step'] >= about.get('stop', 0)
+      results = [*(_ended(folder, config, lines, own) if done else []), *results]
     trained_on = provenance.datasets(own, config)
     return cls(folder, config, results, about, trained_on, lines=lines, files=own)
 

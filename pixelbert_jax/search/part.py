@@ -102,6 +102,8 @@ class Part:
         raise ValueError('it has another number of photos')
       made_of = Source(about['folder'], about['model'])
       part = cls(path, made_of, photos, vectors, _pixels=pixels, _start=start)
+    except FileNotFoundError as error:
+      raise UserError(f'{path.parent} is being changed by another process: try again') from error
     except (safetensors.SafetensorError, LookupError, TypeError, ValueError, OSError) as error:
       raise UserError(
         f'{path} is damaged, or no part of an index ({first_line(error)}): delete it, and add '

@@ -181,9 +181,14 @@ def test_photos_of_too_many_pixels(matching, tmp_path, monkeypatch):
 
 
 def test_a_photo_that_is_gone_since(load, tmp_path):
-  Image.new('RGB', (64, 64)).save(tmp_path / 'gone.png')
+  for name in ('gone', 'there'):
+    Image.new('RGB', (64, 64)).save(tmp_path / f'{name}.png')
   model, where = load('pretrain'), (tmp_path, tmp_path / '.index')
   search.update(model, *where)
   replies = Replies(model, search.Index.open(model, *where))
   (tmp_path / 'gone.png').unlink()
-  assert 'gone.png' in error_of(replies.find('a red circle'))
+  text, pictures = replies.find('a red circle')
+  assert 'gone.png cannot be read any more' in text
+  assert str(tmp_path) not in text
+  ((_, line),) = pictures
+  assert 'there.png' in line
