@@ -1,6 +1,7 @@
 """The report of a run: what it shows, and that it shows what the run's own files say."""
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -14,7 +15,7 @@ from PIL import Image
 from pixelbert_jax import configuration
 from pixelbert_jax.main import main
 from pixelbert_jax.report import __main__ as report
-from pixelbert_jax.report import after, setting
+from pixelbert_jax.report import after, comparison, setting
 from pixelbert_jax.report.run import Run
 from tests.support import pages
 from tests.support.paths import ROOT
@@ -239,6 +240,14 @@ def test_runs_are_compared_on_the_same_questions(finished, copied, tmp_path):
   assert [cell.text for cell in root.one('fields').all('td')] == ['seed', '0', '7']
   assert len(list(root.all('svg'))) >= 4
   assert [x.text for x in root.all('li')] == ['vqa', 'copied']
+
+
+def test_runs_on_other_splits_are_not_paired(finished):
+  run = Run.read(finished)
+  (result,) = run.results
+  other = dataclasses.replace(run, results=[dataclasses.replace(result, split='val')])
+  found = comparison.difference(run, 'other', other)
+  assert (found.rows, found.reason) == ({}, 'they are of other tasks, datasets or splits')
 
 
 def test_runs_without_common_examples_are_compared_without_intervals(finished, copied, tmp_path):

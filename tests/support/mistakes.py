@@ -35,6 +35,20 @@ MISTAKES = {
     (TEST, '--lr=1e-3'),
     ['--config.optimizer.cnn_rate=1e-3 or --config.optimizer.transformer_rate=1e-3?'],
   ),
+  'flag with a dash': (
+    (TEST, '--work_dir=x'),
+    ['unknown flag --work_dir: did you mean --workdir?'],
+  ),
+  'a vague flag': ((TEST, '--image_size=64'), ['unknown flag --image_size; --help']),
+  'dataset as a flag': ((TEST, '--data=coco'), ['did you mean --config.data.name=coco?']),
+  'configuration after a blank': (
+    ('--config', 'configs/vqa.py', '--batch_size=8'),
+    ['did you mean --config.batch_size=8?'],
+  ),
+  'an export to start from': (
+    override('init_from=checkpoints/scenes-pretrain'),
+    ['scenes-pretrain is not a checkpoint', 'pixelbert_jax.convert --checkpoint='],
+  ),
   'mode as a flag': ((TEST, '--eval'), ['unknown flag --eval: did you mean --mode=evaluate?']),
   'another mode': ((TEST, '--mode=eval'), ["'eval'", "'evaluate'"]),
   'evaluation without checkpoint': ((TEST, '--mode=evaluate'), ['--checkpoint=C']),
