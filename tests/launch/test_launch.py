@@ -32,6 +32,8 @@ def cloud(tmp_path, monkeypatch):
   fake_tools.install(tmp_path / 'bin')
   monkeypatch.setenv('PATH', f'{tmp_path / "bin"}:{os.environ["PATH"]}')
   monkeypatch.setenv('FAKE_CLOUD', str(folder))
+  # Tests beside this one send archives of the same name.
+  monkeypatch.setenv('TMPDIR', str(tmp_path))
   return folder
 
 
