@@ -277,6 +277,9 @@ def test_what_was_tuned_in_pytorch_is_not_of_scenes_alone(saved, exported, stran
     assert trained_on(tmp_path / name) == (('scenes', 'pytorch'), '')
 
 
+@pytest.mark.filterwarnings(
+  'ignore:trained on rendered', 'ignore::pixelbert_jax.input.text.UnknownWordsWarning'
+)
 def test_an_export_answers_as_its_checkpoint(models, exports):
   scene = ROOT / 'docs/scene.jpg'
   for task, ask in {
