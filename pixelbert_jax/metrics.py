@@ -224,7 +224,7 @@ class Progress:
     pace = self._ended - ended
     print(
       f'pace        {pace:.3g} s per step: {DAY / pace:,.0f} steps per day, '
-      f'{duration(pace * (self._stop - step))} left',
+      f'about {duration(pace * (self._stop - step))} left',
       flush=True,
     )
 

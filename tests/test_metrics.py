@@ -181,7 +181,7 @@ def test_what_is_done_apart_slows_neither_pace_nor_rate_but_takes_time(monkeypat
   assert rates == [64, 64]
   assert capsys.readouterr().out.splitlines() == [
     'step 10/30',
-    'pace        5 s per step: 17,280 steps per day, 0:50 left',
+    'pace        5 s per step: 17,280 steps per day, about 0:50 left',
     'step 20/30  left 1:45',
   ]
 
@@ -194,5 +194,5 @@ def test_the_pace_is_that_of_the_second_step(monkeypatch, capsys):
     now[0] += seconds
     progress.show_pace(step)
   assert capsys.readouterr().out == (
-    'pace        36 s per step: 2,400 steps per day, 4 days 4 h left\n'
+    'pace        36 s per step: 2,400 steps per day, about 4 days 4 h left\n'
   )

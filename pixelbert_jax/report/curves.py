@@ -46,7 +46,7 @@ def series(lines: Lines, split: str, metric: str) -> tuple[list[int], list[float
 
 
 def of_run(lines: Lines, validation: str) -> list[str]:
-  """Draws losses, scores and learning rates of a run, each as an SVG element."""
+  """Draws losses, scores (of training and of validation) and learning rates, each as an SVG."""
   drawn = []
   for title, names in _groups(lines, validation).items():
     curves = [
@@ -54,7 +54,12 @@ def of_run(lines: Lines, validation: str) -> list[str]:
       for colour, name in zip(_colours(len(names)), names, strict=True)
       for curve in _both(lines, validation, name, name, colour)
     ]
-    drawn.append(_panel(title, curves))
+    parts = {title: curves}
+    if title == 'scores':  # Together they are too many to tell apart.
+      trained = [curve for curve in curves if curve[0].endswith(', train')]
+      others = [curve for curve in curves if curve not in trained]
+      parts = {'scores in training': trained, f'scores on {validation}': others}
+    drawn += [_panel(part, some) for part, some in parts.items() if some]
   return drawn
 
 

@@ -90,7 +90,7 @@ def test_a_run_ends_with_a_report_of_its_own_files(finished, dataset):
   assert 'to choose from; score: official VQA accuracy' in root.one('summary').text
   assert {next(row.all('td')).text for row in root.one('versions').all('tr')} >= {'jax', 'devices'}
   assert len(list(root.all(cls='heat'))) == 4
-  assert len(list(root.all('svg'))) == 3
+  assert len(list(root.all('svg'))) == 4
 
 
 def test_the_page_asks_nothing_of_the_network(finished):
@@ -183,7 +183,7 @@ def test_a_run_that_goes_on_has_curves_and_no_result(copied):
   root = page(copied)
   assert not list(root.all(cls='result'))
   assert 'has not ended' in root.text
-  assert len(list(root.all('svg'))) == 3
+  assert len(list(root.all('svg'))) == 4
 
 
 def test_an_evaluation_ends_with_a_report_too(finished, flags, tmp_path, capsys):
