@@ -127,7 +127,8 @@ def _panel(title: str, curves: Sequence[Curve]) -> str:
       axis.plot(steps, values, label=label, color=colour, **style)
     axis.set(title=title, xlabel='step')
     axis.grid(alpha=0.15)
-    axis.set_ylim(bottom=min(0, *(value for curve in curves for value in curve[2])))
+    values = [0.0, *(value for curve in curves for value in curve[2])]
+    axis.set_ylim(min(values), 1.05 * max(values) or 1)
     names = [str(line.get_label()) for line in axis.lines]  # also those with '_' in front
     axis.legend(axis.lines, names, loc='upper center', bbox_to_anchor=(0.5, -0.16), ncols=2)
     drawn = svg(figure)
