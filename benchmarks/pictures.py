@@ -19,7 +19,7 @@ from pixelbert_jax import predict
 ROOT = drawing.DOCS.parent
 PICTURE = drawing.DOCS / 'scenes.svg'
 WORDS = drawing.DOCS / 'words.png'
-TEXT, SHOWN_WORDS = 'a yellow circle left of a green cross', ('yellow', 'left', 'green')
+TEXT, SHOWN_WORDS = predict.EXAMPLES['match'], ('yellow', 'left', 'green')
 SHOWN = (('easy', 0), ('easy', 3), ('medium', 2), ('medium', 9), ('hard', 1), ('hard', 2))
 
 

@@ -71,14 +71,15 @@ def evaluate_loaded(
   metrics = task.report(run, batches, path) | shortfall(batches.split)
   if names := not_finite(metrics):
     raise UserError(f'{title}: {", ".join(names)} not finite: take another step or checkpoint')
+  shown = result(task, split, metrics)
   if processes.is_first():
     about = {'checkpoint': spec, 'step': loaded.step, 'split': split}
     text = jsons.text(about | metrics, indent=1) + '\n'
     files.write_text(metrics_file(path), text)
     trained_on = provenance.datasets(loaded.files, loaded.config)
     about = {'config': config.to_dict(), 'data': dataset.identity, 'trained_on': trained_on}
-    record.write(path.parents[1], split, table=result(task, split, metrics), **about)
-  commandline.result(result(task, split, metrics))
+    record.write(path.parents[1], split, table=shown, **about)
+  commandline.result(shown)
 
 
 def metrics_file(path: pathlib.Path) -> pathlib.Path:

@@ -178,7 +178,7 @@ def load(spec: str | os.PathLike, mesh: Mesh | None = None) -> Loaded:
   available = steps(folder)
   if not available:
     cure = 'give a workdir, WORKDIR@STEP or the output of convert'
-    if any(folder.glob('model*.safetensors')):
+    if is_export(folder):
       cure = f'import it by `python -m pixelbert_jax.convert --checkpoint={folder} --output=C`'
     raise CheckpointError(f'{folder} is not a checkpoint (no step in checkpoints/): {cure}')
   if step is not None and step not in available:
@@ -191,6 +191,12 @@ def load(spec: str | os.PathLike, mesh: Mesh | None = None) -> Loaded:
     order = [step]
   read = functools.partial(_load_step, folder, mesh)
   return saved.first_whole(folder, dict.fromkeys(order), read)[0]
+
+
+def is_export(place: str | os.PathLike) -> bool:
+  """Tells a folder that `convert --export` wrote, or an address on the hub, from a checkpoint."""
+  place = os.fspath(place)
+  return place.startswith('hf://') or any(epath.Path(place).glob('model*.safetensors'))
 
 
 def _load_step(folder: epath.Path, mesh: Mesh | None, step: int) -> Loaded:

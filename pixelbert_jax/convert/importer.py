@@ -130,11 +130,6 @@ def import_export(place: str, output: str | os.PathLike) -> str:
   return f'{output} is a checkpoint of {len(source.tensors)} tensors of {place}'
 
 
-def is_export(place: str) -> bool:
-  """Tells a folder that `export` wrote, or an address on the hub, from a checkpoint."""
-  return place.startswith('hf://') or any(pathlib.Path(place).glob('model*.safetensors'))
-
-
 def load_export(place: str) -> tuple[checkpoint.Loaded, Source]:
   """Loads the model of a folder that `export` wrote; its files have the vocabulary, too.
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 
 import pixelbert_jax
+from pixelbert_jax.predict import EXAMPLES
 
 PICTURE = pathlib.Path(pixelbert_jax.__file__).parents[1] / 'docs/scene.jpg'  # of the checkout
 SCENES = 48  # that are rendered
@@ -54,8 +55,8 @@ def render(trained_on: Sequence[str], folder: pathlib.Path) -> list[Example]:
   return [
     Example(
       pathlib.Path(own),
-      'what colour is the cross',
-      ('a yellow circle left of a green cross', 'a yellow circle right of a green cross'),
+      EXAMPLES['answer'],
+      (EXAMPLES['match'], EXAMPLES['match'].replace('left', 'right')),
       'a yellow circle left of a [MASK] cross',
     ),
     *(

@@ -93,23 +93,16 @@ def command(argv: Sequence[str]) -> None:
       print(f'note: {line}', file=sys.stderr)
   read = flags.text or [flags.question or flags.fill] * len(results)  # by row
   unknown = [model.unknown_words(text) for text in read]
-  lines = remarks.remarks(head, [p for _, p in results])
   if flags.json:
-    rows = [
-      {key: name, 'probability': p, 'unknown_words': words}
-      for (name, p), words in zip(results, unknown, strict=True)
-    ]
+    rows = remarks.objects(key, results, unknown)
     asked = {name: x for name in ('question', 'fill') if (x := getattr(flags, name))}
     drawn = {'heatmap': flags.heatmap} if flags.heatmap else {}
+    lines = remarks.remarks(head, [p for _, p in results])
     about = {'remarks': lines, 'trained_on': model.trained_on, 'note': model.note}
-    answer = {'image': flags.image, **asked, f'{key}s': rows, **drawn, **about}
+    answer = {'image': flags.image, **asked, **rows, **drawn, **about}
     print(jsons.text(answer, ensure_ascii=False))
     return
-  print(f'{remarks.TITLES[head]}:')
-  for (name, p), words in zip(results, unknown, strict=True):
-    print(remarks.row(name, p, words))
-  for line in [*remarks.legend(unknown), *lines]:
-    print(line)
+  print('\n'.join(remarks.page(remarks.TITLES[head], head, results, unknown)))
   if flags.heatmap:
     print(f'{flags.heatmap} shows where the score comes from, and where each word looks')
   if model.note:

@@ -51,7 +51,7 @@ def load(spec: str | os.PathLike, batch_size: int = 16) -> 'Model':
   """
   check_number('batch_size', batch_size)
   place = str(spec)
-  exported = importer.is_export(place)
+  exported = checkpoint.is_export(place)
   loaded = importer.load_export(place)[0] if exported else checkpoint.load(spec)
   model = Model(loaded, batch_size)
   if model.note:

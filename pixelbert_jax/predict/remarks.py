@@ -4,6 +4,9 @@ They go by the numbers as they are printed.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+Rows = Sequence[tuple[str, float]]  # names and probabilities
 
 # By head: the line above the rows, which says what their numbers are.
 TITLES = {
@@ -30,6 +33,24 @@ def number(probability: float) -> str:
 def row(name: str, probability: float, unknown: Sequence[str]) -> str:
   """Formats a row of the table, marked if it rests on words unknown to the model."""
   return f'{number(probability)}{MARK if unknown else " "} {name}'
+
+
+def page(title: str, head: str, rows: Rows, unknown: Sequence[Sequence[str]]) -> list[str]:
+  """Formats in lines what is printed of rows, given the unknown words of each."""
+  lines = [f'{title}:', *(row(*each, words) for each, words in zip(rows, unknown, strict=True))]
+  return [*lines, *legend(unknown), *remarks(head, [p for _, p in rows])]
+
+
+def objects(
+  key: str, rows: Rows, unknown: Sequence[Sequence[str]]
+) -> dict[str, list[dict[str, Any]]]:
+  """Returns rows as `--json` has them, each under `key` by its name."""
+  return {
+    f'{key}s': [
+      {key: name, 'probability': p, 'unknown_words': words}
+      for (name, p), words in zip(rows, unknown, strict=True)
+    ]
+  }
 
 
 def title(head: str, text: str, best: tuple[str, float]) -> str:

@@ -1,8 +1,9 @@
 """The comparison of several runs: their tables, curves, fields, and differences of their scores."""
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pixelbert_jax import UserError, files
@@ -53,6 +54,7 @@ def write(folders: Sequence[pathlib.Path], output: pathlib.Path | None = None) -
 def of_runs(runs: dict[str, Run]) -> str:
   """Makes the page, given runs by the names that it shows."""
   first, *others = runs.items()
+  base = functools.cache(lambda: _scored(first[1]))  # for the first of the others
   fields = {name: setting.fields(run.config) for name, run in runs.items()}
   names = dict.fromkeys(field for own in fields.values() for field in own)
   values = {name: [own.get(name, '') for own in fields.values()] for name in names}
@@ -60,16 +62,19 @@ def of_runs(runs: dict[str, Run]) -> str:
     'comparison.html',
     runs=runs,
     curves=curves.of_runs({n: (r.lines, r.config.data.validation) for n, r in runs.items()}),
-    differences=[difference(first[1], name, run) for name, run in others],
+    differences=[difference(first[1], base, name, run) for name, run in others],
     resamples=bootstrap.RESAMPLES,
     differing={name: own for name, own in values.items() if any(x != own[0] for x in own)},
   )
 
 
-def difference(first: Run, name: str, run: Run) -> Differences:
-  """Compares the first result of a run with that of the first run, where both score the same."""
+def difference(first: Run, base: Callable[[], scored.Scored], name: str, run: Run) -> Differences:
+  """Compares the first result of a run with that of the first run, where both score the same.
+
+  `base` scores the first run.
+  """
   try:
-    one, two = (_scored(x) for x in (run, first))
+    one, two = _scored(run), base()
     if _of(run.results[0]) != _of(first.results[0]):
       raise UserError('they are of other tasks, datasets or splits')
     if examples.pairs(run.results[0].path) != examples.pairs(first.results[0].path):

@@ -118,22 +118,16 @@ def show(flags: Any, model: Any, results: Sequence[tuple[str, float]]) -> None:
   """Prints what was found."""
   key, head = ('photo', 'find') if flags.text else ('text', 'match')
   unknown = [model.unknown_words(flags.text or name) for name, _ in results]
-  lines = remarks.remarks(head, [p for _, p in results])
   if flags.json:
-    rows = [
-      {key: name, 'probability': p, 'unknown_words': words}
-      for (name, p), words in zip(results, unknown, strict=True)
-    ]
+    rows = remarks.objects(key, results, unknown)
     asked = {'text': flags.text} if flags.text else {'image': flags.image}
+    lines = remarks.remarks(head, [p for _, p in results])
     about = {'remarks': lines, 'trained_on': model.trained_on, 'note': model.note}
-    print(jsons.text({'folder': flags.folder, **asked, f'{key}s': rows, **about}))
+    print(jsons.text({'folder': flags.folder, **asked, **rows, **about}))
     return
   of = 'the text is true of it' if flags.text else 'it is true of the photo'
-  print(f'{key}s, each with the probability that {of}:')
-  for (name, p), words in zip(results, unknown, strict=True):
-    print(remarks.row(name, p, words))
-  for line in [*remarks.legend(unknown), *lines]:
-    print(line)
+  title = f'{key}s, each with the probability that {of}'
+  print('\n'.join(remarks.page(title, head, results, unknown)))
   if model.note:
     print(f'This model was {model.note}.')
 

@@ -33,15 +33,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='module')
 def load(folder):
   """Models by the names of their tasks."""
-  loaded = {}
-
-  def load(task):
-    if task not in loaded:
-      with pytest.warns(UserWarning, match='rendered scenes'):
-        loaded[task] = predict.load(folder / task)
-    return loaded[task]
-
-  return load
+  return tiny.loader(folder)
 
 
 @pytest.fixture(scope='module')

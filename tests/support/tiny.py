@@ -1,14 +1,17 @@
 """Checkpoints of tiny models with random weights, as a run leaves them."""
 
+import functools
 import json
 import pathlib
 
 import jax
 import numpy as np
+import pytest
 from ml_collections import ConfigDict
 
 from configs import nlvr2, pretrain, vqa
 from data.scenes import vocabulary
+from pixelbert_jax import predict
 from pixelbert_jax.checkpoints import checkpoint
 from pixelbert_jax.experiment import init_variables, make_model, make_task, resolve
 from pixelbert_jax.input.text import Tokenizer
@@ -58,3 +61,14 @@ def write_untrained(
   backbone['encoder'] = jax.tree.map(lambda x: encoder_scale * x, backbone['encoder'])
   checkpoint.write_model(folder, config.to_dict(), variables, files)
   return folder
+
+
+def loader(folder: pathlib.Path):
+  """Loads the models in a folder by the names of their tasks, each once."""
+
+  @functools.cache
+  def load(task):
+    with pytest.warns(UserWarning, match='rendered scenes'):
+      return predict.load(folder / task)
+
+  return load
