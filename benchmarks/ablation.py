@@ -208,7 +208,7 @@ def command(argv: Sequence[str]) -> int:
   parser = commandline.Parser('benchmarks.ablation', __doc__.splitlines()[0])
   parser.add_argument('--init_from', type=commandline.path, required=True, help='a run of labels')
   parser.add_argument('--data', default='scenes/easy', help='scenes/easy, medium or hard')
-  parser.add_argument('--steps', type=int, default=2800, help='of each pre-training')
+  parser.add_argument('--steps', type=int, default=2200, help='of each pre-training')
   parser.add_argument('--variant', default='paper_small', help='of the files in configs/')
   parser.add_argument('--cell', choices=CELLS, help='by default all')
   parser.add_argument('--seed', type=int, help='by default 0, 1 and 2; others are for calibration')

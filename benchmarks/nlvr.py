@@ -48,7 +48,7 @@ ARMS: Mapping[str, Fields] = {
     'epochs': 7.0,
     'optimizer.decay_epochs': '(4.2,6.0)',
   },
-  'boxes': {'epochs': 4.0, 'optimizer.decay_epochs': '(2.4,3.4)'},
+  'boxes': {'epochs': 12.0, 'optimizer.decay_epochs': '(7.2,10.2)'},
   'started': {},
   'started, augmented': AUGMENT,
   'text alone': {'blank': 'image'},

@@ -166,9 +166,9 @@ def boxes(c: ConfigDict) -> None:
   c.image.shorter, c.image.longer, c.image.canvases = 64, 256, ((64, 256),)
   c.mask_share = 0.25
   c.itm.hard, c.itm_weight = 0.0, 1.0  # It has labels.
-  c.epochs = 4.0
+  c.epochs = 12.0
   c.optimizer.transformer_warmup_steps = 500
-  c.optimizer.decay_epochs = (2.4, 3.4)
+  c.optimizer.decay_epochs = (7.2, 10.2)
 
 
 VARIANTS = {

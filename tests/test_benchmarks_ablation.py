@@ -11,7 +11,7 @@ from benchmarks.findings import FINDINGS, FULL, NONE, SEEDS
 from pixelbert_jax import UserError, configuration
 from tests.support.paths import ROOT
 
-RECIPE = Recipe('runs/labels', 'scenes/medium', 2800, 'paper_small')
+RECIPE = Recipe('runs/labels', 'scenes/medium', 2200, 'paper_small')
 VQA = next(f for f in FINDINGS if (f.more, f.less) == (FULL, 'MLM') and f.task == 'vqa')
 NLVR2 = next(f for f in FINDINGS if f.stuck is not None)
 
@@ -164,7 +164,7 @@ def test_the_tables_have_the_cells_the_findings_and_the_calibration(tmp_path):
     f'| none | 3 |  |  | 0.400 (0.400 to 0.400) | {half} | {half} |  |  |',
   ]
   assert tested == []  # no finding is of these two
-  assert tried == ['| none | scenes/hard | 2800 | 100 |  |  | 0.500 | 0.500 | 0.500 |  |']
+  assert tried == ['| none | scenes/hard | 2200 | 100 |  |  | 0.500 | 0.500 | 0.500 |  |']
   for seed in SEEDS:
     write(path, 'MLM', seed, vqa_accuracy=0.5)
   row = findings.tables(path)[1].splitlines()[3]
@@ -242,7 +242,7 @@ def test_cells_differ_from_the_full_one_in_one_thing():
     {'sampled_pixels': 0},
     {'optimizer.cnn_rule': 'none'},
   ]
-  assert full['optimizer.decay_epochs'] == (3.5, 4.9)  # of 5.6: 25 and 35 of 40
+  assert full['optimizer.decay_epochs'] == (2.75, 3.85)  # of 4.4: 25 and 35 of 40
   assert full['sampled_pixels'] == 7
 
 

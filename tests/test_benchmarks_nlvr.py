@@ -22,7 +22,7 @@ def test_arms_differ_in_what_they_are_named_for():
   recipe, scenes, boxes = (found.pop(arm) for arm in ('recipe', 'scenes', 'boxes'))
   assert (recipe['name'], recipe['data.train'], recipe['epochs']) == ('nlvr', 'test[!6]', 6.0)
   assert (scenes['name'], scenes['data.name'], scenes['epochs']) == ('pretrain', 'scenes', 7.0)
-  assert (boxes['name'], boxes['data.name'], boxes['epochs']) == ('pretrain', 'boxes', 4.0)
+  assert (boxes['name'], boxes['data.name'], boxes['epochs']) == ('pretrain', 'boxes', 12.0)
   assert boxes['text.vocabulary'] == recipe['text.vocabulary']
   assert recipe['text.vocabulary'].endswith(scenes['text.vocabulary'])
   differ = {arm: {k: x for k, x in f.items() if x != recipe[k]} for arm, f in found.items()}
