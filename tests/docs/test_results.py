@@ -28,6 +28,13 @@ def test_the_first_screen_has_the_scores_of_the_recorded_runs():
     assert cells in page
 
 
+@pytest.mark.parametrize(('run', 'metric'), [('pretrain', 'itm_accuracy'), ('vqa', 'vqa_accuracy')])
+def test_the_first_screen_has_the_spread_of_the_seeds(run, metric):
+  found = [report[metric] for report in scores.reports(run)]
+  assert f'{min(found):.3f} to {max(found):.3f}' in (ROOT / 'README.md').read_text()
+  assert found[0] == max(found)  # which README says of seed 0
+
+
 def numbers(value):
   """Yields all numbers in a value of JSON."""
   if isinstance(value, dict | list):
