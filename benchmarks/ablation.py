@@ -229,7 +229,7 @@ def command(argv: Sequence[str]) -> int:
     return code
   if values.resolve:
     resolve(recipe, values.output)
-  print(findings.page(values.output))
+  print('\n\n'.join(findings.tables(values.output)))
   return 0
 
 

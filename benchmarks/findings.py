@@ -174,14 +174,14 @@ def verdict(finding: Finding, values: Sequence[tuple[float, float]], bound: floa
   return 'reproduced' if mean > 0 and not learnt else 'not reproduced'
 
 
-def page(output: pathlib.Path = RESULTS) -> str:
+def tables(output: pathlib.Path = RESULTS) -> list[str]:
   """Formats three tables, of the newest recipe in a file of results: scores, findings, calibration.
 
   The last has the pieces of all recipes, and is left out where there is none.
   """
   lines = study.read(output)
-  tables = [scores(compared(lines)), tested(effects(output)), tried(lines)]
-  return '\n\n'.join('\n'.join(table) for table in tables if table)
+  found = [scores(compared(lines)), tested(effects(output)), tried(lines)]
+  return ['\n'.join(table) for table in found if table]
 
 
 COLUMNS = {title: (part, name) for part, x in METRICS.items() for name, title in x.items()}
@@ -191,14 +191,14 @@ def scores(found: Mapping[str, Mapping[int, Any]]) -> list[str]:
   """Formats the metrics of each cell over its seeds."""
   table = study.head(['cell', 'seeds', *COLUMNS, 'minutes of pre-training'])
   for name, seeds in found.items():
+    if not seeds:
+      continue
     minutes = [x['pretrain']['seconds'] / 60 for x in seeds.values() if 'pretrain' in x]
     cells = [
       study.spread([x[part][metric] for x in seeds.values() if metric in x.get(part, {})])
       for part, metric in COLUMNS.values()
     ]
-    table += [study.row([name, str(len(seeds)), *cells, study.spread(minutes, '.1f')])] * bool(
-      seeds
-    )
+    table.append(study.row([name, str(len(seeds)), *cells, study.spread(minutes, '.1f')]))
   return table
 
 

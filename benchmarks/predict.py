@@ -170,8 +170,8 @@ def latency(model: predict.Model) -> dict[str, float]:
   )
   text, head = 'what colour is the circle', model.heads[0]
   method = {'answer': model.answer, 'match': model.match}[head]
-  placed = model._runner.reader(image)
-  tokens = tokens_of(model._tokenizer, [text])
+  placed = model.runner.reader(image)
+  tokens = tokens_of(model.tokenizer, [text])
   batch = batch_of([placed], 1) | {'token_ids': tokens.ids[None], 'token_mask': tokens.mask[None]}
   batch |= {'mlm_position': np.zeros((1, 1, 1), np.int32)}
   bare = jax.jit(functools.partial(forward, model.module, train=False))

@@ -57,7 +57,7 @@ def render(folder: pathlib.Path, count: int) -> dict[str, dict[str, Any]]:
 
 def measured(model: predict.Model, folder: pathlib.Path, photos: int, texts: int) -> dict[str, Any]:
   """Renders, indexes and searches a folder."""
-  render(folder / 'few', 2 * model._runner.size)
+  render(folder / 'few', 2 * model.runner.size)
   search.update(model, folder / 'few', folder / 'few_index')  # It compiles.
   made = render(folder / 'photos', photos)
   arguments = model, folder / 'photos', folder / 'index'

@@ -148,14 +148,14 @@ def test_nothing_counts_where_matching_is_not_learnt_or_the_baseline_was_tried_l
 
 def test_the_tables_have_the_cells_the_findings_and_the_calibration(tmp_path):
   path = tmp_path / 'lines.jsonl'
-  assert len(findings.page(path).split('\n\n')) == 2  # no pieces yet
+  assert len(findings.tables(path)) == 2  # no pieces yet
   bound(path)
   write(path, FULL, 0, RECIPE._replace(steps=99), vqa_accuracy=0.1)  # an earlier recipe
   for seed in SEEDS:
     write(path, FULL, seed, vqa_accuracy=0.6 + seed / 10)
     write(path, NONE, seed, vqa_accuracy=0.4)
   write(path, NONE, 100, RECIPE._replace(data='scenes/hard'))
-  scores, tested, tried = (x.splitlines()[2:] for x in findings.page(path).split('\n\n'))
+  scores, tested, tried = (x.splitlines()[2:] for x in findings.tables(path))
   half = '0.500 (0.500 to 0.500)'
   minutes = '10.0 (10.0 to 10.0)'
   assert scores == [
@@ -167,7 +167,7 @@ def test_the_tables_have_the_cells_the_findings_and_the_calibration(tmp_path):
   assert tried == ['| none | scenes/hard | 2800 | 100 |  |  | 0.500 | 0.500 | 0.500 |  |']
   for seed in SEEDS:
     write(path, 'MLM', seed, vqa_accuracy=0.5)
-  row = findings.page(path).split('\n\n')[1].splitlines()[3]
+  row = findings.tables(path)[1].splitlines()[3]
   assert row == (
     '| ITM helps VQA | MLM+ITM - MLM | VQA | +0.016 | +0.200 (+0.100 to +0.300) | 0.050 '
     '| reproduced |'

@@ -6,7 +6,7 @@ import pathlib
 import re
 import string
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -136,6 +136,13 @@ class Tokens(NamedTuple):
   ids: np.ndarray
   mask: np.ndarray
   place: np.ndarray
+
+
+def listed(texts: str | Iterable[str]) -> list[str]:
+  """Returns one text, or several, as a list; raises TextError if it is neither."""
+  if not isinstance(texts, Iterable):
+    raise TextError(f'expected a text, or several, got {type(texts).__name__} {texts!r}')
+  return [texts] if isinstance(texts, str) else list(texts)
 
 
 def tokens_of(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:

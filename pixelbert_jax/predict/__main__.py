@@ -16,7 +16,6 @@ from typing import Any
 from absl import logging
 
 from pixelbert_jax import commandline, jsons
-from pixelbert_jax.input.text import UnknownWordsWarning
 from pixelbert_jax.predict import FLAGS, heatmap, remarks
 
 
@@ -86,11 +85,8 @@ def command(argv: Sequence[str]) -> None:
       heat = model.heatmap(flags.image, text, method or heatmap.METHODS[0])
       title = remarks.title(head, heat.title, results[0])
       dataclasses.replace(heat, title=title).save(flags.heatmap)
-  # Unknown words and the model's note are printed with the result.
-  others = [w for w in caught if not issubclass(w.category, UnknownWordsWarning)]
-  for line in dict.fromkeys(str(w.message) for w in others):
-    if line != model.note:
-      print(f'note: {line}', file=sys.stderr)
+  for line in remarks.notes(caught, model.note):
+    print(line, file=sys.stderr)
   read = flags.text or [flags.question or flags.fill] * len(results)  # by row
   unknown = [model.unknown_words(text) for text in read]
   if flags.json:

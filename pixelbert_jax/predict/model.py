@@ -6,7 +6,7 @@ image does not depend on the others in the same call.
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from pixelbert_jax.checkpoints import checkpoint, provenance
 from pixelbert_jax.checkpoints.checksum import not_finite
 from pixelbert_jax.convert import importer
 from pixelbert_jax.experiment import make_model, make_task
+from pixelbert_jax.input import text as text_lib
 from pixelbert_jax.input.canvases import Canvases
 from pixelbert_jax.input.image import ImageError
 from pixelbert_jax.input.text import TextError, Tokenizer, Tokens, tokens_of
@@ -71,6 +72,9 @@ class Model:
     trained_on: names of datasets; empty if it was converted from weights and not yet trained.
     note: a caveat about all its results; '' if there is none.
     heads: which of `answer`, `match` and `fill` it has.
+    folder: of its checkpoint.
+    tokenizer: of its vocabulary.
+    runner: what computes, given images and tokens (`predict/runner.py`).
   """
 
   def __init__(self, loaded: checkpoint.Loaded, batch_size: int = 16):
@@ -85,18 +89,18 @@ class Model:
     self.answers = task.answers if isinstance(task, Vqa) else []
     self.trained_on = provenance.datasets(loaded.files, loaded.config)
     self.note = provenance.caveat(self.trained_on)
-    self._folder = loaded.folder
-    self._tokenizer = Tokenizer(loaded.vocabulary, self.config.text.length)
+    self.folder = loaded.folder
+    self.tokenizer = Tokenizer(loaded.vocabulary, self.config.text.length)
     c = self.config.copy_and_resolve_references()
     c.dtype = 'float32'
-    self.module = make_model(c, len(self._tokenizer.words), task)
+    self.module = make_model(c, len(self.tokenizer.words), task)
     self.variables = jax.device_put(loaded.variables)
     self.params = self.variables['params']
     self.heads = [name for name, array in HEADS.items() if array in self.params]
     shapes = tuple(tuple(shape) for shape in c.image.canvases if len(shape) == 2)
     canvases = Canvases(c.image.shorter, c.image.longer, shapes)
     reader = photos_lib.Reader(canvases, c.cnn.total_stride)
-    self._runner = Runner(self.module, self.variables, reader, batch_size)
+    self.runner = Runner(self.module, self.variables, reader, batch_size)
 
   def answer(self, images: Photos, questions: Texts, k: int = 5) -> Answers:
     """Returns the k most likely answers to each question, with their scores in 0..1.
@@ -130,7 +134,7 @@ class Model:
     """
     _check_switch('pairs', pairs)
     _check_switch('logits', logits)
-    images, texts = photos_lib.listed(images), _listed(texts)
+    images, texts = photos_lib.listed(images), text_lib.listed(texts)
     values = np.array(self._rows('match', images, texts, pairs=pairs), np.float32)
     values = values if pairs else values.reshape(len(images), len(texts))
     return values if logits else probability(values)
@@ -141,11 +145,11 @@ class Model:
     Arguments and errors are those of `answer`. Probabilities are over the whole vocabulary. With a
     vocabulary of word pieces, a word such as '##s' continues the one before it.
     """
-    self._need('fill')
+    self.need('fill')
     check_number('k', k)
-    texts, ordinary = _listed(texts), np.flatnonzero(~self._tokenizer.special)
-    words = [self._tokenizer.words[i] for i in ordinary]
-    masks = (tokens_of(self._tokenizer, texts).ids == self._tokenizer.mask_id).sum(1)
+    texts, ordinary = text_lib.listed(texts), np.flatnonzero(~self.tokenizer.special)
+    words = [self.tokenizer.words[i] for i in ordinary]
+    masks = (tokens_of(self.tokenizer, texts).ids == self.tokenizer.mask_id).sum(1)
     for text, count in zip(texts, masks, strict=True):
       if count != 1:
         raise TextError(f'{text!r} has {count or "no"} [MASK]: write one, for the hidden word')
@@ -168,11 +172,11 @@ class Model:
       UserError: the method is none of these, or is 'gradient' and the model scores no single image.
     """
     heatmap.check_method(method, bool(self.heads))
-    tokens = tokens_of(self._tokenizer, [text])
-    words, places = zip(*self._tokenizer.read(text)[0], strict=True)
+    tokens = tokens_of(self.tokenizer, [text])
+    words, places = zip(*self.tokenizer.read(text)[0], strict=True)
     head, names = self._scored(tokens)
-    allowed = ~self._tokenizer.special if head == 'fill' else np.ones(len(names), bool)
-    found = self._runner.attention(image, tokens, head, allowed)
+    allowed = ~self.tokenizer.special if head == 'fill' else np.ones(len(names), bool)
+    found = self.runner.attention(image, tokens, head, allowed)
     attention, relevance = heatmap.heat(method, found.weights, found.gradients)
     cells, more = heatmap.of_words(attention, places, found.mask), {}
     if relevance is not None:
@@ -188,7 +192,16 @@ class Model:
 
   def unknown_words(self, text: str) -> list[str]:
     """Lists the words of a text that its vocabulary lacks, as written, each once."""
-    return self._tokenizer.unknown(text)
+    return self.tokenizer.unknown(text)
+
+  def need(self, head: str) -> None:
+    """Raises HeadError if it lacks a head, one of HEADS."""
+    if head not in self.heads:
+      can = ', '.join(f'{name} ({FLAGS[name]})' for name in self.heads)
+      raise HeadError(
+        f'{self.folder} is of {self.config.name} and cannot {head} ({FLAGS[head]}): it can '
+        f'{can or "draw heat maps and encode, from Python"}'
+      )
 
   def pixel_features(self, images: np.ndarray) -> np.ndarray:
     """Computes the CNN's features [B, h, w, C] float32, before the projection.
@@ -208,7 +221,7 @@ class Model:
     if not images.size or not np.isfinite(images).all():
       fault = 'numbers that are not finite' if images.size else f'no pixels, {list(images.shape)}'
       raise ImageError(f'pixel_features: got an array of {fault}: give whole images')
-    return self._runner.features(images.astype(np.float32))
+    return self.runner.features(images.astype(np.float32))
 
   def encode(self, images: Photos | None, texts: Texts) -> Encoded:
     """Encodes pairs to contextual tokens and pixels.
@@ -217,26 +230,18 @@ class Model:
     alone.
     """
     if images is None:
-      tokens = tokens_of(self._tokenizer, _listed(texts))
-      rows = [row for out in self._runner.texts(tokens) for row in zip(*out, strict=True)]
+      tokens = tokens_of(self.tokenizer, text_lib.listed(texts))
+      rows = [row for out in self.runner.texts(tokens) for row in zip(*out, strict=True)]
     else:
       rows = self._rows('encode', images, texts)
     if not rows:
       raise TextError('encode: nothing to encode; give a text')
     return Encoded.of(rows)
 
-  def _need(self, head: str) -> None:
-    if head not in self.heads:
-      can = ', '.join(f'{name} ({FLAGS[name]})' for name in self.heads)
-      raise HeadError(
-        f'{self._folder} is of {self.config.name} and cannot {head} ({FLAGS[head]}): it can '
-        f'{can or "draw heat maps and encode, from Python"}'
-      )
-
   def _scored(self, tokens: Tokens) -> tuple[str | None, list[str]]:
     """Returns the head whose best output is a text's score, and what to call each output."""
-    if 'fill' in self.heads and (tokens.ids == self._tokenizer.mask_id).any():
-      return 'fill', [f'[MASK] is "{word}"' for word in self._tokenizer.words]
+    if 'fill' in self.heads and (tokens.ids == self.tokenizer.mask_id).any():
+      return 'fill', [f'[MASK] is "{word}"' for word in self.tokenizer.words]
     if 'answer' in self.heads:
       return 'answer', [f'answer "{answer}"' for answer in self.answers]
     return ('match', ['match']) if 'match' in self.heads else (None, [])
@@ -253,7 +258,7 @@ class Model:
 
     Applies `finish` to each row as it arrives.
     """
-    images, texts = photos_lib.listed(images), _listed(texts)
+    images, texts = photos_lib.listed(images), text_lib.listed(texts)
     if not pairs:
       image, text = np.indices((len(images), len(texts))).reshape(2, -1)
     elif len(images) == len(texts) or 1 in (len(images), len(texts)):
@@ -263,23 +268,17 @@ class Model:
         f'{len(images)} images with {len(texts)} texts: give equal numbers, or one of either'
       )
     if head in HEADS:
-      self._need(head)
+      self.need(head)
     images, which = photos_lib.distinct(images)
     image, rows = np.array(which, int)[image], [None] * len(image)
-    tokens = tokens_of(self._tokenizer, texts)
-    for numbers, out in self._runner.pairs(head, images, tokens, image, text):
+    tokens = tokens_of(self.tokenizer, texts)
+    for numbers, out in self.runner.pairs(head, images, tokens, image, text):
       if not_finite(out):
-        raise UserError(f'{self._folder}: what it computes is not finite: take another step of it')
+        raise UserError(f'{self.folder}: what it computes is not finite: take another step of it')
       several = zip(*out, strict=True) if isinstance(out, tuple) else out
       for number, row in zip(numbers.tolist(), several, strict=True):
         rows[number] = finish(row)
     return rows
-
-
-def _listed(texts: Texts) -> list[str]:
-  if not isinstance(texts, Iterable):
-    raise TextError(f'expected a text, or several, got {type(texts).__name__} {texts!r}')
-  return [texts] if isinstance(texts, str) else list(texts)
 
 
 def check_number(name: str, value: Any) -> None:

@@ -3,8 +3,11 @@
 They go by the numbers as they are printed.
 """
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+from pixelbert_jax.input.text import UnknownWordsWarning
 
 Rows = Sequence[tuple[str, float]]  # names and probabilities
 
@@ -84,3 +87,12 @@ def remarks(head: str, probabilities: Sequence[float]) -> list[str]:
   if max(shown) < LIKELY:
     lines.append(f'No {NOUNS[head]} reaches {LIKELY}: to this model none is likely.')
   return lines
+
+
+def notes(caught: Iterable[warnings.WarningMessage], note: str) -> list[str]:
+  """Formats warnings in lines, each once.
+
+  Leaves out what is printed with the rows: unknown words, and the model's own note.
+  """
+  others = [w for w in caught if not issubclass(w.category, UnknownWordsWarning)]
+  return [f'note: {line}' for line in dict.fromkeys(str(w.message) for w in others) if line != note]

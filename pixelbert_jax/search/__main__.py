@@ -87,9 +87,8 @@ def command(argv: Sequence[str]) -> None:
       results = index.find(flags.text, flags.k, flags.rerank)
     elif flags.image:
       results = index.texts(flags.image, texts, flags.k, flags.rerank)
-  for line in dict.fromkeys(str(w.message) for w in caught):
-    if line != model.note:  # It is printed with the result.
-      print(f'note: {line}', file=sys.stderr)
+  for line in remarks.notes(caught, model.note):
+    print(line, file=sys.stderr)
   if done:
     for line in indexed(done):
       print(line, file=sys.stderr if flags.json else sys.stdout)

@@ -40,7 +40,7 @@ class Index:
 
   def __init__(self, model: Model, folder: Path, home: pathlib.Path, parts: Sequence[Part]):
     self.folder, self.home = os.fspath(folder), home
-    self._runner, self._tokenizer, self._name = model._runner, model._tokenizer, model._folder
+    self._runner, self._tokenizer, self._name = model.runner, model.tokenizer, model.folder
     self._places = [(part, i) for part in parts for i in range(len(part.photos))]
     self._photos = [part.photos[i] for part, i in self._places]
     # Of all chunks, so that one program scores any photos.
@@ -57,7 +57,7 @@ class Index:
       HeadError: the model cannot match.
       UserError: there is no index, or it is of another model or folder, or damaged.
     """
-    model._need('match')
+    model.need('match')
     source = Source.of(model, folder)
     home = source.home(index_dir)
     parts = [Part.open(path, source) for path in part_lib.parts(home)]

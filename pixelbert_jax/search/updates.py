@@ -64,7 +64,7 @@ def update(model: Model, folder: Path, index_dir: Path | None = None) -> Update:
     UserError: the folder has no photos, or none that can be read; the index is of another folder,
       is being written by another process, or cannot be written.
   """
-  model._need('match')
+  model.need('match')
   found, source = Folder.read(folder), Source.of(model, folder)
   home = source.home(index_dir)
   tidy = functools.partial(files.delete_partial, home)
@@ -99,7 +99,7 @@ def _kept(home: pathlib.Path, source: Source, photos: dict[str, Stamp]) -> tuple
 
 def _add(model: Model, draft: '_Draft', folder: Path, new: dict[str, Stamp]) -> list[str]:
   """Adds photos to an index; returns the reasons for those that cannot be read."""
-  runner, paths, unreadable = model._runner, list(new), dict[int, str]()
+  runner, paths, unreadable = model.runner, list(new), dict[int, str]()
   first = getattr(model.module, 'first_stage_width', 0)
   names = [os.path.join(folder, path) for path in paths]
   with tqdm(total=len(new), unit='photo', leave=False, disable=not new) as progress:
@@ -107,7 +107,7 @@ def _add(model: Model, draft: '_Draft', folder: Path, new: dict[str, Stamp]) -> 
       pixels, mask = map(np.asarray, seen)
       vectors = runner.image_vectors(seen) if first else np.zeros((len(pixels), 0), np.float32)
       if not_finite([pixels, vectors]):
-        raise UserError(f'{model._folder}: what it computes is not finite: take another step of it')
+        raise UserError(f'{model.folder}: what it computes is not finite: take another step of it')
       for row, number in enumerate(numbers):
         path, real = paths[number], pixels[row, mask[row]]
         draft.add(Photo(path, *new[path], len(real)), real, vectors[row])

@@ -224,7 +224,7 @@ def test_texts_without_an_image(load):
   found = model.encode(None, ['a red circle', 'a star'])
   assert found.pixels.shape[1] == found.pixel_mask.shape[1] == 0
   embed = lambda m, ids: m.backbone.text(ids, deterministic=True)  # noqa: E731
-  tokens = tokens_of(model._tokenizer, ['a red circle', 'a star'])
+  tokens = tokens_of(model.tokenizer, ['a red circle', 'a star'])
   words = model.module.apply(model.variables, tokens.ids, method=embed)
   encode = lambda m, x, mask: m.backbone.encoder(x, mask, True)  # noqa: E731
   expected = model.module.apply(model.variables, words, tokens.mask, method=encode)
@@ -244,8 +244,8 @@ def test_features_are_of_normalised_floats(load):
   pixels += model.module.apply(
     model.variables, np.ones((1, 4, 6), bool), method=lambda m, x: m.backbone.cell_position(x)
   )
-  group = [model._runner.reader(image)]
-  expected, mask = model._runner._see(group)
+  group = [model.runner.reader(image)]
+  expected, mask = model.runner._see(group)
   assert np.asarray(mask).all()
   np.testing.assert_allclose(pixels.reshape(1, 24, -1), expected, atol=1e-4)
   for bad in (image, normalised[0], normalised[..., :2]):
@@ -272,10 +272,10 @@ def test_many_images_stream_and_show_progress(load, monkeypatch, capfd):
     most[0] = max(most[0], waiting[0])
     return read(self, *arguments)
 
-  see = model._runner._see
+  see = model.runner._see
   monkeypatch.setattr(photos.Reader, '__call__', counting)
   monkeypatch.setattr(
-    model._runner,
+    model.runner,
     '_see',
     lambda group: waiting.__setitem__(0, waiting[0] - len(group)) or see(group),
   )
@@ -297,14 +297,14 @@ def test_a_heatmap_has_the_shape_of_the_image(load):
     assert found.values.shape == (5, height, width)
     np.testing.assert_array_equal(found.image, photo(height, width))
     np.testing.assert_allclose(found.cells.mean((1, 2)), 1, rtol=1e-5)
-    size = model._runner.reader(photo(height, width)).size
+    size = model.runner.reader(photo(height, width)).size
     assert found.cells.shape == (5, *(-(-side // 16) for side in size))
 
 
 def test_a_heatmap_is_the_attention_of_the_words(load):
   model, image = load('pretrain'), photo(40, 60)
-  tokens = tokens_of(model._tokenizer, ['a red circle'])
-  watched = model._runner.attention(image, tokens)
+  tokens = tokens_of(model.tokenizer, ['a red circle'])
+  watched = model.runner.attention(image, tokens)
   length, mask = tokens.ids.shape[1], watched.mask
   assert watched.weights.shape[2:] == (length + mask.size, length + mask.size)
   weights = watched.weights.mean((0, 1))
@@ -324,12 +324,12 @@ def test_a_heatmap_is_the_attention_of_the_words(load):
 )
 def test_a_score_comes_from_what_its_gradient_says(load, task, text, read):
   model, image = load(task), photo(40, 60)  # with padding at its bottom and right
-  tokens = tokens_of(model._tokenizer, [text])
+  tokens = tokens_of(model.tokenizer, [text])
   head, names = model._scored(tokens)
-  allowed = ~model._tokenizer.special if head == 'fill' else np.ones(len(names), bool)
-  watched = model._runner.attention(image, tokens, head, allowed)
+  allowed = ~model.tokenizer.special if head == 'fill' else np.ones(len(names), bool)
+  watched = model.runner.attention(image, tokens, head, allowed)
   # Along a random direction, the score changes as the gradients say.
-  runner, rng = model._runner, np.random.default_rng(0)
+  runner, rng = model.runner, np.random.default_rng(0)
   seen, way = runner._see([watched.placed]), rng.normal(size=watched.weights.shape)
   method = inference._joined(inference.LOGITS[head])
 

@@ -112,12 +112,12 @@ def test_a_shortlist_is_by_cosines_and_ranked_by_probabilities(indexed, models, 
   paths = [str(path) for path in sorted((place / 'photos').rglob('*.png'))]
   vectors = []
   for path in paths:
-    group = [model._runner.reader(path)]
-    seen = model._runner._see(group)
+    group = [model.runner.reader(path)]
+    seen = model.runner._see(group)
     vectors.append(model.module.apply(model.variables, *seen, False, method='image_vector')[0])
   for text in TEXTS:
-    tokens = model._tokenizer([text])[0]
-    mask = tokens != model._tokenizer.pad_id
+    tokens = model.tokenizer([text])[0]
+    mask = tokens != model.tokenizer.pad_id
     vector = model.module.apply(model.variables, tokens, mask, False, method='text_vector')[0]
     cosines = np.array(vectors) @ np.array(vector)
     listed = {paths[i] for i in np.argsort(-cosines)[:7]}
@@ -135,7 +135,7 @@ def test_texts_of_a_photo_of_the_folder_and_of_another(name, indexed, models, pl
   index, inside = indexed[name], place / 'photos/01.png'
   expected = dict(zip(TEXTS, models[name].match(inside, TEXTS)[0].tolist(), strict=True))
   assert dict(index.texts(picture(1), TEXTS)) == pytest.approx(expected, abs=1e-5)
-  monkeypatch.setattr(models[name]._runner, 'see', None)  # the CNN
+  monkeypatch.setattr(models[name].runner, 'see', None)  # the CNN
   found = index.texts(inside, [*TEXTS, TEXTS[0]], k=4)
   assert dict(found) == pytest.approx(expected, abs=1e-5)
   assert [text for text, _ in found] == sorted(expected, key=expected.get, reverse=True)
@@ -188,7 +188,7 @@ def test_only_what_changed_is_seen_again(models, copy, tmp_path, monkeypatch):
 def test_a_killed_update_is_gone_on_with(models, copy, tmp_path, monkeypatch):
   arguments = models['retrieval'], copy, tmp_path / 'index'
   monkeypatch.setattr(updates, 'BYTES', 1)
-  see, done_before = models['retrieval']._runner.see, []
+  see, done_before = models['retrieval'].runner.see, []
 
   def killed(*rest):
     for group in see(*rest):
@@ -197,12 +197,12 @@ def test_a_killed_update_is_gone_on_with(models, copy, tmp_path, monkeypatch):
       done_before.extend(group[0])
       yield group
 
-  monkeypatch.setattr(models['retrieval']._runner, 'see', killed)
+  monkeypatch.setattr(models['retrieval'].runner, 'see', killed)
   with pytest.raises(KeyboardInterrupt):
     search.update(*arguments)
   half = tmp_path / 'index/.photos-000003.safetensors.elsewhere-1.partial'
   half.write_bytes(b'half')
-  monkeypatch.setattr(models['retrieval']._runner, 'see', see)
+  monkeypatch.setattr(models['retrieval'].runner, 'see', see)
   done = search.update(*arguments)
   assert (done.photos, done.added) == (COUNT, COUNT - len(done_before))
   assert done.added > 0
@@ -352,7 +352,9 @@ def test_the_command_indexes_and_finds(said, indexed, copy):
   names = [f'{p:.3f}  {path}'.replace(indexed['retrieval'].folder, str(copy)) for path, p in found]
   assert rows[:3] == names
   assert last.startswith('This model was trained on rendered scenes')
-  found_json = json.loads(said('--text=a red zebra', '--k=2', '--json', folder=copy).out)
+  captured = said('--text=a red zebra', '--k=2', '--json', folder=copy)
+  assert 'zebra' not in captured.err  # It is said with the rows.
+  found_json = json.loads(captured.out)
   assert found_json['text'] == 'a red zebra'
   assert [row['unknown_words'] for row in found_json['photos']] == [['zebra']] * 2
 
