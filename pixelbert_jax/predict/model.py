@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 
 from pixelbert_jax import UserError
 from pixelbert_jax.checkpoints import checkpoint, provenance
-from pixelbert_jax.checkpoints.checksum import not_finite
 from pixelbert_jax.convert import importer
 from pixelbert_jax.experiment import make_model, make_task
 from pixelbert_jax.input import text as text_lib
@@ -26,7 +25,7 @@ from pixelbert_jax.predict import FLAGS, HEADS, heatmap
 from pixelbert_jax.predict import photos as photos_lib
 from pixelbert_jax.predict.heatmap import Heatmap
 from pixelbert_jax.predict.photos import Photo
-from pixelbert_jax.predict.runner import Encoded, Runner, probability
+from pixelbert_jax.predict.runner import Encoded, Runner, check_finite, probability
 from pixelbert_jax.tasks.labels import Labels
 from pixelbert_jax.tasks.vqa import Vqa
 
@@ -273,8 +272,7 @@ class Model:
     image, rows = np.array(which, int)[image], [None] * len(image)
     tokens = tokens_of(self.tokenizer, texts)
     for numbers, out in self.runner.pairs(head, images, tokens, image, text):
-      if not_finite(out):
-        raise UserError(f'{self.folder}: what it computes is not finite: take another step of it')
+      check_finite(out, self.folder)
       several = zip(*out, strict=True) if isinstance(out, tuple) else out
       for number, row in zip(numbers.tolist(), several, strict=True):
         rows[number] = finish(row)

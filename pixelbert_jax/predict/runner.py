@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from pixelbert_jax import UserError
+from pixelbert_jax.checkpoints.checksum import not_finite
 from pixelbert_jax.input.image import model_input
 from pixelbert_jax.input.text import Tokens
 from pixelbert_jax.models.heads import Model
@@ -238,6 +240,12 @@ class Runner:
       inputs = (x[texts] for x in tokens)
       out = self._heads[head](self._variables, *seen, rows.astype(np.int32), *inputs)
       yield part, jax.tree.map(lambda x, n=n: np.asarray(x)[:n], out)
+
+
+def check_finite(computed: Any, folder: object) -> None:
+  """Raises UserError if an array that the model of a folder computed is not finite."""
+  if not_finite(computed):
+    raise UserError(f'{folder}: what it computes is not finite: take another step of it')
 
 
 def probability(logits: np.ndarray) -> np.ndarray:

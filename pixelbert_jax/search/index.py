@@ -11,12 +11,11 @@ import numpy as np
 from tqdm import tqdm
 
 from pixelbert_jax import UserError
-from pixelbert_jax.checkpoints.checksum import not_finite
 from pixelbert_jax.input.text import TextError, Tokens, tokens_of
 from pixelbert_jax.predict import Model
 from pixelbert_jax.predict import photos as photos_lib
 from pixelbert_jax.predict.model import check_number
-from pixelbert_jax.predict.runner import QUIET, Seen, probability
+from pixelbert_jax.predict.runner import QUIET, Seen, check_finite, probability
 from pixelbert_jax.search import RERANK
 from pixelbert_jax.search import part as part_lib
 from pixelbert_jax.search.folder import Folder, Path, Stamp
@@ -185,8 +184,7 @@ class Index:
 
   def _ranked(self, names: Sequence[str], logits: np.ndarray, k: int) -> Found:
     """Pairs the k names of the highest logits with their probabilities."""
-    if not_finite(logits):
-      raise UserError(f'{self._name}: what it computes is not finite: take another step of it')
+    check_finite(logits, self._name)
     best = _best(logits, k)
     return [(names[i], p) for i, p in zip(best, probability(logits[best]).tolist(), strict=True)]
 

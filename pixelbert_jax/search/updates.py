@@ -10,8 +10,8 @@ import numpy as np
 from tqdm import tqdm
 
 from pixelbert_jax import UserError, disk, files, lock
-from pixelbert_jax.checkpoints.checksum import not_finite
 from pixelbert_jax.predict import Model
+from pixelbert_jax.predict.runner import check_finite
 from pixelbert_jax.search import part as part_lib
 from pixelbert_jax.search.folder import Folder, Path, Stamp
 from pixelbert_jax.search.part import CURE, Part, Photo, Source
@@ -106,8 +106,7 @@ def _add(model: Model, draft: '_Draft', folder: Path, new: dict[str, Stamp]) -> 
     for numbers, seen in runner.see(names, unreadable):
       pixels, mask = map(np.asarray, seen)
       vectors = runner.image_vectors(seen) if first else np.zeros((len(pixels), 0), np.float32)
-      if not_finite([pixels, vectors]):
-        raise UserError(f'{model.folder}: what it computes is not finite: take another step of it')
+      check_finite([pixels, vectors], model.folder)
       for row, number in enumerate(numbers):
         path, real = paths[number], pixels[row, mask[row]]
         draft.add(Photo(path, *new[path], len(real)), real, vectors[row])
