@@ -34,7 +34,6 @@ with what they logged before, and appends the outcome to ablation_again.jsonl.
 import pathlib
 import shlex
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -127,19 +126,17 @@ class Recipe(NamedTuple):
       yield task, workdir, [config, *flags(fields), f'--workdir={workdir}']
 
   def execute(self, run: Run, folder: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """Trains a piece; returns by part its METRICS, the digest of its log, and seconds.
+    """Trains a piece; returns by part its METRICS, digest of its log, and seconds.
 
     Raises:
       subprocess.CalledProcessError: a part failed, and has said why.
     """
     results = {}
     for part, workdir, words in self.parts(run, folder):
-      began = time.monotonic()
       study.train(*words)
       lines = study.logged(workdir)
       found = {name: lines[-1][name] for name in METRICS[part] if name in lines[-1]}
-      seconds = round(time.monotonic() - began)
-      results[part] = found | {'log_sha256': digest(lines), 'seconds': seconds}
+      results[part] = found | {'log_sha256': digest(lines), 'seconds': study.seconds(workdir)}
     return results
 
 

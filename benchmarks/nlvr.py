@@ -74,14 +74,15 @@ def runs(arms: Sequence[str], seeds: Sequence[int], folder: pathlib.Path) -> Ite
 
 
 def execute(run: Run, folder: pathlib.Path) -> dict[str, float]:
-  """Trains a run; returns its scores.
+  """Trains a run; returns its scores, and the seconds that it trained.
 
   Raises:
     subprocess.CalledProcessError: it failed, and has said why.
   """
   workdir = run.folder(folder)
   study.train(*run.words, f'--workdir={workdir}')
-  return scores(run.arm, study.logged(workdir)[-1])
+  found = scores(run.arm, study.logged(workdir)[-1])
+  return found | {'seconds': study.seconds(workdir)}
 
 
 def scores(arm: str, report: Line) -> dict[str, float]:
@@ -98,7 +99,6 @@ def scores(arm: str, report: Line) -> dict[str, float]:
 def table(path: pathlib.Path = RESULTS) -> str:
   """Formats a file of results, as RESULTS.md has it."""
   lines = study.read(path)
-  seconds = study.newest([line | {'results': line['seconds']} for line in lines], ARMS)
   rows, majority = study.head(COLUMNS), []
   for arm, seeds in study.newest(lines, ARMS).items():
     if not seeds:
@@ -117,7 +117,7 @@ def table(path: pathlib.Path = RESULTS) -> str:
         consistency,
       ]
       majority = [f'{column["accuracy/majority"][0]:.3f}']
-    minutes = study.spread([x / 60 for x in seconds[arm].values()], '.0f')
+    minutes = study.spread([x / 60 for x in column['seconds']], '.0f')
     rows.append(study.row([arm, *cells, minutes]))
   rows += [study.row(['commoner label', '', share, '', '', '']) for share in majority]
   return '\n'.join(rows)

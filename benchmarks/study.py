@@ -4,13 +4,13 @@ A line for each arm and seed is appended to a file of results. What has a line o
 there is not run again: delete the line to repeat it.
 """
 
+import itertools
 import json
 import pathlib
 import shlex
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -69,6 +69,19 @@ def logged(workdir: pathlib.Path) -> list[Line]:
   return read(workdir / 'metrics.jsonl')
 
 
+def seconds(workdir: pathlib.Path) -> int:
+  """Computes how long a run trained, by the pace in its log.
+
+  Start, compilation and evaluation are left out, and so is the time between its calls.
+  """
+  batch = json.loads((workdir / 'config.json').read_text())['batch_size']
+  trained = [line for line in logged(workdir) if line['split'] == 'train']
+  steps = [line['step'] for line in trained]
+  paces = [line['examples_per_second'] / batch for line in trained]
+  passed = (end - begin for begin, end in itertools.pairwise([0, *steps]))
+  return round(sum(n / pace for n, pace in zip(passed, paces, strict=True)))
+
+
 def read(path: pathlib.Path) -> list[Line]:
   """Reads the lines of a file of results, of which there may be none."""
   return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -84,15 +97,12 @@ def go(runs: Sequence[Run], execute: Callable[[Run], Any], output: pathlib.Path)
   """Executes runs and appends the line of each as it ends; returns the exit code."""
   for run in runs:
     print(f'{run.arm}, seed {run.seed}', flush=True)
-    began = time.monotonic()
     try:
       results = execute(run)
     except subprocess.CalledProcessError as error:
       print(f'{run.arm}, seed {run.seed}, stopped as said above; run again to go on')
       return error.returncode
-    seconds = round(time.monotonic() - began)
-    about = {'jax': jax.__version__, **run._asdict(), 'seconds': seconds}
-    record.append(output, **about, results=results)
+    record.append(output, jax=jax.__version__, **run._asdict(), results=results)
   return 0
 
 

@@ -194,6 +194,18 @@ def test_a_digest_of_a_log_is_of_all_but_the_clock():
   assert ablation.digest([line | {'loss': math.nextafter(0.5, 1)}]) != same[0]
 
 
+def test_the_seconds_of_a_run_are_those_of_its_steps_however_often_it_was_broken_off(tmp_path):
+  lines = [
+    {'step': 100, 'split': 'train', 'examples_per_second': 64.0},
+    {'step': 100, 'split': 'validation', 'vqa_accuracy': 0.5},
+    {'step': 150, 'split': 'train', 'examples_per_second': 16.0},
+    {'step': 150, 'split': 'test', 'vqa_accuracy': 0.5},
+  ]
+  (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+  (tmp_path / 'config.json').write_text('{"batch_size": 32}')
+  assert study.seconds(tmp_path) == 100 * 32 / 64 + 50 * 32 / 16
+
+
 def test_again_compares_with_the_line_and_says_what_differs(tmp_path, monkeypatch, capsys):
   path = tmp_path / 'lines.jsonl'
   write(path, NONE, 0)
