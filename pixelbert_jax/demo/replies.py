@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from PIL import Image
 
 from pixelbert_jax import UserError
-from pixelbert_jax.input.text import UnknownWordsWarning
 from pixelbert_jax.predict import ImageError, Model, TextError, photos, remarks
 
 if TYPE_CHECKING:
@@ -111,14 +110,12 @@ class Replies:
     """Makes a reply, to which warnings are added; an error leaves out the folder of the upload."""
     with warnings.catch_warnings(record=True) as caught:
       warnings.simplefilter('always')
-      warnings.simplefilter('ignore', UnknownWordsWarning)  # The legend says it.
       try:
         text, pictures = reply()
       except UserError as error:
         message = html.escape(str(error).replace(folder, '') if folder else str(error))
         return Reply(f'<p class="error" role="alert">{message}</p>', None)
-    said = dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning)
-    return Reply(text + paragraphs(list(said)), pictures)
+    return Reply(text + paragraphs(remarks.notes(caught, self._model.note)), pictures)
 
 
 def heading(name: str, model: Model) -> str:

@@ -86,7 +86,7 @@ def command(argv: Sequence[str]) -> None:
       title = remarks.title(head, heat.title, results[0])
       dataclasses.replace(heat, title=title).save(flags.heatmap)
   for line in remarks.notes(caught, model.note):
-    print(line, file=sys.stderr)
+    print(f'note: {line}', file=sys.stderr)
   read = flags.text or [flags.question or flags.fill] * len(results)  # by row
   unknown = [model.unknown_words(text) for text in read]
   if flags.json:

@@ -173,7 +173,7 @@ class Model:
     heatmap.check_method(method, bool(self.heads))
     tokens = tokens_of(self.tokenizer, [text])
     words, places = zip(*self.tokenizer.read(text)[0], strict=True)
-    head, names = self._scored(tokens)
+    head, names = self.score_of(tokens)
     allowed = ~self.tokenizer.special if head == 'fill' else np.ones(len(names), bool)
     found = self.runner.attention(image, tokens, head, allowed)
     attention, relevance = heatmap.heat(method, found.weights, found.gradients)
@@ -192,6 +192,17 @@ class Model:
   def unknown_words(self, text: str) -> list[str]:
     """Lists the words of a text that its vocabulary lacks, as written, each once."""
     return self.tokenizer.unknown(text)
+
+  def score_of(self, tokens: Tokens) -> tuple[str | None, list[str]]:
+    """Returns the head whose best output is the score of a text, and what to call each output.
+
+    The head is None where none scores single images. `tokens` are [1, T].
+    """
+    if 'fill' in self.heads and (tokens.ids == self.tokenizer.mask_id).any():
+      return 'fill', [f'[MASK] is "{word}"' for word in self.tokenizer.words]
+    if 'answer' in self.heads:
+      return 'answer', [f'answer "{answer}"' for answer in self.answers]
+    return ('match', ['match']) if 'match' in self.heads else (None, [])
 
   def need(self, head: str) -> None:
     """Raises HeadError if it lacks a head, one of HEADS."""
@@ -236,14 +247,6 @@ class Model:
     if not rows:
       raise TextError('encode: nothing to encode; give a text')
     return Encoded.of(rows)
-
-  def _scored(self, tokens: Tokens) -> tuple[str | None, list[str]]:
-    """Returns the head whose best output is a text's score, and what to call each output."""
-    if 'fill' in self.heads and (tokens.ids == self.tokenizer.mask_id).any():
-      return 'fill', [f'[MASK] is "{word}"' for word in self.tokenizer.words]
-    if 'answer' in self.heads:
-      return 'answer', [f'answer "{answer}"' for answer in self.answers]
-    return ('match', ['match']) if 'match' in self.heads else (None, [])
 
   def _rows(
     self,

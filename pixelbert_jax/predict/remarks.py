@@ -25,6 +25,7 @@ RULES = (
   f'where nothing reaches {LIKELY}, nothing is likely.'
 )
 MARK = '*'  # behind the number of a row that rests on words which the vocabulary lacks
+UNSAID = (UnknownWordsWarning, DeprecationWarning, PendingDeprecationWarning)
 NOUNS = {'answer': 'answer', 'match': 'text', 'find': 'photo', 'fill': 'word'}
 
 
@@ -92,7 +93,8 @@ def remarks(head: str, probabilities: Sequence[float]) -> list[str]:
 def notes(caught: Iterable[warnings.WarningMessage], note: str) -> list[str]:
   """Formats warnings in lines, each once.
 
-  Leaves out what is printed with the rows: unknown words, and the model's own note.
+  Leaves out what is said elsewhere, unknown words and the model's own note, and what is for those
+  who write programs.
   """
-  others = [w for w in caught if not issubclass(w.category, UnknownWordsWarning)]
-  return [f'note: {line}' for line in dict.fromkeys(str(w.message) for w in others) if line != note]
+  others = [w for w in caught if not issubclass(w.category, UNSAID)]
+  return [line for line in dict.fromkeys(str(w.message) for w in others) if line != note]

@@ -88,7 +88,7 @@ def command(argv: Sequence[str]) -> None:
     elif flags.image:
       results = index.texts(flags.image, texts, flags.k, flags.rerank)
   for line in remarks.notes(caught, model.note):
-    print(line, file=sys.stderr)
+    print(f'note: {line}', file=sys.stderr)
   if done:
     for line in indexed(done):
       print(line, file=sys.stderr if flags.json else sys.stdout)

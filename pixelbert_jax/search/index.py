@@ -39,7 +39,7 @@ class Index:
 
   def __init__(self, model: Model, folder: Path, home: pathlib.Path, parts: Sequence[Part]):
     self.folder, self.home = os.fspath(folder), home
-    self._runner, self._tokenizer, self._name = model.runner, model.tokenizer, model.folder
+    self._model = model
     self._places = [(part, i) for part in parts for i in range(len(part.photos))]
     self._photos = [part.photos[i] for part, i in self._places]
     # Of all chunks, so that one program scores any photos.
@@ -94,10 +94,10 @@ class Index:
     """
     check_number('k', k)
     check_number('rerank', rerank)
-    tokens = tokens_of(self._tokenizer, [text])
+    tokens = tokens_of(self._model.tokenizer, [text])
     numbers = np.arange(len(self))
     if self.first_stage:
-      cosines = self._vectors @ self._runner.text_vectors(tokens)[0]
+      cosines = self._vectors @ self._model.runner.text_vectors(tokens)[0]
       numbers = _best(cosines, max(k, rerank))
     logits = np.concatenate(list(self._scored(tokens, numbers)))
     names = [os.path.join(self.folder, self._photos[number].path) for number in numbers]
@@ -125,17 +125,18 @@ class Index:
     texts = list(dict.fromkeys([texts] if isinstance(texts, str) else texts))
     if not texts:
       raise TextError('no texts: give one at least')
-    tokens = tokens_of(self._tokenizer, texts)
+    tokens = tokens_of(self._model.tokenizer, texts)
     number = self._number(image)
-    seen = next(self._runner.see([image]))[1] if number is None else self._kept([number])
+    runner = self._model.runner
+    seen = next(runner.see([image]))[1] if number is None else self._kept([number])
     numbers = np.arange(len(texts), dtype=np.int32)
     if self.first_stage and max(k, rerank) < len(texts):
-      vector = self._runner.image_vectors(seen)[0] if number is None else self._vectors[number]
-      cosines = self._runner.text_vectors(tokens) @ vector
+      vector = runner.image_vectors(seen)[0] if number is None else self._vectors[number]
+      cosines = runner.text_vectors(tokens) @ vector
       numbers = _best(cosines, max(k, rerank))
     logits = np.empty(len(numbers), np.float32)
     rows = np.zeros(len(numbers), np.int32)
-    for part, out in self._runner.join('match', seen, tokens, rows, numbers):
+    for part, out in runner.join('match', seen, tokens, rows, numbers):
       logits[part] = out
     return self._ranked([texts[number] for number in numbers], logits, k)
 
@@ -152,7 +153,7 @@ class Index:
 
   def _kept(self, numbers: Sequence[int] | np.ndarray) -> Seen:
     """Reads photos as `Runner.see` yields them: pixels [B, P, D] and their mask [B, P]."""
-    rows = 1 if len(numbers) == 1 else self._runner.size
+    rows = 1 if len(numbers) == 1 else self._model.runner.size
     read = [part.pixels(i) for part, i in (self._places[number] for number in numbers)]
     pixels = np.zeros((rows, self._length, read[0].shape[1]), np.float32)
     mask = np.zeros(pixels.shape[:2], bool)
@@ -162,14 +163,15 @@ class Index:
 
   def _scored(self, tokens: Tokens, numbers: np.ndarray) -> Iterator[np.ndarray]:
     """Yields the logits of a text and photos, a chunk at a time; says first how long it takes."""
-    size, began = self._runner.size, 0.0
+    runner = self._model.runner
+    size, began = runner.size, 0.0
     with tqdm(total=len(numbers), unit='photo', delay=QUIET, leave=False) as progress:
       for first in range(0, len(numbers), size):
         # A single photo goes twice: it would need another program.
         chunk = np.resize(numbers[first : first + size], min(size, max(2, len(numbers) - first)))
         row = np.arange(len(chunk), dtype=np.int32)
         texts = np.zeros_like(row)
-        ((_, logits),) = self._runner.join('match', self._kept(chunk.tolist()), tokens, row, texts)
+        ((_, logits),) = runner.join('match', self._kept(chunk.tolist()), tokens, row, texts)
         yield logits[: len(numbers) - first]
         progress.update(min(size, len(numbers) - first))
         if first == size:  # The first chunk compiles.
@@ -184,7 +186,7 @@ class Index:
 
   def _ranked(self, names: Sequence[str], logits: np.ndarray, k: int) -> Found:
     """Pairs the k names of the highest logits with their probabilities."""
-    check_finite(logits, self._name)
+    check_finite(logits, self._model.folder)
     best = _best(logits, k)
     return [(names[i], p) for i, p in zip(best, probability(logits[best]).tolist(), strict=True)]
 

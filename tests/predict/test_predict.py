@@ -325,7 +325,7 @@ def test_a_heatmap_is_the_attention_of_the_words(load):
 def test_a_score_comes_from_what_its_gradient_says(load, task, text, read):
   model, image = load(task), photo(40, 60)  # with padding at its bottom and right
   tokens = tokens_of(model.tokenizer, [text])
-  head, names = model._scored(tokens)
+  head, names = model.score_of(tokens)
   allowed = ~model.tokenizer.special if head == 'fill' else np.ones(len(names), bool)
   watched = model.runner.attention(image, tokens, head, allowed)
   # Along a random direction, the score changes as the gradients say.
