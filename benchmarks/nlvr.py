@@ -6,7 +6,7 @@
 
 M is the folder with the corpus (DATA.md). The arms, each with every seed:
 
-    recipe               `configs/nlvr.py:nlvr` for six epochs, from scratch
+    recipe               `configs/nlvr.py:nlvr` for four epochs, from scratch
     augmented            boxes mirrored, colours exchanged in image and words (`augment`)
     scenes               `configs/pretrain.py` with the words of NLVR in its vocabulary
     boxes                `configs/pretrain.py:boxes` from `scenes`: generated pictures and
@@ -35,7 +35,7 @@ from pixelbert_jax import commandline
 
 RESULTS = pathlib.Path(__file__).with_name('results') / 'nlvr.jsonl'
 SHARED = shlex.join(
-  ['--config=configs/nlvr.py:nlvr', *flags({'epochs': 6.0, 'optimizer.decay_epochs': '(4.5,)'})]
+  ['--config=configs/nlvr.py:nlvr', *flags({'epochs': 4.0, 'optimizer.decay_epochs': '(3.0,)'})]
 )
 SEEDS = (0, 1, 2)
 AUGMENT: Fields = {'augment': 1.0}
