@@ -23,10 +23,15 @@ CONFIDENCE = 0.95
 # No effect below a point is resolved, however alike a few seeds happen to be.
 LEAST = 0.01
 
-# Of each part of a piece; a pre-training without MLM or ITM lacks what it did not learn.
+# Of each part of a piece, what is compared and what says why; a pre-training without MLM or ITM
+# lacks what it did not learn.
 METRICS: Mapping[str, Mapping[str, str]] = {
   'pretrain': {'itm_accuracy': 'matching', 'mlm_visual_accuracy': 'visual words'},
-  'vqa': {'vqa_accuracy': 'VQA'},
+  'vqa': {
+    'vqa_accuracy': 'VQA',
+    'vqa_accuracy/question_type/is there a': '`is there a`',
+    'vqa_accuracy/question_type/what shape is': '`what shape is`',
+  },
   'retrieval': {'text_recall_at_1': 'text R@1', 'image_recall_at_1': 'image R@1'},
   'nlvr2': {'nlvr_accuracy': 'NLVR2'},
 }
