@@ -14,8 +14,8 @@ cell by that variant. Without --cell and --seed these are all cells, each with e
     fixed CNN   the CNN of C, in pre-training and in the fine-tunings
 
 A line for each piece is appended to --output, by default ablation.jsonl beside the other results.
-What has a line of the same flags is not run again: delete the line to repeat it (C counts by its
-path). A piece that was broken off goes on.
+What has a line of the same flags is not run again: delete the line to repeat it, as after a change
+of C, which counts by its path, or of a variant, by its name. A piece that was broken off goes on.
 
 What counts: `--resolve` runs MLM+ITM with every seed, and takes from the spread between them the
 smallest effect that this many seeds resolve (findings.py: `smallest`). It appends these to

@@ -209,7 +209,9 @@ def scores(found: Mapping[str, Mapping[int, Any]]) -> list[str]:
 
 def tested(found: Sequence[Effect]) -> list[str]:
   """Formats what was found of each finding."""
-  table = study.head(['finding', 'cells', 'metric', 'paper', 'here', 'smallest', 'verdict'])
+  table = study.head(
+    ['finding', 'cells', 'metric', 'paper', 'here', 'smallest resolved', 'verdict']
+  )
   titles = {column: title for title, column in COLUMNS.items()}
   for finding, differences, bound, word in found:
     cells = f'{finding.more} - {finding.less}', titles[finding.task, finding.metric]

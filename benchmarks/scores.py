@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from benchmarks import study
+from benchmarks import findings, study
 from benchmarks.study import Line
 
 RUNS = pathlib.Path(__file__).with_name('results') / 'runs'
@@ -210,7 +210,8 @@ def recalls() -> str:
 
 def tables() -> list[str]:
   """Formats the tables of RESULTS.md."""
-  return [paper(), default(), pretraining(), paper_small(), questions(), recalls()]
+  runs = [paper(), default(), pretraining(), paper_small(), questions(), recalls()]
+  return [*runs, *findings.tables()]
 
 
 if __name__ == '__main__':

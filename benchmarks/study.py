@@ -70,12 +70,12 @@ def logged(workdir: pathlib.Path) -> list[Line]:
 
 
 def seconds(workdir: pathlib.Path) -> int:
-  """Computes how long a run trained, by the pace in its log.
+  """Computes about how long a run trained, by the pace in its log.
 
   Start, compilation and evaluation are left out, and so is the time between its calls.
   """
   batch = json.loads((workdir / 'config.json').read_text())['batch_size']
-  trained = [line for line in logged(workdir) if line['split'] == 'train']
+  trained = [line for line in logged(workdir) if 'examples_per_second' in line]
   steps = [line['step'] for line in trained]
   paces = [line['examples_per_second'] / batch for line in trained]
   passed = (end - begin for begin, end in itertools.pairwise([0, *steps]))

@@ -20,7 +20,7 @@ def fields(run):
 def test_arms_differ_in_what_they_are_named_for():
   found = {run.arm: fields(run) for run in nlvr.runs(list(nlvr.ARMS), [0], FOLDER)}
   recipe, scenes, boxes = (found.pop(arm) for arm in ('recipe', 'scenes', 'boxes'))
-  assert (recipe['name'], recipe['data.train'], recipe['epochs']) == ('nlvr', 'test[!6]', 6.0)
+  assert (recipe['name'], recipe['data.train'], recipe['epochs']) == ('nlvr', 'test[!6]', 4.0)
   assert (scenes['name'], scenes['data.name'], scenes['epochs']) == ('pretrain', 'scenes', 7.0)
   assert (boxes['name'], boxes['data.name'], boxes['epochs']) == ('pretrain', 'boxes', 12.0)
   assert boxes['text.vocabulary'] == recipe['text.vocabulary']

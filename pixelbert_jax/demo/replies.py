@@ -107,15 +107,16 @@ class Replies:
     return self._said(reply, os.path.join(os.path.dirname(photo), ''))
 
   def _said(self, reply: Callable[[], Reply], folder: str = '') -> Reply:
-    """Makes a reply, to which warnings are added; an error leaves out the folder of the upload."""
+    """Makes a reply, to which warnings are added; no line names the folder of the upload."""
     with warnings.catch_warnings(record=True) as caught:
       warnings.simplefilter('always')
       try:
         text, pictures = reply()
       except UserError as error:
-        message = html.escape(str(error).replace(folder, '') if folder else str(error))
-        return Reply(f'<p class="error" role="alert">{message}</p>', None)
-    return Reply(text + paragraphs(remarks.notes(caught, self._model.note)), pictures)
+        line = html.escape(str(error).replace(folder, ''))
+        return Reply(f'<p class="error" role="alert">{line}</p>', None)
+    notes = remarks.notes(caught, self._model.note)
+    return Reply(text + paragraphs([note.replace(folder, '') for note in notes]), pictures)
 
 
 def heading(name: str, model: Model) -> str:

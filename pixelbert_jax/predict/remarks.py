@@ -25,7 +25,13 @@ RULES = (
   f'where nothing reaches {LIKELY}, nothing is likely.'
 )
 MARK = '*'  # behind the number of a row that rests on words which the vocabulary lacks
-UNSAID = (UnknownWordsWarning, DeprecationWarning, PendingDeprecationWarning)
+UNSAID = (
+  UnknownWordsWarning,
+  DeprecationWarning,
+  PendingDeprecationWarning,
+  ImportWarning,
+  ResourceWarning,
+)
 NOUNS = {'answer': 'answer', 'match': 'text', 'find': 'photo', 'fill': 'word'}
 
 

@@ -7,6 +7,8 @@ import pytest
 from benchmarks import (
   counts,
   curves,
+  effects,
+  findings,
   mixtures,
   models,
   pictures,
@@ -64,6 +66,10 @@ def test_the_time_of_the_host():
 @pytest.mark.parametrize('run', curves.DRAWN)
 def test_curves_are_those_of_the_recorded_run(run):
   assert curves.digest(run) in curves.drawing(run).read_text()
+
+
+def test_effects_are_those_of_the_recorded_pieces():
+  assert effects.digest(findings.RESULTS) in effects.DRAWING.read_text()
 
 
 def test_the_table_of_models():
