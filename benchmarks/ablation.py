@@ -136,7 +136,8 @@ class Recipe(NamedTuple):
       study.train(*words)
       lines = study.logged(workdir)
       found = {name: lines[-1][name] for name in METRICS[part] if name in lines[-1]}
-      results[part] = found | {'log_sha256': digest(lines), 'seconds': study.seconds(workdir)}
+      about = {'log_sha256': digest(lines), 'seconds': study.seconds(workdir, lines)}
+      results[part] = found | about
     return results
 
 

@@ -19,10 +19,10 @@ as many as COCO, and an epoch shows another ninth of its pairs. No selection mak
 a selection takes the same splits of both. 1,000 steps are 1.8 epochs, in which a corpus of a ninth
 of the size would differ by repeats alone.
 
-A line for each arm and seed is appended to --output, by default
-mixtures.jsonl beside the other results. What has a line of the same flags there is not run again:
-delete the line to repeat it (the checkpoint of --init_from counts by its path). A run that was
-broken off goes on. The tables are of the flags that the newest line shares with others.
+A line for each arm and seed is appended to --output, by default mixtures.jsonl beside the other
+results. What has a line of the same flags there is not run again: delete the line to repeat it (the
+checkpoint of --init_from counts by its path). A run that was broken off goes on. The tables are of
+the flags that the newest line shares with others.
 """
 
 import pathlib

@@ -81,8 +81,8 @@ def execute(run: Run, folder: pathlib.Path) -> dict[str, float]:
   """
   workdir = run.folder(folder)
   study.train(*run.words, f'--workdir={workdir}')
-  found = scores(run.arm, study.logged(workdir)[-1])
-  return found | {'seconds': study.seconds(workdir)}
+  lines = study.logged(workdir)
+  return scores(run.arm, lines[-1]) | {'seconds': study.seconds(workdir, lines)}
 
 
 def scores(arm: str, report: Line) -> dict[str, float]:

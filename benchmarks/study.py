@@ -6,6 +6,7 @@ there is not run again: delete the line to repeat it.
 
 import itertools
 import json
+import math
 import pathlib
 import shlex
 import statistics
@@ -69,17 +70,15 @@ def logged(workdir: pathlib.Path) -> list[Line]:
   return read(workdir / 'metrics.jsonl')
 
 
-def seconds(workdir: pathlib.Path) -> int:
-  """Computes about how long a run trained, by the pace in its log.
+def seconds(workdir: pathlib.Path, lines: Sequence[Line]) -> int:
+  """Computes about how long a run trained, by the pace in the lines of its log.
 
   Start, compilation and evaluation are left out, and so is the time between its calls.
   """
   batch = json.loads((workdir / 'config.json').read_text())['batch_size']
-  trained = [line for line in logged(workdir) if 'examples_per_second' in line]
-  steps = [line['step'] for line in trained]
-  paces = [line['examples_per_second'] / batch for line in trained]
-  passed = (end - begin for begin, end in itertools.pairwise([0, *steps]))
-  return round(sum(n / pace for n, pace in zip(passed, paces, strict=True)))
+  paces = [(x['step'], x['examples_per_second']) for x in lines if 'examples_per_second' in x]
+  steps = itertools.pairwise([(0, math.inf), *paces])
+  return round(sum((end - begin) * batch / pace for (begin, _), (end, pace) in steps))
 
 
 def read(path: pathlib.Path) -> list[Line]:

@@ -201,9 +201,8 @@ def test_the_seconds_of_a_run_are_those_of_its_steps_however_often_it_was_broken
     {'step': 150, 'split': 'train', 'examples_per_second': 16.0},
     {'step': 150, 'split': 'test', 'vqa_accuracy': 0.5},
   ]
-  (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
   (tmp_path / 'config.json').write_text('{"batch_size": 32}')
-  assert study.seconds(tmp_path) == 100 * 32 / 64 + 50 * 32 / 16
+  assert study.seconds(tmp_path, lines) == 100 * 32 / 64 + 50 * 32 / 16
 
 
 def test_again_compares_with_the_line_and_says_what_differs(tmp_path, monkeypatch, capsys):
