@@ -47,6 +47,7 @@ NOT_RUN = {
   'python -m data.build boxes': 'test_boxes.py',
   'python -m pixelbert_jax.main --config=configs/pretrain.py:boxes': 'test_boxes.py',
   'python -m pixelbert_jax.main --config=configs/pretrain.py --config.text.vocabulary=data': 'this',
+  'python -m benchmarks.ablation': 'test_benchmarks_ablation.py',
   'python -m benchmarks.nlvr': 'test_benchmarks_nlvr.py',
 }
 # Which page's first command makes what a page takes for granted.
