@@ -57,7 +57,15 @@ ARMS: Mapping[str, Fields] = {
 # Those that are pre-training, and of the others those that start from another one.
 PRETRAINING = {'scenes': 'configs/pretrain.py', 'boxes': 'configs/pretrain.py:boxes'}
 SOURCES = {'boxes': 'scenes', 'started': 'boxes', 'started, augmented': 'boxes'}
-COLUMNS = ('arm', 'held-out directory', 'dev', '95% over sentences', 'consistency', 'minutes')
+COLUMNS = (
+  'arm',
+  'seeds',
+  'held-out directory',
+  'dev',
+  '95% over sentences',
+  'consistency',
+  'minutes',
+)
 
 
 def runs(arms: Sequence[str], seeds: Sequence[int], folder: pathlib.Path) -> Iterator[Run]:
@@ -118,8 +126,8 @@ def table(path: pathlib.Path = RESULTS) -> str:
       ]
       majority = [f'{column["accuracy/majority"][0]:.3f}']
     minutes = study.spread([x / 60 for x in column['seconds']], '.0f')
-    rows.append(study.row([arm, *cells, minutes]))
-  rows += [study.row(['commoner label', '', share, '', '', '']) for share in majority]
+    rows.append(study.row([arm, str(len(seeds)), *cells, minutes]))
+  rows += [study.row(['commoner label', '', '', share, '', '', '']) for share in majority]
   return '\n'.join(rows)
 
 

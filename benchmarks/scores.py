@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from benchmarks import findings, study
+from benchmarks import findings, nlvr, study
 from benchmarks.study import Line
 
 RUNS = pathlib.Path(__file__).with_name('results') / 'runs'
@@ -211,7 +211,7 @@ def recalls() -> str:
 def tables() -> list[str]:
   """Formats the tables of RESULTS.md."""
   runs = [paper(), default(), pretraining(), paper_small(), questions(), recalls()]
-  return [*runs, *findings.tables()]
+  return [*runs, *findings.tables(), nlvr.table()]
 
 
 if __name__ == '__main__':

@@ -63,12 +63,12 @@ def test_the_table_has_the_seeds_of_each_arm_and_the_commoner_label(tmp_path):
   for run in nlvr.runs(['recipe', 'started', 'boxes'], [0, 1], FOLDER):
     write(path, run, {'recipe': 0.54, 'started': 0.62, 'boxes': 0.8}[run.arm] + run.seed / 100)
   assert nlvr.table(path).splitlines()[2:] == [
-    '| recipe | 0.575 (0.570 to 0.580) | 0.545 (0.540 to 0.550) | 0.520 to 0.570 '
+    '| recipe | 2 | 0.575 (0.570 to 0.580) | 0.545 (0.540 to 0.550) | 0.520 to 0.570 '
     '| 0.100 (0.100 to 0.100) | 2 (2 to 2) |',
-    '| boxes |  | matching 0.805 (0.800 to 0.810) |  |  | 2 (2 to 2) |',
-    '| started | 0.655 (0.650 to 0.660) | 0.625 (0.620 to 0.630) | 0.600 to 0.650 '
+    '| boxes | 2 |  | matching 0.805 (0.800 to 0.810) |  |  | 2 (2 to 2) |',
+    '| started | 2 | 0.655 (0.650 to 0.660) | 0.625 (0.620 to 0.630) | 0.600 to 0.650 '
     '| 0.100 (0.100 to 0.100) | 2 (2 to 2) |',
-    '| commoner label |  | 0.553 |  |  |  |',
+    '| commoner label |  |  | 0.553 |  |  |  |',
   ]
   left = study.waiting(nlvr.runs(list(nlvr.ARMS), nlvr.SEEDS, FOLDER), path)
   assert len(left) == 3 * 8 - 6
