@@ -8,7 +8,7 @@ Variants and scores to expect (from benchmarks/results/runs/):
     (none)           scenes: accuracy 0.991 (nlvr.jsonl); 1 to 3 minutes on 2 CPU cores
     nlvr             the NLVR corpus, small model from scratch on the part that was at hand:
                      0.529 to 0.544 of dev with three seeds, where the commoner label has
-                     0.553 (benchmarks/results/nlvr.jsonl)
+                     0.553 (../nlvr.jsonl)
     corpus           the whole NLVR corpus, small model: trained on train, scored on the public
                      test, for which 66 to 70% are published of models that see the images;
                      not run, as train was not at hand
